@@ -1,0 +1,1 @@
+"""Real Kafka and Elasticsearch for a laptop or a test run."""

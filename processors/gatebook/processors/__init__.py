@@ -1,0 +1,1 @@
+"""Enrich, redact, check and index access events."""

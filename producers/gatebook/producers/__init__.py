@@ -1,0 +1,1 @@
+"""Capture accesses to a model service and publish them, off the request path."""
