@@ -1,0 +1,89 @@
+"""The packaged schemas: every released version, by name and by fingerprint.
+
+A released .avsc never changes (schemas.lock.json holds its digest); a new version is a new
+file `<name>.v<N>.avsc`. Readers accept the schemas in this folder and no others.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import fastavro
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from gatebook.schemas.errors import Fatal
+
+Schema = dict[str, Any]
+
+# Order matters: frame.v1 names AccessEvent, so access_event.v1 comes first.
+WIRE_SCHEMAS = (
+    "access_event.v1",
+    "frame.v1",
+    "document_frame.v1",
+    "dead_letter.v1",
+    "finding.v1",
+    "alert.v1",
+)
+ALL_SCHEMAS = (*WIRE_SCHEMAS, "enrichment.v1")
+
+
+@dataclass(frozen=True)
+class PackagedSchema:
+    """One schema: as written, as fastavro wants it, and its CRC-64-AVRO fingerprint (8 bytes)."""
+
+    name: str
+    raw: Schema
+    parsed: Schema
+    fingerprint: bytes
+
+    @property
+    def canonical(self) -> str:
+        """Parsing canonical form, self-contained."""
+        return str(to_parsing_canonical_form(self.raw))
+
+
+def read_text(name: str) -> str:
+    """The .avsc file of a schema, as it is shipped."""
+    path = resources.files("gatebook.schemas") / "avsc" / f"{name}.avsc"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Fatal(
+            f"no schema {name!r} is packaged", "name one of " + ", ".join(ALL_SCHEMAS)
+        ) from None
+
+
+def _expand(node: Any, known: dict[str, Schema]) -> Any:
+    """Put the definition of a named schema where only its name stands."""
+    if isinstance(node, str):
+        return copy.deepcopy(known[node]) if node in known else node
+    if isinstance(node, list):
+        return [_expand(item, known) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: _expand(value, known) if key in ("type", "items", "values", "fields") else value
+            for key, value in node.items()
+        }
+    return node
+
+
+@cache
+def load(name: str) -> PackagedSchema:
+    """A packaged schema by name, for example `frame.v1`."""
+    raw: Schema = json.loads(read_text(name))
+    if name == "frame.v1":
+        event = load("access_event.v1").raw
+        raw = _expand(raw, {f"{event['namespace']}.{event['name']}": event})
+    digest = fingerprint(to_parsing_canonical_form(raw), "CRC-64-AVRO")
+    return PackagedSchema(name, raw, fastavro.parse_schema(raw), bytes.fromhex(digest))
+
+
+@cache
+def by_fingerprint() -> dict[bytes, PackagedSchema]:
+    """The allow list of writer schemas: 8-byte fingerprint to schema."""
+    return {schema.fingerprint: schema for schema in map(load, WIRE_SCHEMAS)}
