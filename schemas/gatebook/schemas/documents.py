@@ -45,8 +45,7 @@ def walk(schema: Schema, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         if is_group(field):
             yield from walk(field["type"], prefix + es_path(field))
         elif field.get("es_mapping", "") is not None:
-            top = field.get("es_name", "")
-            yield (es_path(field) if "." in top else prefix + es_path(field)), field
+            yield prefix + es_path(field), field
 
 
 Plan = list[tuple[str, str, Callable[[Any], Any] | None, "Plan | None", tuple[str, ...]]]

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
@@ -80,7 +80,8 @@ def load(name: str) -> PackagedSchema:
         event = load("access_event.v1").raw
         raw = _expand(raw, {f"{event['namespace']}.{event['name']}": event})
     digest = fingerprint(to_parsing_canonical_form(raw), "CRC-64-AVRO")
-    return PackagedSchema(name, raw, fastavro.parse_schema(raw), bytes.fromhex(digest))
+    parsed = cast(Schema, fastavro.parse_schema(raw))
+    return PackagedSchema(name, raw, parsed, bytes.fromhex(digest))
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Generated from the .avsc files; see gatebook.schemas.generate."""
