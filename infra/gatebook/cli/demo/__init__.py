@@ -1,0 +1,1 @@
+"""`gatebook demo`: a real model, a real service in front of it, and people who use it."""
