@@ -1,0 +1,115 @@
+"""Rules are data: `rules/<id>/rule.toml`, loaded once and validated as they load.
+
+Fields of a rule file are those of `Rule`. `positive` cases mark what must be masked with
+`⟦` and `⟧`, `negative` ones must come out unchanged; both may hold `{{alnum:36}}`
+placeholders (see `expand`), so that no file looks like a leaked secret to a scanner.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+import tomllib
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Literal
+
+import msgspec
+
+from .errors import RuleInvalid
+
+SECRET_KINDS: frozenset[str] = frozenset({"api_key", "jwt", "private_key", "password"})
+"""Kinds that mean a credential."""
+
+MARK_OPEN, MARK_CLOSE = "⟦", "⟧"
+_PLACEHOLDER = re.compile(r"\{\{([a-z0-9]+)(?::(\d+))?\}\}")
+_ALPHABETS = {
+    "alnum": string.ascii_letters + string.digits,
+    "upper": string.ascii_uppercase + string.digits,
+    "base32": string.ascii_uppercase + "234567",
+    "hex": "0123456789abcdef",
+    "digit": string.digits,
+    "lower": string.ascii_lowercase,
+    "base64": string.ascii_letters + string.digits + "+/",
+}
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one form of one kind of value is found, checked and masked."""
+
+    id: str
+    """Unique, equal to its folder's name."""
+    kind: str
+    """What is counted and shown in the mask; several rules may share one."""
+    description: str
+    pattern: str
+    """RE2, read over bytes (ASCII only). The group that took part, else all of it, is the value."""
+    validator: str
+    """Name in `validators.VALIDATORS`: confirms, narrows or widens what the pattern found."""
+    priority: int = 0
+    """Decides between findings of equal length; the higher wins."""
+    keywords: tuple[str, ...] = ()
+    """Lower-case; one must be in the text, or the pattern is not run. Empty: always run."""
+    needs_digit: bool = False
+    """The pattern is run only on texts with an ASCII digit."""
+    mask: Literal["plain", "domain", "last4"] = "plain"
+    cost: int = 1
+    """Work units (about a microsecond each) that one candidate costs."""
+    min_entropy_bits: float = 0.0
+    """Shannon entropy per character that the value needs, for validators that ask."""
+    min_classes: int = 1
+    """Character classes (digit, lower, inner upper) the value needs, for validators that ask."""
+    region: str = ""
+    """Default region of a national phone number."""
+    value: str = ""
+    """RE2 of the value sought after the pattern, for the validator `near`."""
+    window_bytes: int = 0
+    """How far after the pattern `near` looks."""
+    blind_spots: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+
+
+def load_rules(root: Traversable) -> tuple[Rule, ...]:
+    """Load every `<id>/rule.toml` under `root`, in id order. Raises RuleInvalid."""
+    folders = sorted((f for f in root.iterdir() if f.is_dir()), key=lambda f: f.name)
+    return tuple(_load_rule(folder) for folder in folders if (folder / "rule.toml").is_file())
+
+
+@cache
+def default_rules() -> tuple[Rule, ...]:
+    """Return the packaged rules, read once per process."""
+    return load_rules(files(__package__) / "rules")
+
+
+def _load_rule(folder: Traversable) -> Rule:
+    try:
+        data = tomllib.loads((folder / "rule.toml").read_text(encoding="utf-8"))
+        rule = msgspec.convert(data, Rule)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise RuleInvalid(f"rule {folder.name}: {error}") from error
+    if rule.id != folder.name:
+        raise RuleInvalid(f"rule {folder.name}: its id differs from its folder")
+    if any(keyword != keyword.lower() for keyword in rule.keywords):
+        raise RuleInvalid(f"rule {rule.id}: keywords are lower-case")
+    return rule
+
+
+def expand(case: str, seed: int = 0) -> str:
+    """Fill `{{alphabet:length}}` placeholders the same way each time; `{{join}}` is empty."""
+    source = random.Random(f"{seed}:{case}")  # noqa: S311 - test data, not a secret
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] == "join":
+            return ""
+        return "".join(source.choices(_ALPHABETS[match[1]], k=int(match[2])))
+
+    return _PLACEHOLDER.sub(fill, case)
+
+
+def split_marks(case: str) -> tuple[str, list[str]]:
+    """Return a case's plain text and its marked values in order."""
+    values = re.findall(f"{MARK_OPEN}(.*?){MARK_CLOSE}", case, re.DOTALL)
+    return case.replace(MARK_OPEN, "").replace(MARK_CLOSE, ""), values

@@ -1,0 +1,120 @@
+"""The ways a text is read when looking for values.
+
+A value hides behind JSON escapes (`\\u0040`, `\\n` glued to its first letter), percent-encoding,
+full-width or Arabic digits, exotic spaces and dashes, or zero-width characters. The folded view
+undoes those; each view maps its byte offsets back to the raw text, which is what gets masked.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import re2
+
+_LATIN1 = re2.Options()
+_LATIN1.encoding = re2.Options.Encoding.LATIN1
+_ESCAPE = re2.compile(
+    rb"""\\+(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""", _LATIN1
+)
+_CONTROL = {b"b": b" ", b"f": b" ", b"n": b"\n", b"r": b"\n", b"t": b"\t"}
+
+Edit = tuple[int, int, bytes]
+"""Start and end byte in the raw text, and what the view reads there."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One reading of a text: its bytes, and where each segment starts in view and raw bytes."""
+
+    data: bytes
+    view_starts: tuple[int, ...] = ()
+    raw_spans: tuple[tuple[int, int, bool], ...] = ()
+
+    def to_raw(self, start: int, end: int) -> tuple[int, int]:
+        """Map a non-empty span of the view to the raw bytes it was read from."""
+        if not self.view_starts:
+            return start, end
+        return self._raw(start)[0], self._raw(end - 1)[1]
+
+    def _raw(self, position: int) -> tuple[int, int]:
+        index = bisect_right(self.view_starts, position) - 1
+        raw_start, raw_end, edited = self.raw_spans[index]
+        if edited:
+            return raw_start, raw_end
+        raw = raw_start + position - self.view_starts[index]
+        return raw, raw + 1
+
+
+def folded(text: str, raw: bytes) -> tuple[View, list[Edit]] | None:
+    """Return the folded view and its edits, or None where it would equal the raw text."""
+    edits = list(_escape_edits(raw)) if b"\\" in raw or b"%" in raw else []
+    if not text.isascii():
+        edits.extend(_character_edits(text))
+        edits.sort()
+    return (_build(raw, edits), edits) if edits else None
+
+
+def _build(raw: bytes, edits: list[Edit]) -> View:
+    pieces: list[bytes] = []
+    view_starts: list[int] = []
+    raw_spans: list[tuple[int, int, bool]] = []
+    view_position = raw_position = 0
+    for start, end, replacement in [*edits, (len(raw), len(raw), b"")]:
+        for span, piece in (
+            ((raw_position, start, False), raw[raw_position:start]),
+            ((start, end, True), replacement),
+        ):
+            view_starts.append(view_position)
+            raw_spans.append(span)
+            pieces.append(piece)
+            view_position += len(piece)
+        raw_position = end
+    return View(b"".join(pieces), tuple(view_starts), tuple(raw_spans))
+
+
+def _escape_edits(raw: bytes) -> Iterator[Edit]:
+    for match in _ESCAPE.finditer(raw):
+        start, end = match.span()
+        yield start, end, _unescape(raw[start:end].lstrip(b"\\"))
+
+
+def _unescape(body: bytes) -> bytes:
+    if body[:1] == b"%":
+        return bytes([int(body[1:], 16)])
+    if len(body) == 5:
+        return fold_character(chr(int(body[1:], 16))).encode("utf-8", "surrogatepass")
+    return _CONTROL.get(body, body)
+
+
+def _character_edits(text: str) -> Iterator[Edit]:
+    changed = [c for c in set(text) if c > "\x7f" and fold_character(c) != c]
+    if not changed:
+        return
+    byte_position = last = 0
+    for match in re.finditer("[" + "".join(map(re.escape, changed)) + "]", text):
+        byte_position += len(text[last : match.start()].encode("utf-8", "surrogatepass"))
+        width = len(match[0].encode("utf-8", "surrogatepass"))
+        replacement = fold_character(match[0]).encode("utf-8", "surrogatepass")
+        yield byte_position, byte_position + width, replacement
+        byte_position += width
+        last = match.end()
+
+
+@lru_cache(maxsize=8192)
+def fold_character(character: str) -> str:
+    """Return the plain form of one character: digits, spaces, dashes; format characters vanish."""
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    if category == "Zs":
+        return " "
+    if category == "Pd":
+        return "-"
+    return unicodedata.normalize("NFKC", character)
