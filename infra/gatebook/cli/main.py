@@ -1,0 +1,95 @@
+"""The `gatebook` command: finds the subcommand, imports only what that needs, reports errors.
+
+Exit codes: 0 good; 1 looked and found something wrong (or nothing); 2 wrong usage; 3 and above
+are told by each command's help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from gatebook.schemas.errors import GatebookError
+
+# Subcommand -> module that has it in its COMMANDS. A module is imported when it is needed, so
+# that a model server needs neither Faust nor Elasticsearch.
+COMMANDS = {
+    "up": "engine_commands",
+    "down": "engine_commands",
+    "status": "engine_commands",
+    "doctor": "engine_commands",
+    "setup": "search_commands",
+    "search": "search_commands",
+    "tail": "search_commands",
+    "show": "search_commands",
+    "worker": "worker_commands",
+    "rules": "rules_commands",
+    "demo": "demo_commands",
+    "settings": "settings_commands",
+}
+EXIT_ERROR = 1
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module_name = COMMANDS.get(cmd_name)
+        if module_name is None:
+            return None
+        try:
+            module = importlib.import_module(f"gatebook.cli.{module_name}")
+        except ModuleNotFoundError as error:
+            return _needs_extra(cmd_name, error.name or "")
+        commands: list[click.Command] = module.COMMANDS
+        return next(c for c in commands if c.name == cmd_name)
+
+
+def _needs_extra(name: str, missing: str) -> click.Command:
+    """A command that says what to install; help still lists it."""
+
+    @click.command(name, help="Needs more packages: pip install 'gatebook[all]'.")
+    def needs_extra() -> None:
+        raise click.ClickException(
+            f"`gatebook {name}` needs the package {missing}: pip install 'gatebook[all]'"
+        )
+
+    return needs_extra
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("gatebook"), prog_name="gatebook")
+def cli() -> None:
+    """Audit-ready access logs for small language models."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. An error of ours prints what happened and what to do next, never a traceback."""
+    try:
+        cli.main(args=arguments, prog_name="gatebook", standalone_mode=True)
+    except GatebookError as error:
+        _report(error, json_wanted="--json" in (arguments or sys.argv))
+        sys.exit(int(getattr(error, "exit_code", EXIT_ERROR)))
+
+
+def _report(error: GatebookError, json_wanted: bool) -> None:
+    next_step = str(getattr(error, "next_step", ""))
+    if json_wanted:
+        found: dict[str, Any] = {"error": str(error), "next_step": next_step}
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"gatebook: {error}", err=True)
+    if next_step:
+        click.echo(f"  what to do: {next_step}", err=True)
+
+
+if __name__ == "__main__":
+    main()

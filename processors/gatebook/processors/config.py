@@ -1,0 +1,137 @@
+"""Settings of the workers: read from the environment once, checked at start.
+
+Every field is one environment variable: GATEBOOK_ and the field's name in capitals.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from gatebook.schemas.errors import Fatal
+
+PREFIX = "GATEBOOK_"
+KAFKA_PREFIX = "GATEBOOK_KAFKA_"
+MIN_KEY_BYTES = 16
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker needs to know. `check()` has been called on every instance `from_env` makes."""
+
+    kafka_bootstrap: Annotated[str, Meta(description="Kafka brokers, host:port,...")] = (
+        "127.0.0.1:19092"
+    )
+    elasticsearch_url: Annotated[str, Meta(description="Elasticsearch, http(s)://host:port")] = (
+        "http://127.0.0.1:19200"
+    )
+    namespace: Annotated[
+        str,
+        Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Prefix of topics, indices, groups"),
+    ] = "gatebook"
+    home: Annotated[str, Meta(description="Where keys and local state are kept")] = ""
+    redaction_key_file: Annotated[
+        str, Meta(description="Key for pseudonyms, shared by all workers; made if absent")
+    ] = ""
+    redaction_epoch: Annotated[
+        str, Meta(pattern=r"^[a-z0-9]{1,8}$", description="Name of the pseudonym epoch")
+    ] = "e1"
+    directory_file: Annotated[str, Meta(description="TOML: users by id and by key id")] = ""
+    services_file: Annotated[str, Meta(description="TOML: the service catalogue")] = ""
+    rules_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
+    alertmanager_url: Annotated[str, Meta(description="Alertmanager; empty: no alerts")] = ""
+    alert_allow_private: Annotated[
+        bool, Meta(description="Let alert targets be on loopback or private addresses")
+    ] = False
+    search_base_url: Annotated[str, Meta(description="Where links in alerts lead")] = ""
+    batch_messages: Annotated[Positive, Meta(description="Kafka messages a batch")] = 200
+    batch_bytes: Annotated[Positive, Meta(description="Bytes of messages a batch")] = (
+        8 * 1024 * 1024
+    )
+    commit_interval_seconds: Annotated[Seconds, Meta(description="Between offset commits")] = 1.0
+    stall_seconds: Annotated[
+        Seconds, Meta(description="No progress for so long with work waiting: exit, be restarted")
+    ] = 120.0
+    stop_deadline_seconds: Annotated[
+        Seconds, Meta(description="After SIGTERM the process ends within this time")
+    ] = 15.0
+    metrics_port: Annotated[
+        Port, Meta(description="Prometheus metrics on loopback at this port; 0: none")
+    ] = 0
+    bulk_max_bytes: Annotated[Positive, Meta(description="Bytes of one bulk request")] = (
+        4 * 1024 * 1024
+    )
+    log_level: Annotated[str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    def check(self) -> WorkerSettings:
+        """Refuse what would go wrong later. Raises Fatal."""
+        if not self.elasticsearch_url.startswith(("http://", "https://")):
+            raise Fatal(
+                "GATEBOOK_ELASTICSEARCH_URL is not an http(s) address",
+                "set it like http://127.0.0.1:19200",
+            )
+        return self
+
+    @property
+    def home_path(self) -> Path:
+        """Where local state is kept, GATEBOOK_HOME or the user's data folder."""
+        default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gatebook"
+        return Path(self.home) if self.home else default
+
+    def redaction_key(self) -> bytes:
+        """The pseudonym key; made with mode 0600 where no file is there yet."""
+        given = self.redaction_key_file
+        path = Path(given) if given else self.home_path / "keys" / "redaction.key"
+        return read_or_make_key(path)
+
+
+def read_or_make_key(path: Path) -> bytes:
+    """At least 16 bytes from a file, made there (mode 0600) by the first who asks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(32))
+    key = path.read_bytes()
+    if len(key) < MIN_KEY_BYTES:
+        raise Fatal(f"{path} holds fewer than {MIN_KEY_BYTES} bytes", "delete it or restore it")
+    return key
+
+
+def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:
+    """Settings from GATEBOOK_* variables. Raises Fatal naming the variable that is wrong."""
+    source = os.environ if environ is None else environ
+    names = WorkerSettings.__struct_fields__
+    given = {n: source[PREFIX + n.upper()] for n in names if source.get(PREFIX + n.upper())}
+    try:
+        return msgspec.convert(given, WorkerSettings, strict=False).check()
+    except msgspec.ValidationError as error:
+        raise Fatal(
+            f"a GATEBOOK_ setting is wrong: {error}",
+            "the path after `$.` names the setting; see `gatebook settings`",
+        ) from None
+
+
+def kafka_properties(
+    bootstrap: str, environ: Mapping[str, str] | None = None
+) -> dict[str, str | int]:
+    """librdkafka properties: GATEBOOK_KAFKA_SECURITY_PROTOCOL -> security.protocol, and so on."""
+    source = os.environ if environ is None else environ
+    passed = {
+        name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
+        for name, value in source.items()
+        if name.startswith(KAFKA_PREFIX) and name != "GATEBOOK_KAFKA_BOOTSTRAP"
+    }
+    return {"bootstrap.servers": bootstrap, **passed}

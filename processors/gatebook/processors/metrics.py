@@ -1,0 +1,44 @@
+"""Every Prometheus metric of the workers, registered here and nowhere else."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Frames taken from the raw topic.
+FRAMES = Counter("gatebook_intake_frames_total", "Raw frames read")
+# Events that left intake as documents.
+EVENTS = Counter("gatebook_intake_events_total", "Events enriched and passed on")
+# Events that went to the dead letters, by where and why.
+DEAD_LETTERS = Counter(
+    "gatebook_dead_letters_total", "Events sent to the dead letters", ["stage", "reason"]
+)
+# Sequence numbers that never came, per producer run; a late frame may fill the gap.
+SEQUENCE_GAPS = Counter("gatebook_intake_sequence_missing_total", "Sequence numbers skipped")
+# Sequence numbers that came again: a producer or a worker sent twice. Harmless.
+SEQUENCE_REPEATS = Counter("gatebook_intake_sequence_repeated_total", "Sequence numbers repeated")
+# Events a producer says it dropped before numbering them.
+PRODUCER_LOSSES = Counter(
+    "gatebook_intake_producer_losses_total", "Drops producers declared", ["reason"]
+)
+# Events whose content was dropped because redaction failed.
+REDACTION_FAILED = Counter(
+    "gatebook_redaction_failed_total", "Events stored without content", ["reason"]
+)
+# Documents Elasticsearch took, by kind.
+INDEXED = Counter("gatebook_index_documents_total", "Documents indexed", ["kind"])
+# Documents that were there already, with the same digest.
+INDEX_DUPLICATES = Counter("gatebook_index_duplicates_total", "Documents already indexed", ["kind"])
+# Findings by rule.
+FINDINGS = Counter("gatebook_detect_findings_total", "Findings", ["rule"])
+# Alerts by target and outcome.
+ALERTS = Counter("gatebook_notify_alerts_total", "Alert deliveries", ["target", "outcome"])
+# Batches by role: how long one took until everything in it was delivered.
+BATCH_SECONDS = Histogram("gatebook_worker_batch_seconds", "Time to deliver one batch", ["role"])
+# Messages given back to be fetched again because an earlier one had not come.
+OFFSET_GAPS = Counter(
+    "gatebook_worker_offset_gaps_total", "Offsets that came out of turn", ["role"]
+)
+# Messages waiting in the topic, by role, as the watchdog saw it last.
+LAG = Gauge(
+    "gatebook_worker_lag_messages", "Messages between the committed offset and the end", ["role"]
+)

@@ -1,0 +1,66 @@
+"""Which offsets may be committed: only those before which everything is delivered.
+
+Faust's own reckoning can commit past a message in flight (faust-streaming #606) and acknowledges
+messages it skips during a rebalance. So it is not asked: the worker admits messages in turn, and
+reports an offset only once everything up to it is delivered. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+TopicPartition = tuple[str, int]
+
+
+class Admission(Enum):
+    """What to do with a message that came."""
+
+    PROCESS = auto()
+    SKIP = auto()  # it was processed already
+    REFETCH = auto()  # one before it has not come yet
+
+
+@dataclass
+class Progress:
+    """Per partition: the next offset to admit, and the next offset to commit."""
+
+    next_offset: dict[TopicPartition, int] = field(default_factory=dict)
+    delivered: dict[TopicPartition, int] = field(default_factory=dict)
+    refetching: dict[TopicPartition, int] = field(default_factory=dict)
+
+    def assign(self, partition: TopicPartition, committed: int | None) -> None:
+        """Begin at the committed offset; None: at whatever comes first."""
+        self.revoke(partition)
+        if committed is not None:
+            self.next_offset[partition] = committed
+
+    def revoke(self, partition: TopicPartition) -> None:
+        """Forget a partition. Nothing of it can be committed from here on."""
+        self.next_offset.pop(partition, None)
+        self.delivered.pop(partition, None)
+        self.refetching.pop(partition, None)
+
+    def admit(self, partition: TopicPartition, offset: int) -> Admission:
+        """Messages are processed in turn. A gap is fetched again once; where the same message
+        comes again, the offsets between do not exist (compaction, transaction markers)."""
+        expected = self.next_offset.get(partition)
+        if expected is not None and offset < expected:
+            return Admission.SKIP
+        if expected is not None and offset > expected and self.refetching.get(partition) != offset:
+            if partition not in self.refetching:
+                self.refetching[partition] = offset
+                return Admission.REFETCH
+            return Admission.SKIP  # queued behind the gap; it comes again after the refetch
+        self.refetching.pop(partition, None)
+        self.next_offset[partition] = offset + 1
+        return Admission.PROCESS
+
+    def done(self, partition: TopicPartition, offset: int) -> None:
+        """Everything up to and including `offset` is delivered."""
+        if partition in self.next_offset:
+            self.delivered[partition] = max(self.delivered.get(partition, 0), offset + 1)
+
+    def committable(self, partition: TopicPartition) -> int | None:
+        """The offset to commit, or None where nothing is delivered yet."""
+        return self.delivered.get(partition)

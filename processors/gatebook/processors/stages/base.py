@@ -1,0 +1,38 @@
+"""What every stage shares: a batch comes in, and `process` returns once it is all delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A Kafka message as a stage sees it. `timestamp_ms` is Kafka's."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    value: bytes
+    headers: dict[str, bytes]
+
+
+class Stage(Protocol):
+    """One role of the worker."""
+
+    topics: Sequence[str]
+
+    async def start(self) -> None:
+        """Open clients. Raises Fatal where the role cannot run."""
+
+    async def process(self, batch: Sequence[Incoming]) -> None:
+        """Handle messages in order. When it returns, everything the batch leads to is
+        delivered, and the offsets may be committed; where it raises, none may."""
+
+    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """These partitions are another worker's now; forget their state."""
+
+    async def stop(self) -> None:
+        """Close clients."""

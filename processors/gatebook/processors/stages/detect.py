@@ -1,0 +1,119 @@
+"""detect: documents in, findings out; state in a compacted topic beside the events.
+
+The state of partition p of the event topic lives in partition p of the state topic. Order of
+delivery: findings, then state, then the offset. If we die between them, the messages are read
+again: a finding has the same id the second time, and an entry remembers the last offset it has
+seen, so nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, TopicPartition
+
+from gatebook.processors import metrics
+from gatebook.processors.config import WorkerSettings, kafka_properties
+from gatebook.processors.delivery import Deliverer, Outgoing
+from gatebook.processors.detect.engine import DetectionEngine, Finding
+from gatebook.processors.detect.registry import configured_detectors
+from gatebook.processors.stages.base import Incoming
+from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
+from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.topics import DETECTOR_STATE, EVENT, FINDING, topic_name
+from gatebook.schemas.wire import WireFormat
+
+log = logging.getLogger(__name__)
+LOAD_POLL_SECONDS = 0.5
+
+
+class DetectStage:
+    """One engine per partition, loaded from the state topic when its first message comes."""
+
+    def __init__(self, settings: WorkerSettings, wire: WireFormat = SINGLE_OBJECT) -> None:
+        self._settings = settings
+        self._wire = wire
+        self.topics = (topic_name(settings.namespace, EVENT),)
+        self._finding_topic = topic_name(settings.namespace, FINDING)
+        self._state_topic = topic_name(settings.namespace, DETECTOR_STATE)
+        self._detectors = configured_detectors(settings.rules_file)
+        self._engines: dict[int, DetectionEngine] = {}
+
+    async def start(self) -> None:
+        self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
+
+    async def process(self, batch: Sequence[Incoming]) -> None:
+        findings: list[Finding] = []
+        touched: set[int] = set()
+        for message in batch:
+            engine = await self._engine(message.partition)
+            findings += engine.process(message.offset, self._documents(message))
+            touched.add(message.partition)
+            await asyncio.sleep(0)
+        await self._deliverer.deliver([self._finding(f) for f in findings])
+        await self._deliverer.deliver([o for p in sorted(touched) for o in self._state(p)])
+
+    def _documents(self, message: Incoming) -> list[dict[str, Any]]:
+        try:
+            frame = decode("document_frame.v1", message.value, self._wire)
+            return [orjson.loads(d["body"]) for d in frame["documents"]]
+        except (RecordRejected, orjson.JSONDecodeError):
+            # index, which reads the same message, writes the dead letter
+            log.warning("a message of the event topic cannot be read")
+            return []
+
+    def _finding(self, finding: Finding) -> Outgoing:
+        metrics.FINDINGS.labels(finding["rule"]["id"]).inc()
+        key = finding["gatebook"]["dedup_key"].encode()
+        return Outgoing(self._finding_topic, encode("finding.v1", finding, self._wire), key)
+
+    def _state(self, partition: int) -> list[Outgoing]:
+        entries = self._engines[partition].drain_state()
+        return [Outgoing(self._state_topic, value, key, partition) for key, value in entries]
+
+    async def _engine(self, partition: int) -> DetectionEngine:
+        engine = self._engines.get(partition)
+        if engine is None:
+            engine = DetectionEngine(self._detectors)
+            loop = asyncio.get_running_loop()
+            engine.load(await loop.run_in_executor(None, self._read_state, partition))
+            self._engines[partition] = engine
+        return engine
+
+    def _read_state(self, partition: int) -> Iterable[tuple[bytes, bytes | None]]:
+        """Everything in a partition of the state topic, oldest first."""
+        properties = {
+            **kafka_properties(self._settings.kafka_bootstrap),
+            "group.id": f"{self._settings.namespace}-detect-state",
+            "enable.auto.commit": False,
+            "enable.partition.eof": False,
+        }
+        client = Consumer(properties)
+        try:
+            return _read_to_end(client, self._state_topic, partition)
+        finally:
+            client.close()
+
+    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+        for _topic, number in partitions:
+            self._engines.pop(number, None)
+
+    async def stop(self) -> None:
+        """Nothing to close: deliver() leaves nothing behind."""
+
+
+def _read_to_end(client: Consumer, topic: str, partition: int) -> list[tuple[bytes, bytes | None]]:
+    low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+    client.assign([TopicPartition(topic, partition, low)])
+    entries: list[tuple[bytes, bytes | None]] = []
+    while client.position([TopicPartition(topic, partition)])[0].offset < high:
+        message = client.poll(LOAD_POLL_SECONDS)
+        if message is not None and message.error() is None:
+            entries.append((message.key(), message.value()))
+        if low == high:
+            break
+    return entries

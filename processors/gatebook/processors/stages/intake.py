@@ -1,0 +1,99 @@
+"""intake: raw frames in, document frames and dead letters out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from gatebook.processors import metrics
+from gatebook.processors.config import WorkerSettings, kafka_properties
+from gatebook.processors.delivery import Deliverer, Outgoing
+from gatebook.processors.enrich import Catalog
+from gatebook.processors.intake import (
+    IntakeContext,
+    IntakeResult,
+    SequenceLedger,
+    Source,
+    document_frames,
+    process_frame,
+)
+from gatebook.processors.redact import Redactor
+from gatebook.processors.stages.base import Incoming
+from gatebook.schemas.codec import SINGLE_OBJECT, Record, encode
+from gatebook.schemas.topics import ACCESS, DEAD_LETTER, EVENT, topic_name
+from gatebook.schemas.wire import WireFormat
+
+COUNT_HEADER = "gatebook-count"  # how many events a frame stands for, readable without Avro
+
+
+class IntakeStage:
+    """Decode, check the sequence, enrich, redact, render, pass on."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        catalog: Catalog,
+        event_partitions: int,
+        wire: WireFormat = SINGLE_OBJECT,
+    ) -> None:
+        self._settings = settings
+        self.topics = (topic_name(settings.namespace, ACCESS),)
+        self._event_topic = topic_name(settings.namespace, EVENT)
+        self._dead_letter_topic = topic_name(settings.namespace, DEAD_LETTER)
+        redactor = Redactor.default(settings.redaction_key(), settings.redaction_epoch)
+        self._context = IntakeContext(catalog, redactor, event_partitions, wire)
+        self._ledger = SequenceLedger()
+
+    async def start(self) -> None:
+        self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
+
+    async def process(self, batch: Sequence[Incoming]) -> None:
+        outgoing: list[Outgoing] = []
+        for message in batch:
+            outgoing += self._process_one(message)
+            await asyncio.sleep(0)  # let heartbeats through between frames
+        # If we die here, the frames are read again: the event ids are the producer's, so the
+        # index takes each event once.
+        await self._deliverer.deliver(outgoing)
+
+    def _process_one(self, message: Incoming) -> list[Outgoing]:
+        source = Source(message.topic, message.partition, message.offset, message.timestamp_ms)
+        declared = _declared_count(message)
+        result = process_frame(message.value, source, self._context, time.time_ns(), declared)
+        self._count(result)
+        frames = document_frames(result, source, self._context)
+        outgoing = [Outgoing(self._event_topic, body, None, number) for number, body, _ in frames]
+        return outgoing + [self._dead_letter(letter) for letter in result.dead_letters]
+
+    def _dead_letter(self, letter: Record) -> Outgoing:
+        body = encode("dead_letter.v1", letter, self._context.wire)
+        return Outgoing(self._dead_letter_topic, body, letter["event"]["id"].encode())
+
+    def _count(self, result: IntakeResult) -> None:
+        metrics.FRAMES.inc()
+        metrics.EVENTS.inc(len(result.documents))
+        for letter in result.dead_letters:
+            label = metrics.DEAD_LETTERS.labels("intake", letter["event"]["reason"])
+            label.inc(letter["gatebook"]["count"])
+        for reason in result.redaction_failures:
+            metrics.REDACTION_FAILED.labels(reason).inc()
+        if result.header is not None:
+            missing, repeated = self._ledger.observe(result.header)
+            metrics.SEQUENCE_GAPS.inc(missing)
+            metrics.SEQUENCE_REPEATS.inc(repeated)
+            for reason, number in self._ledger.new_losses(result.header).items():
+                metrics.PRODUCER_LOSSES.labels(reason).inc(number)
+
+    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+        self._ledger = SequenceLedger()
+
+    async def stop(self) -> None:
+        """Nothing to close: deliver() leaves nothing behind."""
+
+
+def _declared_count(message: Incoming) -> int:
+    try:
+        return max(0, int(message.headers.get(COUNT_HEADER, b"1")))
+    except ValueError:
+        return 1
