@@ -1,0 +1,188 @@
+"""Where the engines live and how large they are; read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from gatebook.engines.errors import BadSetting
+
+EngineKind = Literal["auto", "embedded", "docker", "external"]
+EngineName = Literal["kafka", "elasticsearch"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+LOOPBACK = "127.0.0.1"  # never another address: nothing inside the engines asks who you are
+
+
+def default_home(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the engines keep their data: GATEBOOK_HOME, else the user's data directory."""
+    if home := environment.get("GATEBOOK_HOME"):
+        return Path(home).expanduser().absolute()
+    data = environment.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().absolute() / "gatebook"
+
+
+def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where downloads are kept: GATEBOOK_CACHE_DIR, else the user's cache directory."""
+    if cache := environment.get("GATEBOOK_CACHE_DIR"):
+        return Path(cache).expanduser().absolute()
+    caches = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser().absolute() / "gatebook"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One set of engines. Two sets side by side need two homes and other ports."""
+
+    engine: EngineKind = "auto"
+    """GATEBOOK_ENGINE: which kind to start. `auto` takes the addresses below if they are
+    given, else Docker if it answers, else the embedded engines."""
+
+    kafka_bootstrap: str | None = None
+    """GATEBOOK_KAFKA_BOOTSTRAP: host:port of a Kafka that somebody else runs."""
+
+    elasticsearch_url: str | None = None
+    """GATEBOOK_ELASTICSEARCH_URL: URL of an Elasticsearch that somebody else runs."""
+
+    home: Path = msgspec.field(default_factory=default_home)
+    """GATEBOOK_HOME: data, logs and state of the engines (default ~/.local/share/gatebook)."""
+
+    cache_dir: Path = msgspec.field(default_factory=default_cache)
+    """GATEBOOK_CACHE_DIR: downloaded jars, shared by all homes (default ~/.cache/gatebook)."""
+
+    maven_repository: str = MAVEN_CENTRAL
+    """GATEBOOK_MAVEN_REPOSITORY: base URL of the Maven repository to download from."""
+
+    kafka_port: int = 19092
+    """GATEBOOK_KAFKA_PORT: Kafka's port for clients, on loopback."""
+
+    kafka_controller_port: int = 19093
+    """GATEBOOK_KAFKA_CONTROLLER_PORT: Kafka's port for its own controller, on loopback."""
+
+    elasticsearch_port: int = 19200
+    """GATEBOOK_ELASTICSEARCH_PORT: Elasticsearch's HTTP port, on loopback."""
+
+    elasticsearch_transport_port: int = 19300
+    """GATEBOOK_ELASTICSEARCH_TRANSPORT_PORT: its port between nodes, on loopback."""
+
+    kafka_heap_mib: int = 512
+    """GATEBOOK_KAFKA_HEAP_MIB: largest Java heap of Kafka, in MiB."""
+
+    elasticsearch_heap_mib: int = 1024
+    """GATEBOOK_ELASTICSEARCH_HEAP_MIB: largest Java heap of Elasticsearch, in MiB."""
+
+    start_timeout_seconds: float = 120.0
+    """GATEBOOK_START_TIMEOUT_SECONDS: how long an engine may take until it answers."""
+
+    stop_timeout_seconds: float = 30.0
+    """GATEBOOK_STOP_TIMEOUT_SECONDS: how long an engine may take to stop before SIGKILL."""
+
+    def __post_init__(self) -> None:
+        for name in PORT_FIELDS:
+            port = getattr(self, name)
+            if not 1 <= port <= 65535:
+                raise _bad(name, f"{port} is no port number", "choose one from 1024 to 65535")
+        if len({getattr(self, name) for name in PORT_FIELDS}) < len(PORT_FIELDS):
+            raise _bad("kafka_port", "two engine ports are the same", "give each its own port")
+        if (self.kafka_bootstrap is None) != (self.elasticsearch_url is None):
+            raise _bad("kafka_bootstrap", "one address is set without the other", BOTH_OR_NONE)
+
+    @property
+    def engines_dir(self) -> Path:
+        return self.home / "engines"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.engines_dir / "logs"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> EngineSettings:
+        """Settings from GATEBOOK_* variables; an unusable value raises BadSetting."""
+        given: dict[str, Any] = {
+            "home": default_home(environment),
+            "cache_dir": default_cache(environment),
+        }
+        for field in msgspec.structs.fields(cls):
+            text = environment.get(variable(field.name))
+            if text and field.name not in given:
+                given[field.name] = _convert(field, text)
+        return cls(**given)
+
+
+PORT_FIELDS = (
+    "kafka_port",
+    "kafka_controller_port",
+    "elasticsearch_port",
+    "elasticsearch_transport_port",
+)
+BOTH_OR_NONE = "set both GATEBOOK_KAFKA_BOOTSTRAP and GATEBOOK_ELASTICSEARCH_URL, or neither"
+
+
+def variable(field_name: str) -> str:
+    """The environment variable of a setting."""
+    return f"GATEBOOK_{field_name.upper()}"
+
+
+def _convert(field: msgspec.structs.FieldInfo, text: str) -> Any:
+    try:
+        return msgspec.convert(text, field.type, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad(field.name, str(error), "correct or unset it") from error
+
+
+def _bad(field_name: str, problem: str, next_step: str) -> BadSetting:
+    return BadSetting(f"{variable(field_name)} cannot be used: {problem}.", next_step)
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where running engines answer."""
+
+    engine: str
+    """embedded, docker or external."""
+
+    kafka_bootstrap: str
+    """host:port for Kafka clients."""
+
+    elasticsearch_url: str
+    """Base URL, without a trailing slash."""
+
+    best_compression_available: bool = True
+    """Whether an index may use `codec: best_compression`. False only for embedded engines on a
+    machine without libzstd: there, such an index would fail at its first commit."""
+
+    def as_environment(self) -> dict[str, str]:
+        """The two variables with which any Gatebook command or test finds these engines."""
+        return {
+            "GATEBOOK_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
+            "GATEBOOK_ELASTICSEARCH_URL": self.elasticsearch_url,
+        }
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine as it is now."""
+
+    name: EngineName
+    state: Literal["running", "unhealthy", "stopped", "stale"]
+    """unhealthy: the process lives and does not answer; stale: recorded, but its process is
+    gone (killed, or the machine was restarted)."""
+    address: str
+    pid: int | None = None
+    uptime_seconds: float | None = None
+    log: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All engines of one home."""
+
+    engine: str
+    engines: tuple[EngineStatus, ...]
+    best_compression_available: bool = True
+
+    @property
+    def running(self) -> bool:
+        """True when every engine answers."""
+        return bool(self.engines) and all(one.state == "running" for one in self.engines)
