@@ -44,7 +44,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _PUNCTUATION = ".,:;!?'\"()[]{}<>|@#%&*+-=/_\\$"
 _SPACE = "\u2581"  # the mark SentencePiece vocabularies use for a space
 
-# ChatML-like, without special tokens of its own: a vocabulary this small has none to spare.
+# Roles in brackets: the vocabulary has no special tokens to mark turns with.
 CHAT_TEMPLATE = (
     "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
