@@ -6,8 +6,9 @@ file `<name>.v<N>.avsc`. Readers accept the schemas in this folder and no others
 
 from __future__ import annotations
 
-import copy
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,8 +20,10 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from gatebook.schemas.errors import Fatal
 
 Schema = dict[str, Any]
+ReadText = Callable[[str], str]
+# The one schema others name: the frame holds access events.
+EVENT_NAME = re.compile(r"gatebook\.access\.(v\d+)\.AccessEvent")
 
-# Order matters: frame.v1 names AccessEvent, so access_event.v1 comes first.
 WIRE_SCHEMAS = (
     "access_event.v1",
     "frame.v1",
@@ -58,27 +61,30 @@ def read_text(name: str) -> str:
         ) from None
 
 
-def _expand(node: Any, known: dict[str, Schema]) -> Any:
-    """Put the definition of a named schema where only its name stands."""
+def _expand(node: Any, read: ReadText) -> Any:
+    """Put the definition of the access event where only its name stands."""
     if isinstance(node, str):
-        return copy.deepcopy(known[node]) if node in known else node
+        named = EVENT_NAME.fullmatch(node)
+        return json.loads(read(f"access_event.{named[1]}")) if named else node
     if isinstance(node, list):
-        return [_expand(item, known) for item in node]
+        return [_expand(item, read) for item in node]
     if isinstance(node, dict):
         return {
-            key: _expand(value, known) if key in ("type", "items", "values", "fields") else value
+            key: _expand(value, read) if key in ("type", "items", "values", "fields") else value
             for key, value in node.items()
         }
     return node
 
 
+def self_contained(name: str, read: ReadText = read_text) -> Schema:
+    """A schema as a dict that needs no other; `read` gives the .avsc text of a name."""
+    return cast(Schema, _expand(json.loads(read(name)), read))
+
+
 @cache
 def load(name: str) -> PackagedSchema:
     """A packaged schema by name, for example `frame.v1`."""
-    raw: Schema = json.loads(read_text(name))
-    if name == "frame.v1":
-        event = load("access_event.v1").raw
-        raw = _expand(raw, {f"{event['namespace']}.{event['name']}": event})
+    raw = self_contained(name)
     digest = fingerprint(to_parsing_canonical_form(raw), "CRC-64-AVRO")
     parsed = cast(Schema, fastavro.parse_schema(raw))
     return PackagedSchema(name, raw, parsed, bytes.fromhex(digest))
