@@ -158,7 +158,9 @@ class DockerEngines:
             )
 
     def _answers(self, name: EngineName) -> bool:
-        return (kafka if name == "kafka" else elasticsearch).answers(self._port(name))
+        if name == "kafka":
+            return kafka.answers(self._port(name))
+        return elasticsearch.answers(self._port(name))
 
     def _status_of(self, name: EngineName) -> EngineStatus:
         address = self._address(name)

@@ -50,7 +50,7 @@ class EmbeddedEngines:
             down = [name for name in ENGINE_NAMES if not self._alive(name)]
             if down:
                 self._prepare(down, progress)
-            for name in down:
+            for name in reversed(down):  # Elasticsearch takes longest, so it goes first
                 progress.step(f"starting {name}")
                 self._spawn(name)
             for name in ENGINE_NAMES:
@@ -58,9 +58,9 @@ class EmbeddedEngines:
         return self.endpoints()
 
     def stop(self) -> None:
-        """Stop both with SIGTERM; Elasticsearch first, as its clients read Kafka."""
+        """Stop both with SIGTERM; with SIGKILL what does not stop in time."""
         with state.exclusive(self.settings.engines_dir):
-            for record in reversed(self._records().values()):
+            for record in self._records().values():
                 processes.stop(record, self.settings.stop_timeout_seconds)
             state.write(self.settings.engines_dir, state.State())
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from gatebook.schemas.errors import Fatal
 
-class EngineError(Exception):
-    """Base of every error here: a sentence, what to do next, and the command's exit code."""
+
+class EngineError(Fatal):
+    """Base of every error here: a sentence, `next_step`, and the command's exit code."""
 
     exit_code = 1
-
-    def __init__(self, message: str, next_step: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  What to do next: {self.next_step}"
 
 
 class NotRunning(EngineError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from http.client import HTTPException
 from typing import NoReturn
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from gatebook.engines import kafka
@@ -76,15 +78,20 @@ class ExternalEngines:
         )
 
 
-def elasticsearch_answers(url: str, timeout_seconds: float = 5.0) -> bool:
+def elasticsearch_answers(url: str) -> bool:
     """Whether an Elasticsearch is there; one that asks for a password is there too."""
+    return cluster_health(url) is not None
+
+
+def cluster_health(url: str, timeout_seconds: float = 5.0) -> str | None:
+    """green, yellow, red; `unreadable` where we lack the rights to ask; None for no answer."""
     if not url.startswith(("http://", "https://")):
         raise BadSetting("GATEBOOK_ELASTICSEARCH_URL is no http(s) URL.", "correct it")
     request = Request(f"{url}/_cluster/health")  # noqa: S310 - the scheme is checked above
     try:
-        with urlopen(request, timeout=timeout_seconds):  # noqa: S310 - as above
-            return True
+        with urlopen(request, timeout=timeout_seconds) as response:  # noqa: S310 - as above
+            return str(json.loads(response.read())["status"])
     except HTTPError as error:
-        return error.code in {401, 403}
-    except (URLError, OSError):
-        return False
+        return "unreadable" if error.code in {401, 403} else None
+    except (OSError, HTTPException, ValueError, KeyError):
+        return None

