@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import re2
 
 from .errors import RedactionFailed, RuleInvalid
-from .masks import Pseudonyms, is_mask, render
+from .masks import Pseudonyms, find_masks, is_mask, render
 from .rules import Rule, default_rules
 from .validators import VALIDATORS, Budget, Found, Probe, Validator, compile_pattern
 from .views import Edit, View, folded
@@ -135,7 +135,7 @@ class Redactor:
             budget.spend(len(edits) // 4)
             plain = list(self._scan_view(view, budget))
             spans = [*_outside_escapes(spans, edits, plain), *plain]
-        return [span for span in spans if not is_mask(raw[span.start : span.end])]
+        return list(_around_masks(raw, spans))
 
     def _scan_view(self, view: View, budget: Budget) -> Iterator[_Span]:
         data = view.data
@@ -150,16 +150,18 @@ class Redactor:
     def _mask(self, raw: bytes, spans: list[_Span], tenant: str, counts: Counter[str]) -> bytes:
         pieces: list[bytes] = []
         position = 0
-        for start, end, winner in _clusters(raw, spans):
+        for start, end, winner, mixed in _clusters(raw, spans):
             kind = winner.rule.kind
             counts[kind] += 1
             pseudonym = self.pseudonyms.of(kind, winner.found.normalised, tenant)
-            kept = winner.found.kept if winner.rule.mask != "plain" else ""
+            # What another kind overlaps may not be kept: `x@AKIA....com` holds a key.
+            kept = "" if mixed or winner.rule.mask == "plain" else winner.found.kept
             pieces += (raw[position:start], render(pseudonym, kept).encode("ascii"))
             position = end
         return b"".join((*pieces, raw[position:]))
 
 
+_HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
 _DIGITS = [bytes([digit]) for digit in b"0123456789"]
 
 
@@ -182,6 +184,25 @@ def _matches(matcher: _Matcher, data: bytes, budget: Budget) -> Iterator[Found]:
         yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
 
 
+def _around_masks(raw: bytes, spans: list[_Span]) -> Iterator[_Span]:
+    """Cut masks of earlier passes out of the findings; what is left over is a value still.
+
+    This makes redaction settle: `password=[PASSWORD_...]` is found again and again, and holds
+    nothing to mask. A finding inside a mail domain that a mask keeps stays whole.
+    """
+    masks = find_masks(raw) if spans else []
+    for span in spans:
+        cuts = [m for m in masks if m.start < span.end and span.start < m.end]
+        if not cuts or span.start >= cuts[0].kept:
+            yield span
+            continue
+        edges = [span.start, *(edge for cut in cuts for edge in (cut.start, cut.end)), span.end]
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            if start < end and _HAS_VALUE.search(raw[start:end]):
+                rest = Found(start, end, raw[start:end].decode("utf-8", "replace"))
+                yield _Span(start, end, rest, span.rule)
+
+
 def _outside_escapes(raw: list[_Span], edits: list[Edit], plain: list[_Span]) -> list[_Span]:
     """Drop raw findings that begin inside an escape (`\\nada@...`) and are found whole without."""
     ends = {position: end for start, end, _ in edits for position in range(start + 1, end)}
@@ -191,21 +212,27 @@ def _outside_escapes(raw: list[_Span], edits: list[Edit], plain: list[_Span]) ->
     return [s for s in raw if reach.get(ends.get(s.start, -1), -1) < s.end]
 
 
-def _clusters(raw: bytes, spans: list[_Span]) -> Iterator[tuple[int, int, _Span]]:
-    """Yield disjoint extents in order, each with the finding that names it.
+def _clusters(raw: bytes, spans: list[_Span]) -> Iterator[tuple[int, int, _Span, bool]]:
+    """Yield disjoint extents in order, the finding that names each, and whether kinds mix in it.
 
     Findings that overlap form one extent, so that no part of a losing one is left; the longest
     names it, then the one of higher priority.
     """
-    ordered = sorted(spans, key=lambda span: span.start)
-    start, end, winner = ordered[0].start, ordered[0].end, ordered[0]
-    for span in ordered[1:]:
-        if span.start >= end:
-            yield start, _whole_character(raw, end), winner
-            start, end, winner = span.start, span.end, span
-        else:
-            end, winner = max(end, span.end), max(winner, span, key=lambda s: s.rank)
-    yield start, _whole_character(raw, end), winner
+    cluster: list[_Span] = []
+    end = -1
+    for span in sorted(spans, key=lambda span: span.start):
+        if cluster and span.start >= end:
+            yield _extent(raw, cluster, end)
+            cluster = []
+        cluster.append(span)
+        end = max(end, span.end)
+    yield _extent(raw, cluster, end)
+
+
+def _extent(raw: bytes, cluster: list[_Span], end: int) -> tuple[int, int, _Span, bool]:
+    winner = max(cluster, key=lambda span: span.rank)
+    mixed = any(span.rule.kind != winner.rule.kind for span in cluster)
+    return cluster[0].start, _whole_character(raw, end), winner, mixed
 
 
 def _whole_character(raw: bytes, end: int) -> int:

@@ -28,7 +28,7 @@ _KEPT = re.compile(r"@[a-z0-9.-]{1,64}\Z|\*[0-9]{4}\Z")
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
 _MASK = re2.compile(
-    rb"\[[A-Z][A-Z0-9_]*_[a-z0-9]{1,12}_[A-Z2-7]{16}(?::@[a-z0-9.-]{1,64}|:\*[0-9]{4})?\]", _LATIN1
+    rb"\[[A-Z][A-Z0-9_]*_[a-z0-9]{1,12}_[A-Z2-7]{16}(:@[a-z0-9.-]{1,64}|:\*[0-9]{4})?\]", _LATIN1
 )
 
 
@@ -64,3 +64,22 @@ def render(pseudonym: str, kept: str) -> str:
 def is_mask(data: bytes) -> bool:
     """Tell whether all of `data` is one mask of any epoch."""
     return bool(_MASK.fullmatch(data))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSpan:
+    """Where a mask stands, and where its kept part begins (its end where nothing is kept)."""
+
+    start: int
+    kept: int
+    end: int
+
+
+def find_masks(data: bytes) -> list[MaskSpan]:
+    """Return the masks of any epoch in `data`, in order."""
+    if b"[" not in data:
+        return []
+    return [
+        MaskSpan(match.start(), match.start(1) if match[1] else match.end(), match.end())
+        for match in _MASK.finditer(data)
+    ]

@@ -191,8 +191,11 @@ def _is_url_login(probe: Probe) -> bool:
 # ---- cards -------------------------------------------------------------------------------------
 
 _GROUP = re.compile(rb"[0-9]+")
-_ISSUER = re.compile(r"3[04-9]|[456]|2131|220[0-4]|22[2-9]|2[3-6]|27[01]|2720|81|82|1800|9792")
-_MAESTRO = re.compile(r"5018|5020|5038|5893|5[678]|6304|6759|676[1-3]")
+_ISSUERS = re.compile(
+    r"4(?:.{12}|.{15}|.{18})|(?:5[1-5]|220[0-4]|22[2-9]|2[3-6]|27[01]|2720).{12,14}"
+    r"|3[47].{13}|3[0689].{12,17}|35.{14,17}|(?:2131|1800).{11}"
+    r"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]|6304|6759|676[1-3]).{8,17}"
+)
 _LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13)}
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX = re.compile(rb"[0-9a-fA-F]+")
@@ -221,9 +224,12 @@ def _cards_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> Iter
 
 
 def _is_card(digits: str, sizes: list[int]) -> bool:
-    if not _ISSUER.match(digits) or (len(digits) == 12 and not _MAESTRO.match(digits)):
-        return False
-    return _is_laid_out(sizes) and len(set(digits)) > 1 and luhn.is_valid(digits)
+    return (
+        _is_laid_out(sizes)
+        and bool(_ISSUERS.fullmatch(digits))
+        and len(set(digits)) > 1
+        and luhn.is_valid(digits)
+    )
 
 
 def _is_laid_out(sizes: list[int]) -> bool:

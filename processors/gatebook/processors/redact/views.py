@@ -18,9 +18,7 @@ import re2
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
-_ESCAPE = re2.compile(
-    rb"""\\+(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""", _LATIN1
-)
+_ESCAPE = re2.compile(rb"""\\+(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""", _LATIN1)
 _CONTROL = {b"b": b" ", b"f": b" ", b"n": b"\n", b"r": b"\n", b"t": b"\t"}
 
 Edit = tuple[int, int, bytes]
