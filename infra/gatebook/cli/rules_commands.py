@@ -1,0 +1,147 @@
+"""gatebook rules: what the detectors are, and whether their written cases hold."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gatebook.processors.detect.base import Detector
+    from gatebook.processors.detect.cases import CaseResult
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+FILE_OPTION = click.option(
+    "--detectors-file",
+    envvar="GATEBOOK_DETECTORS_FILE",
+    type=click.Path(dir_okay=False),
+    help="TOML file that overrides parameters.",
+)
+
+
+@click.group("rules")
+def rules() -> None:
+    """List, explain and test the detection rules."""
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def _parameters(detector: Detector) -> dict[str, Any]:
+    import msgspec
+
+    plain = msgspec.to_builtins(getattr(detector, "parameters", {}), order="deterministic")
+    return dict(plain)
+
+
+def _summary(detector_id: str, enabled: bool) -> dict[str, Any]:
+    from gatebook.processors.detect.cases import load_cases
+    from gatebook.processors.detect.registry import load_rule
+
+    rule = load_rule(detector_id)
+    return {
+        "id": rule.id,
+        "version": rule.version,
+        "name": rule.name,
+        "severity": rule.severity,
+        "risk_score": rule.risk_score,
+        "enabled": enabled,
+        "cases": len(load_cases(detector_id)),
+    }
+
+
+@rules.command("list")
+@FILE_OPTION
+@JSON_OPTION
+def list_command(detectors_file: str | None, as_json: bool) -> None:
+    """List every rule with its severity."""
+    from gatebook.processors.detect.registry import detector_ids, load_overrides
+
+    overrides = load_overrides(detectors_file)
+    rows = [_summary(i, overrides.get(i, {}).get("enabled", True)) for i in detector_ids()]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        state = "on" if row["enabled"] else "off"
+        click.echo(f"{row['id']:<20} {row['severity']:<8} {state:<3} {row['name']}")
+
+
+@rules.command("show")
+@click.argument("rule_id")
+@FILE_OPTION
+@JSON_OPTION
+def show_command(rule_id: str, detectors_file: str | None, as_json: bool) -> None:
+    """Show one rule: parameters in force, blind spots, references and runbook."""
+    import msgspec
+
+    from gatebook.processors.detect.registry import load_detector, load_overrides, runbook_text
+
+    detector = load_detector(rule_id, load_overrides(detectors_file).get(rule_id))
+    rule = msgspec.to_builtins(detector.rule)
+    shown = {**rule, "parameters": _parameters(detector), "runbook_text": runbook_text(rule_id)}
+    if as_json:
+        _print_json(shown)
+        return
+    click.echo(_show_text(shown))
+
+
+def _show_text(shown: dict[str, Any]) -> str:
+    lines = [
+        f"{shown['id']} (version {shown['version']}): {shown['name']}",
+        f"severity {shown['severity']}, risk score {shown['risk_score']}",
+        f"dedup key {shown['dedup_key']}",
+        f"OWASP LLM {', '.join(shown['owasp_llm'])}; MITRE ATLAS {', '.join(shown['mitre_atlas'])}",
+        "",
+        "Parameters:",
+        *(f"  {name} = {value}" for name, value in shown["parameters"].items()),
+        "",
+        "Blind spots:",
+        *(f"  - {text}" for text in shown["blind_spots"]),
+        "",
+        shown["runbook_text"].rstrip(),
+    ]
+    return "\n".join(lines)
+
+
+def _result(result: CaseResult) -> dict[str, Any]:
+    return {
+        "rule": result.detector_id,
+        "case": result.case,
+        "says": result.says,
+        "passed": result.passed,
+        "findings": result.findings,
+        "problems": list(result.problems),
+    }
+
+
+@rules.command("test")
+@click.argument("rule_ids", nargs=-1)
+@JSON_OPTION
+def test_command(rule_ids: tuple[str, ...], as_json: bool) -> None:
+    """Run the cases of the rules named, or of all. Exit code 1 where one does not hold."""
+    from gatebook.processors.detect.cases import load_cases, run_case
+    from gatebook.processors.detect.registry import detector_ids
+
+    chosen = rule_ids or tuple(detector_ids())
+    results = [run_case(rule_id, case) for rule_id in chosen for case in load_cases(rule_id)]
+    failed = sum(not result.passed for result in results)
+    if as_json:
+        _print_json([_result(result) for result in results])
+    else:
+        _print_results(results)
+        click.echo(f"{len(results) - failed} passed, {failed} failed")
+    if failed or not results:
+        raise SystemExit(1)
+
+
+def _print_results(results: list[CaseResult]) -> None:
+    for result in results:
+        click.echo(f"{'ok  ' if result.passed else 'FAIL'} {result.detector_id}/{result.case}")
+        for problem in result.problems:
+            click.echo(f"       {problem}")
+
+
+COMMANDS = [rules]

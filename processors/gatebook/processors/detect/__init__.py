@@ -1,0 +1,1 @@
+"""Detection: pure windows over accesses, one folder per detector."""
