@@ -26,3 +26,10 @@ class Fatal(GatebookError):
     def __init__(self, message: str, next_step: str = "") -> None:
         super().__init__(message)
         self.next_step = next_step
+
+
+class RegistryUnavailable(GatebookError):
+    """The schema registry gave no usable answer: try the same call again later.
+
+    Says nothing about the message at hand, which must not be rejected for it.
+    """

@@ -22,7 +22,11 @@ CONFLUENT_PREFIX_BYTES = 5
 
 
 class WireFormat(Protocol):
-    """Writes and reads the prefix of a message."""
+    """Writes and reads the prefix of a message.
+
+    A format that asks a registry may raise RegistryUnavailable from both methods: the message is
+    neither good nor bad then, and the call is to be made again.
+    """
 
     def prefix(self, schema_name: str) -> bytes:
         """The bytes before the Avro payload of this schema."""
@@ -62,3 +66,22 @@ def confluent_schema_id(message: bytes) -> int:
     if len(message) < CONFLUENT_PREFIX_BYTES:
         raise RecordRejected("undecodable_frame", "shorter than its prefix")
     return int(struct.unpack(">I", message[1:CONFLUENT_PREFIX_BYTES])[0])
+
+
+class AnyWire:
+    """Reads both formats, told apart by the first byte; writes the Confluent format where a
+    registry is configured, else single-object encoding."""
+
+    def __init__(self, confluent: WireFormat | None = None) -> None:
+        self._single_object = SingleObject()
+        self._confluent = confluent
+
+    def prefix(self, schema_name: str) -> bytes:
+        return (self._confluent or self._single_object).prefix(schema_name)
+
+    def identify(self, message: bytes) -> tuple[PackagedSchema, int]:
+        if message[:1] != CONFLUENT_MARKER:
+            return self._single_object.identify(message)
+        if self._confluent is None:
+            raise RecordRejected("unknown_schema", "no schema registry is configured to look it up")
+        return self._confluent.identify(message)
