@@ -23,7 +23,7 @@ from gatebook.processors.sinks.retrying import Retrying
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
 from gatebook.schemas.errors import Fatal
 
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _UNREACHABLE = Verdict(Decision.RETRY, "unreachable")
 Judged = list[tuple[Row, Verdict]]
 
@@ -39,7 +39,7 @@ class ElasticsearchSink:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not _NAMESPACE.fullmatch(namespace):
-            raise Fatal("the namespace is not valid in an index name", "use lower-case letters")
+            raise Fatal("the namespace is not valid", "use lower-case letters, digits and _")
         self._settings = settings or SinkSettings()
         self._owned = None if isinstance(connection, Connection) else Connection(connection)
         self._bulk = BulkRequests(

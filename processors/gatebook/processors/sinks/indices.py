@@ -131,7 +131,7 @@ def _created(answer: Answer) -> Verdict:
     if answer.error_type == "invalid_index_name_exception":
         raise Fatal(
             "the namespace is not valid in an index name",
-            "choose a GATEBOOK_NAMESPACE of lower-case letters, digits and dashes",
+            "choose a GATEBOOK_NAMESPACE of lower-case letters, digits and _",
         )
     verdict = classify(answer.status, _error(answer))
     if verdict.decision is Decision.REJECTED:

@@ -20,7 +20,7 @@ class ElasticsearchSettings(Struct, frozen=True, kw_only=True):
 
     url: Annotated[
         str, Meta(description="Address; several, separated by commas, are tried in turn.")
-    ] = "http://127.0.0.1:9200"
+    ] = "http://127.0.0.1:19200"
     api_key: Annotated[str, Meta(description="Encoded API key; before user name and password.")] = (
         ""
     )
