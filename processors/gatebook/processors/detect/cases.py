@@ -98,8 +98,10 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
     out = dict(base)
     for name, value in over.items():
         mine = out.get(name)
-        both = isinstance(mine, Mapping) and isinstance(value, Mapping)
-        out[name] = _merged(mine, value) if both else value
+        if isinstance(mine, Mapping) and isinstance(value, Mapping):
+            out[name] = _merged(mine, value)
+        else:
+            out[name] = value
     return out
 
 

@@ -1,0 +1,50 @@
+"""Secrets by reference: settings say where a secret is, never what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gatebook.schemas.errors import Fatal
+
+MAX_SECRET_BYTES = 64 * 1024
+
+
+def check_reference(setting: str, reference: str) -> None:
+    """Fatal where a setting holds something else than `env:NAME` or `file:/path`. What it holds
+    is not repeated: it may be the secret."""
+    kind, _, rest = reference.partition(":")
+    if kind not in ("env", "file") or not rest:
+        raise Fatal(
+            f"{setting} is not a reference to a secret",
+            "write env:NAME for an environment variable or file:/path for a file",
+        )
+
+
+def read_secret(reference: str, environment: Mapping[str, str] | None = None) -> str:
+    """The secret behind a reference, read anew each time so that a rotated one is picked up.
+
+    Raises ValueError where it is missing, empty, too long or holds control characters, which
+    would break out of a header.
+    """
+    kind, _, rest = reference.partition(":")
+    if kind == "env":
+        value = (os.environ if environment is None else environment).get(rest, "")
+    else:
+        value = _read_file(Path(rest))
+    value = value.strip()
+    if not value or not value.isprintable():
+        raise ValueError("the secret is missing, empty or not one line")
+    return value
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+        if len(data) > MAX_SECRET_BYTES:
+            raise ValueError("the secret's file is too long")
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError("the secret's file cannot be read") from None

@@ -1,0 +1,117 @@
+"""Settings of alert targets, from GATEBOOK_* environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gatebook.processors.alerts.addresses import (
+    Network,
+    check_target_url,
+    parse_networks,
+)
+from gatebook.processors.alerts.secrets import check_reference
+from gatebook.schemas.errors import Fatal
+
+PREFIX = "GATEBOOK_"
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every field is the environment variable GATEBOOK_<FIELD>; empty means: not set."""
+
+    alertmanager_url: str = ""
+    """Base URL of Alertmanager, without /api/v2; empty: no alerts are sent."""
+    alertmanager_name: str = "alertmanager"
+    """Name of this target in metrics and in the alert index."""
+    alertmanager_bearer_token: str = ""
+    """Reference to a bearer token: env:NAME or file:/path."""
+    alertmanager_basic_user: str = ""
+    """User for basic authentication."""
+    alertmanager_basic_password: str = ""
+    """Reference to the password for basic authentication: env:NAME or file:/path."""
+    alertmanager_plaintext_auth: Literal["refuse", "allow"] = "refuse"
+    """Whether credentials may go over plain http."""
+    alert_allowed_networks: str = ""
+    """Loopback, link-local or metadata networks a target may be in all the same, with commas."""
+    alert_deadline_seconds: Seconds = 60.0
+    """A finding that is not accepted within this long is a failed delivery."""
+    alert_request_timeout_seconds: Seconds = 5.0
+    """Time for one request and its answer."""
+    alert_first_pause_seconds: Seconds = 0.25
+    """Upper bound of the pause before the second attempt; it doubles with every further one."""
+    alert_longest_pause_seconds: Seconds = 10.0
+    """Upper bound of any pause."""
+    alert_active_seconds: Annotated[float, msgspec.Meta(ge=60, le=86_400)] = 600.0
+    """An alert that is not sent again is resolved after this long."""
+    search_url: str = ""
+    """Link to the search, with {query} and optionally {start} and {end} in it."""
+    runbook_url: str = ""
+    """Base URL under which the runbooks are published; empty: the runbook's path alone."""
+
+    @property
+    def allowed_networks(self) -> tuple[Network, ...]:
+        """`alert_allowed_networks`, read."""
+        return parse_networks(self.alert_allowed_networks)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a target."""
+        return bool(self.alertmanager_url)
+
+
+def _given(environment: Mapping[str, str]) -> dict[str, Any]:
+    names = {PREFIX + name.upper(): name for name in AlertSettings.__struct_fields__}
+    found = {name: environment.get(variable, "") for variable, name in names.items()}
+    return {name: value.strip() for name, value in found.items() if value.strip()}
+
+
+def load_alert_settings(environment: Mapping[str, str] | None = None) -> AlertSettings:
+    """The settings, validated. Fatal says which one is wrong, without its value."""
+    given = _given(os.environ if environment is None else environment)
+    try:
+        settings = msgspec.convert(given, AlertSettings, strict=False)
+    except msgspec.ValidationError as error:
+        field = str(error).rpartition("`$.")[2].rstrip("`")
+        raise Fatal(f"{PREFIX}{field.upper()} is out of range", "see its description") from None
+    validate(settings)
+    return settings
+
+
+def validate(settings: AlertSettings) -> None:
+    """Fatal where settings are wrong together or dangerous."""
+    for name in ("alertmanager_bearer_token", "alertmanager_basic_password"):
+        if reference := getattr(settings, name):
+            check_reference(PREFIX + name.upper(), reference)
+    for name in ("search_url", "runbook_url"):
+        if url := getattr(settings, name):
+            _check_link(PREFIX + name.upper(), url)
+    networks = settings.allowed_networks
+    if settings.enabled:
+        check_target_url(settings.alertmanager_url, networks)
+        _check_credentials(settings)
+
+
+def _check_link(setting: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise Fatal(f"{setting} is not an http or https link without a user", "correct it")
+
+
+def _check_credentials(settings: AlertSettings) -> None:
+    basic = bool(settings.alertmanager_basic_user), bool(settings.alertmanager_basic_password)
+    bearer = bool(settings.alertmanager_bearer_token)
+    if basic[0] != basic[1]:
+        raise Fatal("basic authentication needs a user and a password", "set both or neither")
+    if bearer and basic[0]:
+        raise Fatal("both a bearer token and basic authentication are set", "set one of them")
+    plain = urlsplit(settings.alertmanager_url).scheme == "http"
+    if plain and (bearer or basic[0]) and settings.alertmanager_plaintext_auth != "allow":
+        raise Fatal(
+            "credentials would go over plain http",
+            "use https, or set GATEBOOK_ALERTMANAGER_PLAINTEXT_AUTH=allow",
+        )
