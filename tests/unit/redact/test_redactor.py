@@ -179,6 +179,8 @@ def test_text_without_values_is_unchanged(text: str, numbers: list[int]) -> None
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "\\\\",
         "Write a haiku about the sea, please. It has 5-7-5 syllables.",
         "def add(a: int, b: int) -> int:\n    return a + b  # std::cout << x;",
         "commit 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12 at 2026-10-11T12:30:45.123+02:00",

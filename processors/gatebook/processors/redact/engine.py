@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import re2
 
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms, find_masks, is_mask, render
+from .prefilter import Prefilter
 from .rules import Rule, default_rules
 from .validators import VALIDATORS, Budget, Found, Probe, Validator, compile_pattern
 from .views import Edit, View, folded
@@ -27,7 +29,7 @@ class RedactionLimits:
     text_bytes: int = 256 * 1024
     """Largest text, in UTF-8 bytes."""
     work_units: int = 50_000
-    """Work per pass over one text, in about a microsecond each: a time-out without a clock."""
+    """Work on one text, in a few microseconds each: a time-out without a clock."""
     passes: int = 4
     """A masked text is read again until nothing is found; that many times at most."""
     json_depth: int = 32
@@ -50,14 +52,8 @@ class Redacted:
 @dataclass(frozen=True, slots=True)
 class _Matcher:
     rule: Rule
-    keywords: tuple[bytes, ...]
     pattern: re2._Regexp
     validate: Validator
-
-    def wanted(self, lowered: bytes, has_digit: bool) -> bool:
-        if self.rule.needs_digit and not has_digit:
-            return False
-        return not self.keywords or any(keyword in lowered for keyword in self.keywords)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +83,7 @@ class Redactor:
         self.pseudonyms = Pseudonyms(pseudonym_key, epoch)
         self.limits = limits or RedactionLimits()
         self._matchers = tuple(map(_matcher, rules))
+        self._prefilter = Prefilter(rules)
 
     @classmethod
     def default(cls, pseudonym_key: bytes, epoch: str = "e1") -> Redactor:
@@ -116,18 +113,18 @@ class Redactor:
             raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
         raw = _sized(text, self.limits.text_bytes)
         counts: Counter[str] = Counter()
+        budget = Budget(self.limits.work_units)
         for _ in range(self.limits.passes):
-            spans = self._scan(text, raw)
+            spans = self._scan(text, raw, budget)
             if not spans:
                 return Redacted(text, dict(counts))
             raw = self._mask(raw, spans, tenant, counts)
             text = raw.decode("utf-8", "surrogatepass")
-        if self._scan(text, raw):
+        if self._scan(text, raw, budget):
             raise RedactionFailed(RedactionFailed.UNSTABLE)
         return Redacted(text, dict(counts))
 
-    def _scan(self, text: str, raw: bytes) -> list[_Span]:
-        budget = Budget(self.limits.work_units)
+    def _scan(self, text: str, raw: bytes, budget: Budget) -> list[_Span]:
         spans = list(self._scan_view(View(raw), budget))
         reading = folded(text, raw)
         if reading:
@@ -138,14 +135,11 @@ class Redactor:
         return list(_around_masks(raw, spans))
 
     def _scan_view(self, view: View, budget: Budget) -> Iterator[_Span]:
-        data = view.data
-        lowered = data.lower()
-        has_digit = any(digit in data for digit in _DIGITS)
-        for matcher in self._matchers:
-            if matcher.wanted(lowered, has_digit):
-                for found in _matches(matcher, data, budget):
-                    start, end = view.to_raw(found.start, found.end)
-                    yield _Span(start, end, found, matcher.rule)
+        for index in self._prefilter.wanted(view.data):
+            matcher = self._matchers[index]
+            for found in _matches(matcher, view.data, budget):
+                start, end = view.to_raw(found.start, found.end)
+                yield _Span(start, end, found, matcher.rule)
 
     def _mask(self, raw: bytes, spans: list[_Span], tenant: str, counts: Counter[str]) -> bytes:
         pieces: list[bytes] = []
@@ -162,7 +156,6 @@ class Redactor:
 
 
 _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
-_DIGITS = [bytes([digit]) for digit in b"0123456789"]
 
 
 def _matcher(rule: Rule) -> _Matcher:
@@ -173,8 +166,7 @@ def _matcher(rule: Rule) -> _Matcher:
         compile_pattern(rule.value)
     except (re2.error, UnicodeEncodeError) as error:
         raise RuleInvalid(f"rule {rule.id}: its pattern does not compile") from error
-    keywords = tuple(keyword.encode("ascii") for keyword in rule.keywords)
-    return _Matcher(rule, keywords, pattern, VALIDATORS[rule.validator])
+    return _Matcher(rule, pattern, VALIDATORS[rule.validator])
 
 
 def _matches(matcher: _Matcher, data: bytes, budget: Budget) -> Iterator[Found]:
@@ -191,8 +183,10 @@ def _around_masks(raw: bytes, spans: list[_Span]) -> Iterator[_Span]:
     nothing to mask. A finding inside a mail domain that a mask keeps stays whole.
     """
     masks = find_masks(raw) if spans else []
+    mask_starts = [mask.start for mask in masks]
+    mask_ends = [mask.end for mask in masks]
     for span in spans:
-        cuts = [m for m in masks if m.start < span.end and span.start < m.end]
+        cuts = masks[bisect_right(mask_ends, span.start) : bisect_left(mask_starts, span.end)]
         if not cuts or span.start >= cuts[0].kept:
             yield span
             continue

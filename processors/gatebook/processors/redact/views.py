@@ -21,6 +21,9 @@ _LATIN1.encoding = re2.Options.Encoding.LATIN1
 _ESCAPE = re2.compile(rb"""\\+(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""", _LATIN1)
 _CONTROL = {b"b": b" ", b"f": b" ", b"n": b"\n", b"r": b"\n", b"t": b"\t"}
 
+_COMMON = frozenset("\u2014\u2015\u2026")
+"""Long dashes and the ellipsis: frequent in answers, never part of a value."""
+
 Edit = tuple[int, int, bytes]
 """Start and end byte in the raw text, and what the view reads there."""
 
@@ -113,6 +116,8 @@ def fold_character(character: str) -> str:
         return str(unicodedata.decimal(character))
     if category == "Zs":
         return " "
+    if character in _COMMON:
+        return character
     if category == "Pd":
         return "-"
     return unicodedata.normalize("NFKC", character)
