@@ -11,20 +11,23 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
 from gatebook.processors import logs
-from gatebook.processors.alerts.base import AlertTarget
 from gatebook.processors.config import WorkerSettings, kafka_properties
-from gatebook.processors.enrich import Catalog
 from gatebook.processors.stages.base import Stage
 from gatebook.processors.watchdog import Watchdog
 from gatebook.schemas.confluent import wire_from_env
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
+
+if TYPE_CHECKING:
+    from gatebook.processors.alerts.base import AlertTarget
+    from gatebook.processors.enrich import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +45,11 @@ def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
         return IntakeStage(settings, catalog, event_partitions(settings), wire)
     if role == "index":
         from gatebook.processors.sinks.elasticsearch import ElasticsearchSink
+        from gatebook.processors.sinks.settings import elasticsearch_settings, sink_settings
         from gatebook.processors.stages.index import IndexStage
 
-        sink = ElasticsearchSink.connect(
-            settings.elasticsearch_url, settings.namespace, max_bytes=settings.bulk_max_bytes
-        )
+        server = elasticsearch_settings(url=settings.elasticsearch_url)
+        sink = ElasticsearchSink(settings.namespace, server, sink_settings())
         return IndexStage(settings, sink, wire)
     if role == "detect":
         from gatebook.processors.stages.detect import DetectStage
@@ -61,6 +64,8 @@ def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
 
 def load_catalog(settings: WorkerSettings) -> Catalog:
     """Directory and service catalogue from the configured files."""
+    from gatebook.processors.enrich import Catalog
+
     directory = Path(settings.directory_file) if settings.directory_file else None
     services = Path(settings.services_file) if settings.services_file else None
     return Catalog.load(directory, services)
@@ -71,14 +76,14 @@ def alert_targets(settings: WorkerSettings) -> Sequence[AlertTarget]:
     if not settings.alertmanager_url:
         return ()
     from gatebook.processors.alerts.alertmanager import AlertmanagerTarget
+    from gatebook.processors.alerts.settings import load_alert_settings
 
-    return (
-        AlertmanagerTarget(
-            settings.alertmanager_url,
-            search_base_url=settings.search_base_url,
-            allow_private=settings.alert_allow_private,
-        ),
+    alerts = load_alert_settings(
+        alertmanager_url=settings.alertmanager_url,
+        search_base_url=settings.search_base_url,
+        alert_allow_private=settings.alert_allow_private,
     )
+    return (AlertmanagerTarget(alerts),)
 
 
 def event_partitions(settings: WorkerSettings) -> int:

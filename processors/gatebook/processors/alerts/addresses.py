@@ -1,13 +1,13 @@
 """Where an alert may be sent: a guard against requests to addresses nobody meant.
 
-Private addresses are normal for an on-call tool on premises and pass. Loopback, link-local and
-cloud metadata addresses, and those that cannot be a server, pass only where a setting names their
-network. Names are judged by what they resolve to, at every connection.
+Only public addresses pass by default. An on-call tool on premises is often private or on the same
+host: one setting lets loopback and private addresses pass. Link-local and cloud metadata addresses,
+and those that cannot be a server, pass only where a setting names their network. Names are judged
+by what they resolve to, at every connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -16,6 +16,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -33,6 +34,13 @@ _METADATA: tuple[Network, ...] = (
     IPv4Network("168.63.129.16/32"),
     IPv6Network("fd00:ec2::/32"),
     IPv6Network("fd20:ce::254/128"),
+)
+_PRIVATE: tuple[Network, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
 )
 
 
@@ -57,19 +65,29 @@ def _embedded(address: Address) -> Address:
     return address
 
 
-def is_refused(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether no alert may go to this address."""
-    real = _embedded(address)
-    if any(address in network or real in network for network in allowed):
-        return False
-    return (
-        real.is_loopback
-        or real.is_link_local
-        or real.is_multicast
-        or real.is_unspecified
-        or real == IPv4Address("255.255.255.255")
-        or any(real in network for network in _METADATA)
-    )
+class AddressPolicy(NamedTuple):
+    """Which addresses pass besides public ones."""
+
+    allow_private: bool = False
+    """Loopback, private and shared addresses."""
+    networks: tuple[Network, ...] = ()
+    """Whatever lies in these."""
+
+    def refuses(self, address: Address) -> bool:
+        """Whether no alert may go to this address."""
+        real = _embedded(address)
+        if any(address in network or real in network for network in self.networks):
+            return False
+        never = real.is_link_local or real.is_multicast or real.is_unspecified
+        if never or any(real in network for network in _METADATA):
+            return True
+        if self.allow_private and _is_private(real):
+            return False
+        return not real.is_global
+
+
+def _is_private(address: Address) -> bool:
+    return address.is_loopback or any(address in network for network in _PRIVATE)
 
 
 def _literal(host: str) -> Address | None:
@@ -79,7 +97,7 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def check_target_url(url: str, allowed: Sequence[Network]) -> None:
+def check_target_url(url: str, policy: AddressPolicy) -> None:
     """Refuse, as Fatal, a URL that must not be a target. The URL itself is not repeated: it may
     hold a secret. A host name is judged when it is resolved, by `GuardedResolver`."""
     try:
@@ -97,10 +115,11 @@ def check_target_url(url: str, allowed: Sequence[Network]) -> None:
     if parts.query or parts.fragment or not url.isprintable() or " " in url:
         raise Fatal("the alert target's URL has a query, fragment or blank", "give the base URL")
     address = _literal(host)
-    if address is not None and is_refused(address, allowed):
+    if address is not None and policy.refuses(address):
         raise Fatal(
-            "the alert target is a loopback, link-local or metadata address",
-            "if that is meant, name its network in GATEBOOK_ALERT_ALLOWED_NETWORKS",
+            "the alert target is a loopback, private, link-local or metadata address",
+            "if that is meant: GATEBOOK_ALERT_ALLOW_PRIVATE=true for loopback and private ones, "
+            "else name its network in GATEBOOK_ALERT_ALLOWED_NETWORKS",
         )
 
 
@@ -112,10 +131,8 @@ class GuardedResolver(AbstractResolver):
     """Resolves names, and refuses those that lead to a refused address, each time anew: a name
     that was good at start may be turned to a metadata address later."""
 
-    def __init__(
-        self, allowed: Sequence[Network], resolver: AbstractResolver | None = None
-    ) -> None:
-        self._allowed = allowed
+    def __init__(self, policy: AddressPolicy, resolver: AbstractResolver | None = None) -> None:
+        self._policy = policy
         self._resolver = resolver or ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
@@ -125,7 +142,7 @@ class GuardedResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, AddressFamily(family))
         for row in found:
             address = _literal(row["host"])
-            if address is None or is_refused(address, self._allowed):
+            if address is None or self._policy.refuses(address):
                 raise AddressRefused("the name leads to a refused address")
         return found
 

@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -93,7 +93,7 @@ def annotations_of(finding: Finding, settings: AlertSettings) -> dict[str, str]:
         "summary": event.get("reason") or rule.get("name"),
         "description": f"{rule.get('name')}. Explained by: gatebook rules show {rule['id']}",
         "runbook": runbook,
-        "search": search_link(settings.search_url, finding),
+        "search": search_link(settings.search_base_url, finding),
         "query": gatebook.get("search"),
         "evidence": " ".join(evidence),
         "evidence_count": gatebook.get("evidence_count"),
@@ -124,7 +124,7 @@ def alert_of(finding: Finding, settings: AlertSettings, now_ns: int) -> dict[str
         "startsAt": timestamp_text(starts_ns),
         "endsAt": timestamp_text(ends_ns),
     }
-    if link := search_link(settings.search_url, finding):
+    if link := search_link(settings.search_base_url, finding):
         alert["generatorURL"] = link
     return alert
 
@@ -252,7 +252,7 @@ class AlertmanagerTarget:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            resolver = GuardedResolver(self.settings.allowed_networks)
+            resolver = GuardedResolver(self.settings.address_policy)
             connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=8)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._session
@@ -262,8 +262,3 @@ class AlertmanagerTarget:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def target_host(settings: AlertSettings) -> str:
-    """Host of the target, for a status page; no user, no path."""
-    return urlsplit(settings.alertmanager_url).hostname or ""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
-from uuid import UUID, uuid5
 
 import msgspec
 
-DELIVERY_NAMESPACE = UUID("c1a3a4a0-6a0c-5b55-8a4c-0c7b3f1f9d12")
 Finding = Mapping[str, Any]
 
 
@@ -50,33 +48,3 @@ class AlertTarget(Protocol):
 
     async def close(self) -> None:
         """Give connections back."""
-
-
-def alert_record(
-    target: AlertTarget, finding: Finding, delivery: Delivery, ended_at_ns: int
-) -> dict[str, Any]:
-    """The record of schema alert.v1 for one delivery. Its id is the same for the same finding,
-    target and state: a delivery repeated after a crash is the same alert."""
-    event, gatebook, rule = finding["event"], finding["gatebook"], finding["rule"]
-    name = f"{event['id']}|{target.name}|{event['action']}"
-    return {
-        "timestamp": ended_at_ns,
-        "event": {
-            "id": str(uuid5(DELIVERY_NAMESPACE, name)),
-            "kind": "alert",
-            "action": event["action"],
-            "outcome": delivery.outcome,
-            "reason": delivery.reason,
-            "duration": delivery.duration_ns,
-        },
-        "rule": {"id": rule["id"], "name": rule["name"]},
-        "http": {"response": {"status_code": delivery.status_code}},
-        "gatebook": {
-            "target": target.name,
-            "target_type": target.type,
-            "finding_id": event["id"],
-            "dedup_key": gatebook["dedup_key"],
-            "severity": gatebook["severity"],
-            "attempts": delivery.attempts,
-        },
-    }

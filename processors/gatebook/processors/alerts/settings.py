@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatebook.processors.alerts.addresses import (
-    Network,
+    AddressPolicy,
     check_target_url,
     parse_networks,
 )
@@ -36,8 +36,10 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Reference to the password for basic authentication: env:NAME or file:/path."""
     alertmanager_plaintext_auth: Literal["refuse", "allow"] = "refuse"
     """Whether credentials may go over plain http."""
+    alert_allow_private: bool = False
+    """Let targets be on loopback or private addresses, as they are on premises."""
     alert_allowed_networks: str = ""
-    """Loopback, link-local or metadata networks a target may be in all the same, with commas."""
+    """Further networks a target may be in, with commas, link-local and metadata ones included."""
     alert_deadline_seconds: Seconds = 60.0
     """A finding that is not accepted within this long is a failed delivery."""
     alert_request_timeout_seconds: Seconds = 5.0
@@ -48,15 +50,16 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Upper bound of any pause."""
     alert_active_seconds: Annotated[float, msgspec.Meta(ge=60, le=86_400)] = 600.0
     """An alert that is not sent again is resolved after this long."""
-    search_url: str = ""
-    """Link to the search, with {query} and optionally {start} and {end} in it."""
+    search_base_url: str = ""
+    """Link to the search; {query}, {start} and {end} in it are filled in, ?query= is added where
+    {query} is not in it. Empty: alerts carry the query but no link."""
     runbook_url: str = ""
     """Base URL under which the runbooks are published; empty: the runbook's path alone."""
 
     @property
-    def allowed_networks(self) -> tuple[Network, ...]:
-        """`alert_allowed_networks`, read."""
-        return parse_networks(self.alert_allowed_networks)
+    def address_policy(self) -> AddressPolicy:
+        """Where targets may be."""
+        return AddressPolicy(self.alert_allow_private, parse_networks(self.alert_allowed_networks))
 
     @property
     def enabled(self) -> bool:
@@ -70,9 +73,12 @@ def _given(environment: Mapping[str, str]) -> dict[str, Any]:
     return {name: value.strip() for name, value in found.items() if value.strip()}
 
 
-def load_alert_settings(environment: Mapping[str, str] | None = None) -> AlertSettings:
-    """The settings, validated. Fatal says which one is wrong, without its value."""
-    given = _given(os.environ if environment is None else environment)
+def load_alert_settings(
+    environment: Mapping[str, str] | None = None, **known: Any
+) -> AlertSettings:
+    """The settings, validated; `known` ones are not read from the environment. Fatal says which
+    one is wrong, without its value."""
+    given = {**_given(os.environ if environment is None else environment), **known}
     try:
         settings = msgspec.convert(given, AlertSettings, strict=False)
     except msgspec.ValidationError as error:
@@ -87,12 +93,12 @@ def validate(settings: AlertSettings) -> None:
     for name in ("alertmanager_bearer_token", "alertmanager_basic_password"):
         if reference := getattr(settings, name):
             check_reference(PREFIX + name.upper(), reference)
-    for name in ("search_url", "runbook_url"):
+    for name in ("search_base_url", "runbook_url"):
         if url := getattr(settings, name):
             _check_link(PREFIX + name.upper(), url)
-    networks = settings.allowed_networks
+    policy = settings.address_policy
     if settings.enabled:
-        check_target_url(settings.alertmanager_url, networks)
+        check_target_url(settings.alertmanager_url, policy)
         _check_credentials(settings)
 
 
