@@ -82,6 +82,7 @@ class Connection:
                 params=params,
                 data=None if body is None else io.BytesIO(body),
                 headers=headers,
+                allow_redirects=False,  # it would carry credentials to another server
             ) as response:
                 return Answer(response.status, _decoded(await response.read()))
         except aiohttp.ClientConnectorCertificateError:

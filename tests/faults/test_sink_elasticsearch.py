@@ -1,0 +1,181 @@
+"""Elasticsearch dies, or its disk fills up, while the sink writes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gatebook.processors.setup import setup_elasticsearch
+from gatebook.processors.sinks import metrics
+from gatebook.processors.sinks.base import BulkOutcome, Row
+from gatebook.processors.sinks.connection import Connection
+from gatebook.processors.sinks.elasticsearch import ElasticsearchSink
+from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+SETTINGS = SinkSettings(max_request_documents=100, retry_base_seconds=0.05, retry_cap_seconds=0.5)
+
+
+def make_row(number: int) -> Row:
+    identity = f"event-{number:06d}"
+    event = {"id": identity, "hash": f"sha256:{number}"}
+    body = json.dumps({"@timestamp": NOW.isoformat(), "event": event}).encode()
+    return Row("access", NOW.strftime("%Y.%m.%d"), identity, event["hash"], body)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 60) -> None:
+    async with asyncio.timeout(timeout_seconds):
+        while not await condition():  # noqa: ASYNC110  # the server has no event to wait for
+            await asyncio.sleep(0.02)
+
+
+class Server:
+    """The real server, and what it holds of one namespace."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.pattern = f"/{namespace}-*"
+        self.connection = Connection(ElasticsearchSettings(url=url))
+
+    async def count(self) -> int:
+        """Documents that are stored; 0 while the server is away or has no index."""
+        await self.connection.request("POST", f"{self.pattern}/_refresh")
+        answer = await self.connection.request("GET", f"{self.pattern}/_count")
+        return int(answer.body.get("count", 0))
+
+    async def versions(self) -> dict[str, int]:
+        """Document id to version: 1 means written once."""
+        await self.connection.request("POST", f"{self.pattern}/_refresh")
+        query = {"size": 10_000, "version": True, "_source": False}
+        answer = await self.connection.request("POST", f"{self.pattern}/_search", json=query)
+        return {hit["_id"]: hit["_version"] for hit in answer.body["hits"]["hits"]}
+
+    async def block(self, on: bool) -> None:
+        """The block that Elasticsearch sets itself when a disk passes the flood stage."""
+        setting = {"index.blocks.read_only_allow_delete": True if on else None}
+        answer = await self.connection.request("PUT", f"{self.pattern}/_settings", json=setting)
+        assert answer.status == 200
+
+
+@pytest.fixture
+async def server(engines: Any, namespace: str) -> AsyncIterator[Server]:
+    found = Server(engines.elasticsearch_url, namespace)
+    await setup_elasticsearch(ElasticsearchSettings(url=engines.elasticsearch_url), namespace)
+    yield found
+    await found.connection.close()
+
+
+@pytest.fixture
+async def sink(server: Server, engines: Any, namespace: str) -> AsyncIterator[ElasticsearchSink]:
+    address = ElasticsearchSettings(url=engines.elasticsearch_url, request_timeout_seconds=10)
+    opened = ElasticsearchSink(namespace, address, SETTINGS)
+    yield opened
+    await opened.close()
+
+
+async def test_a_full_disk_pauses_the_sink_and_loses_nothing(
+    server: Server, sink: ElasticsearchSink
+) -> None:
+    """The flood-stage block is set under way: the sink pauses, rejects nothing, and goes on by
+    itself when the block is gone."""
+    assert (await sink.write([make_row(0)])).indexed == 1
+    await server.block(True)
+    writing = asyncio.create_task(sink.write([make_row(n) for n in range(1, 1_000)]))
+
+    async def paused() -> bool:
+        return metrics.PAUSED._value.get() >= 1
+
+    await until(paused)
+    assert await server.count() == 1
+    assert not writing.done()
+    await server.block(False)
+    assert await asyncio.wait_for(writing, 60) == BulkOutcome(indexed=999)
+    assert metrics.PAUSED._value.get() == 0
+    assert await server.versions() == {make_row(n).id: 1 for n in range(1_000)}
+
+
+async def test_while_writing_is_blocked_only_a_probe_is_sent(
+    server: Server, sink: ElasticsearchSink
+) -> None:
+    """A server in trouble is not hammered with full requests: one row asks whether it takes
+    rows again."""
+    await sink.write([make_row(0)])
+    await server.block(True)
+    before = metrics.REQUEST_BYTES._value.get()
+    retries = metrics.RETRIES.labels("cluster_block_exception")
+    blocked_before = retries._value.get()
+    writing = asyncio.create_task(sink.write([make_row(n) for n in range(1, 101)]))
+
+    async def three_probes() -> bool:
+        return bool(retries._value.get() - blocked_before >= 100 + 3)
+
+    await until(three_probes)
+    tries = retries._value.get() - blocked_before - 100
+    sent = metrics.REQUEST_BYTES._value.get() - before
+    await server.block(False)
+    assert await asyncio.wait_for(writing, 60) == BulkOutcome(indexed=100)
+    assert sent < 100 * 250 + (tries + 1) * 250  # one full request, then single rows
+
+
+@pytest.mark.parametrize("round_", range(2))
+async def test_killed_under_way_every_row_is_stored_exactly_once(
+    engines: Any, server: Server, sink: ElasticsearchSink, round_: int
+) -> None:
+    """SIGKILL in the middle of bulk requests, then a start on the same data: the same call of
+    write goes on and ends with every row stored once."""
+    rows = [make_row(n) for n in range(8_000)]
+    writing = asyncio.create_task(sink.write(rows))
+
+    async def under_way() -> bool:
+        return await server.count() > 500 + 1_000 * round_
+
+    await until(under_way)
+    assert not writing.done()
+    await asyncio.to_thread(engines.kill_elasticsearch)
+    await asyncio.to_thread(engines.start_elasticsearch)
+    outcome = await asyncio.wait_for(writing, 120)
+    assert outcome.indexed + outcome.duplicates == 8_000
+    assert outcome.rejected == []
+    assert await server.versions() == {row.id: 1 for row in rows}
+
+
+async def test_down_at_the_start_is_waited_for(
+    engines: Any, server: Server, sink: ElasticsearchSink
+) -> None:
+    """A sink that finds nobody at home writes as soon as somebody is."""
+    await asyncio.to_thread(engines.kill_elasticsearch)
+    unreachable = metrics.RETRIES.labels("unreachable")
+    before = unreachable._value.get()
+    writing = asyncio.create_task(sink.write([make_row(n) for n in range(10)]))
+
+    async def tried_twice() -> bool:
+        return bool(unreachable._value.get() - before >= 20)
+
+    await until(tried_twice)
+    await asyncio.to_thread(engines.start_elasticsearch)
+    assert await asyncio.wait_for(writing, 60) == BulkOutcome(indexed=10)
+
+
+async def test_a_writer_that_is_cancelled_can_write_again(
+    server: Server, sink: ElasticsearchSink
+) -> None:
+    """A worker stopped in the middle of a write: the next one writes the same rows and nothing is
+    stored twice."""
+    rows = [make_row(n) for n in range(3_000)]
+    writing = asyncio.create_task(sink.write(rows))
+
+    async def under_way() -> bool:
+        return await server.count() > 100
+
+    await until(under_way)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    outcome = await sink.write(rows)
+    assert outcome.duplicates >= 100
+    assert outcome.indexed + outcome.duplicates == 3_000
+    assert await server.versions() == {row.id: 1 for row in rows}
