@@ -192,6 +192,11 @@ class DetectionEngine:
         """How many keys each detector remembers."""
         return {lane.detector.rule.id: len(lane.entries) for lane in self._lanes}
 
+    @property
+    def checkpoint(self) -> int:
+        """Messages up to this offset are wholly in the loaded state; -1: none."""
+        return self._checkpoint
+
     def load(self, entries: Iterable[StateEntry], end_offset: int | None = None) -> None:
         """Take over the state of this partition: what `drain_state` gave, in topic order, where a
         later value replaces an earlier one. Call it once, before `process`.

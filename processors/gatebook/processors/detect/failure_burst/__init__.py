@@ -1,0 +1,1 @@
+"""Many failures of one principal within a short time."""
