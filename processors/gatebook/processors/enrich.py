@@ -105,11 +105,24 @@ class Catalog:
     directory: Directory = field(default_factory=Directory)
     services: Mapping[str, ServiceEntry] = field(default_factory=dict)
 
+    @classmethod
+    def load(
+        cls, directory: Path | None, services: Path | None, hash_email: HashEmail | None = None
+    ) -> Catalog:
+        """Read both files; either may be left out. Raises CatalogInvalid.
+
+        Without `hash_email` no `user.hash` is added: there is no hash without a key.
+        """
+        return cls(
+            load_directory(directory, hash_email) if directory else Directory(),
+            load_services(services) if services else {},
+        )
+
 
 # ---- files -------------------------------------------------------------------------------------
 
 
-def load_directory(path: Path, hash_email: HashEmail) -> Directory:
+def load_directory(path: Path, hash_email: HashEmail | None = None) -> Directory:
     """Read a directory file. Raises CatalogInvalid on bad TOML, fields, or an id used twice."""
     users = _read(path, _UserFile).user
     people = [_person(user, hash_email) for user in users]
@@ -131,20 +144,13 @@ def load_services(path: Path) -> dict[str, ServiceEntry]:
     return _unique(path, "service name", entries)
 
 
-def load_catalog(directory: Path | None, services: Path | None, hash_email: HashEmail) -> Catalog:
-    """Read both files; either may be left out. Raises CatalogInvalid."""
-    return Catalog(
-        load_directory(directory, hash_email) if directory else Directory(),
-        load_services(services) if services else {},
-    )
-
-
-def _person(user: _User, hash_email: HashEmail) -> Person:
+def _person(user: _User, hash_email: HashEmail | None) -> Person:
+    email = user.email.strip().lower()
     return Person(
         id=user.id,
         name=user.name,
         full_name=user.full_name,
-        email_hash=hash_email(user.email.strip().lower()) if user.email.strip() else "",
+        email_hash=hash_email(email) if email and hash_email else "",
         roles=user.roles,
         organization=user.organization,
         organization_name=user.organization_name,

@@ -15,7 +15,6 @@ from gatebook.processors.enrich import (
     CatalogInvalid,
     address_class,
     enrich,
-    load_catalog,
     load_directory,
     load_services,
     parse_user_agent,
@@ -57,7 +56,7 @@ def hash_email(address: str) -> str:
 def catalog(tmp_path: Path) -> Catalog:
     (tmp_path / "users.toml").write_text(DIRECTORY)
     (tmp_path / "services.toml").write_text(SERVICES)
-    return load_catalog(tmp_path / "users.toml", tmp_path / "services.toml", hash_email)
+    return Catalog.load(tmp_path / "users.toml", tmp_path / "services.toml", hash_email)
 
 
 def test_a_key_is_resolved_to_its_owner(catalog: Catalog) -> None:
@@ -75,6 +74,15 @@ def test_a_key_is_resolved_to_its_owner(catalog: Catalog) -> None:
     assert enriched["gatebook"]["identity"] == event["gatebook"]["identity"]
     assert "example.com" not in repr(enriched)
     assert "example.com" not in repr(catalog)
+
+
+def test_without_a_key_there_is_no_hash(tmp_path: Path) -> None:
+    """A bare hash of a mail address could be guessed back, so none is made."""
+    path = tmp_path / "users.toml"
+    path.write_text(DIRECTORY)
+    enriched = enrich({"user": {"id": "u-17"}}, Catalog.load(path, None))
+    assert "hash" not in enriched["user"]
+    assert "example.com" not in repr(enriched)
 
 
 def test_a_user_is_resolved_by_id(catalog: Catalog) -> None:
