@@ -9,19 +9,37 @@ undecodable event does not take its neighbours along.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import fastavro
 
-from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.avro import (
+    Budget,
+    Malformed,
+    Skip,
+    compile_skip,
+    decode_varint,
+    encode_varint,
+)
+from gatebook.schemas.errors import GatebookError, RecordRejected
 from gatebook.schemas.registry import PackagedSchema, Schema, load
 from gatebook.schemas.wire import SingleObject, WireFormat
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_EVENTS_PER_FRAME = 10_000
-MAX_VARINT_BYTES = 10
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+# Values (fields, items, keys) that may be read at once. An access event without lists has about
+# 150; a value takes some 100 bytes of memory.
+MAX_MESSAGE_VALUES = 250_000
+MAX_EVENT_VALUES = 5_000
+MAX_HEADER_VALUES = 1_000
+MAX_LONG = (1 << 63) - 1
+EVENT_SCHEMA = "access_event.v1"
 # Fields of the frame that come before `events`.
 FRAME_HEADER_FIELDS = (
     "producer_id",
@@ -56,32 +74,7 @@ class OpenedFrame:
 
     header: FrameHeader
     events: Sequence[bytes]
-    event_schema: Schema
-
-
-def encode_varint(value: int) -> bytes:
-    """Avro long: zigzag, then base 128, least significant first."""
-    zigzag = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while zigzag & ~0x7F:
-        out.append((zigzag & 0x7F) | 0x80)
-        zigzag >>= 7
-    out.append(zigzag)
-    return bytes(out)
-
-
-def decode_varint(data: bytes, position: int) -> tuple[int, int]:
-    """An Avro long at `position`, and the position after it. Rejects overlong and cut numbers."""
-    zigzag = shift = 0
-    for index in range(position, min(position + MAX_VARINT_BYTES, len(data))):
-        byte = data[index]
-        zigzag |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            if (byte == 0 and index > position) or zigzag >= 1 << 64:
-                raise RecordRejected("undecodable_frame", "overlong number")
-            return (zigzag >> 1) ^ -(zigzag & 1), index + 1
-        shift += 7
-    raise RecordRejected("undecodable_frame", "cut or overlong number")
+    event_schema: PackagedSchema
 
 
 def _write(schema: Schema, record: Mapping[str, Any]) -> bytes:
@@ -90,27 +83,49 @@ def _write(schema: Schema, record: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(writer: Schema, reader: Schema | None, data: bytes, reason: str) -> Record:
-    """Decode exactly `data`; anything wrong with it is a RecordRejected."""
-    buffer = io.BytesIO(data)
+def _read(writer: PackagedSchema, reader: Schema | None, payload: bytes, values: int) -> Record:
+    """Decode exactly `payload`, within a budget of values. Malformed, or any error of fastavro,
+    if something is wrong with it."""
+    end = _skip(writer.name)(payload, 0, Budget(values))
+    if end != len(payload):
+        raise Malformed("bytes left over after the record")
+    record = cast(Record, fastavro.schemaless_reader(io.BytesIO(payload), writer.parsed, reader))
+    if reader is not None:  # what fastavro fills in are the defaults as written, and shared
+        again = io.BytesIO(_write(reader, record))
+        record = cast(Record, fastavro.schemaless_reader(again, reader, None))
+    return record
+
+
+@contextmanager
+def _rejecting(reason: str) -> Iterator[None]:
+    """Whatever goes wrong inside rejects the record. fastavro raises anything from IndexError to
+    UnicodeDecodeError on hostile bytes; of those only the name is kept, for texts may quote."""
     try:
-        record = fastavro.schemaless_reader(buffer, writer, reader)
-    except Exception as error:  # fastavro raises IndexError, EOFError, ... on hostile bytes
-        raise RecordRejected(reason, type(error).__name__) from None
-    if buffer.tell() != len(data):
-        raise RecordRejected(reason, "bytes left over after the record")
-    return cast(Record, record)
+        yield
+    except GatebookError:
+        raise
+    except Exception as error:
+        detail = str(error) if isinstance(error, Malformed) else type(error).__name__
+        raise RecordRejected(reason, detail) from None
+
+
+@cache
+def _skip(name: str) -> Skip:
+    return compile_skip(load(name).raw)
 
 
 def encode(name: str, record: Mapping[str, Any], wire: WireFormat = SINGLE_OBJECT) -> bytes:
     """A whole message: prefix and Avro payload. Raises RecordRejected where the record does not
-    fit the schema."""
+    fit the schema or the limit."""
+    prefix = wire.prefix(name)
     try:
-        return wire.prefix(name) + _write(load(name).parsed, record)
+        message = prefix + _write(load(name).parsed, record)
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
         raise RecordRejected(
             "invalid_event", f"does not fit {name}: {type(error).__name__}"
         ) from None
+    check_size(message)
+    return message
 
 
 def decode(name: str, message: bytes, wire: WireFormat = SINGLE_OBJECT) -> Record:
@@ -121,7 +136,8 @@ def decode(name: str, message: bytes, wire: WireFormat = SINGLE_OBJECT) -> Recor
     if _full_name(writer) != _full_name(wanted):
         raise RecordRejected("unknown_schema", f"is not a {name}")
     reader = None if writer is wanted else wanted.parsed
-    return _read(writer.parsed, reader, message[start:], "undecodable_frame")
+    with _rejecting("undecodable_frame"):
+        return _read(writer, reader, message[start:], MAX_MESSAGE_VALUES)
 
 
 def check_size(message: bytes) -> None:
@@ -138,16 +154,23 @@ def _full_name(schema: PackagedSchema) -> str:
 def encode_event(event: Mapping[str, Any]) -> bytes:
     """One access event without prefix, to be spliced into a frame."""
     try:
-        return _write(load("access_event.v1").parsed, event)
+        data = _write(load(EVENT_SCHEMA).parsed, event)
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
         raise RecordRejected("invalid_event", type(error).__name__) from None
+    if len(data) > MAX_EVENT_BYTES:
+        raise RecordRejected("oversize", f"{len(data)} bytes, limit {MAX_EVENT_BYTES}")
+    return data
 
 
-def decode_event(data: bytes, event_schema: Schema | None = None) -> Record:
+def decode_event(data: bytes, event_schema: PackagedSchema | None = None) -> Record:
     """One access event cut out of a frame, read by the current schema."""
-    current = load("access_event.v1").parsed
+    if len(data) > MAX_EVENT_BYTES:
+        raise RecordRejected("oversize", f"{len(data)} bytes, limit {MAX_EVENT_BYTES}")
+    current = load(EVENT_SCHEMA)
     writer = event_schema or current
-    return _read(writer, None if writer is current else current, data, "undecodable_event")
+    reader = None if writer is current else current.parsed
+    with _rejecting("undecodable_event"):
+        return _read(writer, reader, data, MAX_EVENT_VALUES)
 
 
 def build_frame(
@@ -171,61 +194,68 @@ def open_frame(message: bytes, wire: WireFormat = SINGLE_OBJECT) -> OpenedFrame:
     that cannot be read, a count that does not hold.
     """
     check_size(message)
-    writer, start = wire.identify(message)
-    if _full_name(writer) != "gatebook.frame.Frame":
-        raise RecordRejected("unknown_schema", "is not a frame")
-    header, position = _read_header(writer, message, start)
+    writer, start = _identify_frame(message, wire)
     event_schema = _event_schema(writer)
-    events = _cut_blocks(message, position, event_schema)
-    if len(events) != header.count:
-        raise RecordRejected(
-            "undecodable_frame", f"{len(events)} events, header says {header.count}"
-        )
+    with _rejecting("undecodable_frame"):
+        header, position = _read_header(writer, message, start)
+        events = _cut_blocks(message, position, event_schema)
+        if len(events) != header.count:
+            raise Malformed(f"{len(events)} events, header says {header.count}")
     return OpenedFrame(header, events, event_schema)
 
 
 def peek_header(message: bytes, wire: WireFormat = SINGLE_OBJECT) -> FrameHeader | None:
     """The header of a frame that `open_frame` rejected, where at least that can be read."""
     try:
-        writer, start = wire.identify(message)
-        return _read_header(writer, message, start)[0]
+        writer, start = _identify_frame(message, wire)
+        with _rejecting("undecodable_frame"):
+            return _read_header(writer, message, start)[0]
     except RecordRejected:
         return None
 
 
-def _event_schema(frame: PackagedSchema) -> Schema:
+def _identify_frame(message: bytes, wire: WireFormat) -> tuple[PackagedSchema, int]:
+    writer, start = wire.identify(message)
+    if _full_name(writer) != "gatebook.frame.Frame":
+        raise RecordRejected("unknown_schema", "is not a frame")
+    return writer, start
+
+
+def _event_schema(frame: PackagedSchema) -> PackagedSchema:
     """The event schema a frame was written with: the packaged one, found by its full name."""
     events = next(f for f in frame.raw["fields"] if f["name"] == "events")
     version = events["type"]["items"]["namespace"].rpartition(".")[2]
-    return load(f"access_event.{version}").parsed
+    return load(f"access_event.{version}")
 
 
-def _header_schema(frame: PackagedSchema) -> Schema:
-    fields = [f for f in frame.raw["fields"] if f["name"] in FRAME_HEADER_FIELDS]
+@cache
+def _header_schema(frame_name: str) -> tuple[Schema, Skip]:
+    fields = [f for f in load(frame_name).raw["fields"] if f["name"] in FRAME_HEADER_FIELDS]
     header = {"type": "record", "name": "FrameHeader", "fields": fields}
-    return cast(Schema, fastavro.parse_schema(header))
-
-
-_header_schemas: dict[str, Schema] = {}
+    return cast(Schema, fastavro.parse_schema(header)), compile_skip(header)
 
 
 def _read_header(writer: PackagedSchema, message: bytes, start: int) -> tuple[FrameHeader, int]:
-    schema = _header_schemas.get(writer.name)
-    if schema is None:
-        schema = _header_schemas.setdefault(writer.name, _header_schema(writer))
-    buffer = io.BytesIO(message)
-    buffer.seek(start)
-    try:
-        fields = cast(Record, fastavro.schemaless_reader(buffer, schema, None))
-    except Exception as error:
-        raise RecordRejected("undecodable_frame", f"header: {type(error).__name__}") from None
-    if not 0 <= fields["count"] <= MAX_EVENTS_PER_FRAME or fields["first_sequence"] < 0:
-        raise RecordRejected("undecodable_frame", "header: count or sequence out of range")
+    schema, skip = _header_schema(writer.name)
+    head = message[start : start + MAX_HEADER_BYTES]
+    size = skip(head, 0, Budget(MAX_HEADER_VALUES))
+    fields = cast(Record, fastavro.schemaless_reader(io.BytesIO(head), schema, None))
     losses = {row["reason"]: row["count"] for row in fields["losses"]}
-    return FrameHeader(**{**fields, "losses": losses}), buffer.tell()
+    header = FrameHeader(**{**fields, "losses": losses})
+    _check_header(header)
+    return header, start + size
 
 
-def _cut_blocks(message: bytes, position: int, event_schema: Schema) -> list[bytes]:
+def _check_header(header: FrameHeader) -> None:
+    if not 0 <= header.count <= MAX_EVENTS_PER_FRAME:
+        raise Malformed("header: count out of range")
+    if not 0 <= header.first_sequence <= MAX_LONG - header.count:
+        raise Malformed("header: sequence out of range")
+    if any(count < 0 for count in (header.losses or {}).values()):
+        raise Malformed("header: a loss out of range")
+
+
+def _cut_blocks(message: bytes, position: int, event_schema: PackagedSchema) -> list[bytes]:
     events: list[bytes] = []
     while True:
         count, position = decode_varint(message, position)
@@ -234,34 +264,29 @@ def _cut_blocks(message: bytes, position: int, event_schema: Schema) -> list[byt
         if count == -1:
             size, position = decode_varint(message, position)
             if size < 0 or position + size > len(message):
-                raise RecordRejected("undecodable_frame", "an event's size passes the end")
+                raise Malformed("an event's size passes the end")
             events.append(message[position : position + size])
             position += size
         else:  # a frame another Avro writer made: items without sizes
-            cut, position = _cut_plain_block(message, position, count, event_schema)
-            events += cut
+            position = _cut_plain_block(message, position, count, event_schema, events)
         if len(events) > MAX_EVENTS_PER_FRAME:
-            raise RecordRejected("undecodable_frame", "too many events")
+            raise Malformed("too many events")
     if position != len(message):
-        raise RecordRejected("undecodable_frame", "bytes left over after the frame")
+        raise Malformed("bytes left over after the frame")
     return events
 
 
 def _cut_plain_block(
-    message: bytes, position: int, count: int, event_schema: Schema
-) -> tuple[list[bytes], int]:
+    message: bytes, position: int, count: int, event_schema: PackagedSchema, events: list[bytes]
+) -> int:
+    """Cut a block of events that stand side by side; returns the position after it."""
     if count < 0:
         _, position = decode_varint(message, position)
     if abs(count) > MAX_EVENTS_PER_FRAME:
-        raise RecordRejected("undecodable_frame", "too many events")
-    buffer = io.BytesIO(message)
-    events = []
+        raise Malformed("too many events")
+    skip = _skip(event_schema.name)
     for _ in range(abs(count)):
-        buffer.seek(position)
-        try:
-            fastavro.schemaless_reader(buffer, event_schema, None)
-        except Exception as error:
-            raise RecordRejected("undecodable_frame", type(error).__name__) from None
-        events.append(message[position : buffer.tell()])
-        position = buffer.tell()
-    return events, position
+        end = skip(message, position, Budget(MAX_EVENT_VALUES))
+        events.append(message[position:end])
+        position = end
+    return position

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
+from math import isfinite
 from time import gmtime, strftime
 from typing import Any
 
@@ -51,9 +52,27 @@ def walk(schema: Schema, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 Plan = list[tuple[str, str, Callable[[Any], Any] | None, "Plan | None", tuple[str, ...]]]
 
 
-def _is_time(field: Mapping[str, Any]) -> bool:
+def is_time(field: Mapping[str, Any]) -> bool:
+    """Whether a field holds nanoseconds that are indexed as a date."""
     mapping = field.get("es_mapping")
     return isinstance(mapping, dict) and mapping.get("type") == "date_nanos"
+
+
+def known_time(nanoseconds: int) -> str | None:
+    """A timestamp as text; 0 means not known."""
+    return timestamp_text(nanoseconds) if nanoseconds else None
+
+
+def finite(value: float) -> float | None:
+    """A number JSON can hold; NaN and infinity cannot be indexed, and say nothing."""
+    return value if isfinite(value) else None
+
+
+def converter(field: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """How a field's value is rendered; None where it stays as it is."""
+    if is_time(field):
+        return known_time
+    return finite if "double" in field["type"] else None
 
 
 def _plan(schema: Schema) -> Plan:
@@ -63,8 +82,7 @@ def _plan(schema: Schema) -> Plan:
             continue
         path = es_path(field)
         inner = _plan(field["type"]) if is_group(field) else None
-        convert = timestamp_text if _is_time(field) else None
-        plan.append((field["name"], path[-1], convert, inner, path[:-1]))
+        plan.append((field["name"], path[-1], converter(field), inner, path[:-1]))
     return plan
 
 
@@ -86,7 +104,7 @@ def _render(plan: Plan, record: Mapping[str, Any]) -> Document:
         if inner is not None:
             value = _render(inner, value) if value else None
         elif convert is not None and value is not None:
-            value = convert(value) if value else None
+            value = convert(value)
         if value is None or value == "" or value == [] or value == {}:
             continue
         target = out
