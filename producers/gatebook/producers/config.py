@@ -1,0 +1,386 @@
+"""Settings of a producer: read from the environment once, checked at start.
+
+Every field is one environment variable: GATEBOOK_ and the field's name in capitals. Lists are
+separated by commas. GATEBOOK_KAFKA_<NAME> passes any other property to librdkafka, for example
+GATEBOOK_KAFKA_SECURITY_PROTOCOL=SASL_SSL sets `security.protocol`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Meta
+
+from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
+from gatebook.schemas.errors import Fatal
+
+PREFIX = "GATEBOOK_"
+KAFKA_PREFIX = "GATEBOOK_KAFKA_"
+# GATEBOOK_KAFKA_* names that are settings of their own, here or of the embedded engines.
+NOT_LIBRDKAFKA = frozenset({"BOOTSTRAP", "PORT", "CONTROLLER_PORT", "HEAP_MIB"})
+# What would silently break the promise that acknowledged events are kept, once and in order.
+FIXED_KAFKA_PROPERTIES = frozenset(
+    {
+        "acks",
+        "request.required.acks",
+        "enable.idempotence",
+        "bootstrap.servers",
+        "metadata.broker.list",
+    }
+)
+LIST_FIELDS = frozenset({"trusted_proxies", "exclude_paths"})
+MIN_SECRET_BYTES = 16
+MIN_FRAMES_IN_SPOOL = 4
+FRAME_OVERHEAD_BYTES = 4096
+
+DeliveryMode = Literal["best_effort", "buffered", "strict"]
+CaptureLevel = Literal["none", "metadata", "redacted", "full"]
+Positive = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a producer needs to know. `from_env` returns checked instances; check others yourself
+    with `check()`."""
+
+    kafka_bootstrap: Annotated[str, Meta(description="Kafka brokers, host:port,...")] = (
+        "127.0.0.1:19092"
+    )
+    namespace: Annotated[
+        str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Prefix of the topics")
+    ] = "gatebook"
+    home: Annotated[
+        str, Meta(description="Where keys and the spool are kept; default: the user's data folder")
+    ] = ""
+    producer_id: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$|^$",
+            description="Stable id of this producer; default: service name and a stable host id",
+        ),
+    ] = ""
+    service_name: Annotated[
+        str, Meta(description="Service name; else OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES")
+    ] = "model-service"
+    service_version: Annotated[
+        str, Meta(description="Service version; else service.version of OTEL_RESOURCE_ATTRIBUTES")
+    ] = ""
+    service_environment: Annotated[
+        str,
+        Meta(description="production, staging, ...; else deployment.environment.name of OTel"),
+    ] = ""
+    provider_name: Annotated[
+        str, Meta(description="gen_ai.provider.name: llama_cpp, vllm, ollama, openai, ...")
+    ] = ""
+    delivery_mode: Annotated[
+        DeliveryMode,
+        Meta(
+            description="best_effort: bounded memory; buffered: fsynced spool before the broker; "
+            "strict: a request fails when its event cannot be made durable"
+        ),
+    ] = "buffered"
+    spool_dir: Annotated[str, Meta(description="Spool folder; default: `spool` in home")] = ""
+    spool_max_bytes: Annotated[Positive, Meta(description="Bytes of spool for one process")] = (
+        1024 * 1024 * 1024
+    )
+    memory_buffer_max_bytes: Annotated[
+        Positive, Meta(description="Bytes of events held in memory, approximately")
+    ] = 64 * 1024 * 1024
+    frame_max_events: Annotated[
+        int, Meta(ge=1, le=MAX_EVENTS_PER_FRAME, description="Events of one Kafka message")
+    ] = 500
+    frame_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 * 1024,
+            le=MAX_MESSAGE_BYTES,
+            description="Bytes of one Kafka message; the broker's max.message.bytes must allow it",
+        ),
+    ] = 900_000
+    linger_seconds: Annotated[
+        float, Meta(ge=0, le=10, description="Wait so long for company before an fsync")
+    ] = 0.01
+    strict_timeout_seconds: Annotated[
+        Seconds, Meta(description="strict: a request waits so long for its event to be durable")
+    ] = 5.0
+    flush_deadline_seconds: Annotated[
+        Seconds, Meta(description="At the end of the process, wait so long for the broker")
+    ] = 5.0
+    heartbeat_interval_seconds: Annotated[
+        Seconds, Meta(description="An empty frame this often when there are no events")
+    ] = 30.0
+    capture_level: Annotated[
+        CaptureLevel,
+        Meta(
+            description="none: that it happened; metadata: no content; redacted: content, redacted "
+            "at intake; full: not available yet"
+        ),
+    ] = "metadata"
+    content_max_bytes: Annotated[
+        Positive, Meta(description="Captured content of one event is cut at so many bytes")
+    ] = 256 * 1024
+    body_max_bytes: Annotated[
+        Positive, Meta(description="A larger request or answer is not parsed, only counted")
+    ] = 4 * 1024 * 1024
+    allow_plaintext_content: Annotated[
+        bool, Meta(description="Let content travel to a broker elsewhere without TLS")
+    ] = False
+    key_digest_secret: Annotated[
+        str,
+        Meta(description="HMAC secret for API keys and content digests; same on all hosts"),
+    ] = ""
+    key_digest_secret_file: Annotated[
+        str, Meta(description="The same from a file; default: keys/key-digest.key in home, made")
+    ] = ""
+    identity_keys_file: Annotated[
+        str, Meta(description="TOML: [keys.<key id>] with user_id, user_name, roles, ...")
+    ] = ""
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses or networks whose X-Forwarded-For is believed"),
+    ] = ()
+    exclude_paths: Annotated[tuple[str, ...], Meta(description="Paths that are not recorded")] = (
+        "/health",
+        "/healthz",
+        "/metrics",
+    )
+    kafka_properties: Annotated[
+        dict[str, str], Meta(description="librdkafka properties, from GATEBOOK_KAFKA_<NAME>")
+    ] = {}
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> ProducerSettings:
+        """Checked settings from the environment. Raises Fatal that names what is wrong."""
+        source = os.environ if environ is None else environ
+        given = _from_otel(source) | _own_fields(source)
+        given["kafka_properties"] = _passed_through(source)
+        try:
+            return msgspec.convert(given, cls, strict=False).check()
+        except msgspec.ValidationError as error:
+            raise Fatal(
+                f"a GATEBOOK_ setting is wrong: {error}",
+                "the path after `$.` names the setting in lower case",
+            ) from None
+
+    def check(self) -> ProducerSettings:
+        """Refuse what would go wrong, or be dangerous, later. Raises Fatal."""
+        for check in _CHECKS:
+            check(self)
+        return self
+
+    @property
+    def effective_producer_id(self) -> str:
+        """The producer id: as set, or the service's name with an id of this host."""
+        if self.producer_id:
+            return self.producer_id
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.service_name).strip("-._") or "service"
+        return f"{name[:100]}-{host_id()}"
+
+    @property
+    def home_path(self) -> Path:
+        """Where keys and the spool are kept."""
+        default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gatebook"
+        return Path(self.home).expanduser() if self.home else default
+
+    @property
+    def spool_path(self) -> Path:
+        """Folder of all spools of this namespace, of this process and of others."""
+        root = Path(self.spool_dir).expanduser() if self.spool_dir else self.home_path / "spool"
+        return root / self.namespace
+
+    @property
+    def event_max_bytes(self) -> int:
+        """Largest encoded event that still fits a frame of its own."""
+        return self.frame_max_bytes - FRAME_OVERHEAD_BYTES
+
+    def digest_secret(self) -> bytes:
+        """The HMAC secret: as set, or from the key file, made with mode 0600 where it is absent.
+        Raises Fatal where it can be neither read nor kept."""
+        if self.key_digest_secret:
+            return self.key_digest_secret.encode()
+        given = self.key_digest_secret_file
+        path = Path(given).expanduser() if given else self.home_path / "keys" / "key-digest.key"
+        return _read_or_make_secret(path)
+
+    def trusted_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trusted_proxies`, parsed."""
+        return tuple(ipaddress.ip_network(item, strict=False) for item in self.trusted_proxies)
+
+    def __repr__(self) -> str:
+        """Without secrets: neither the digest secret nor values of Kafka properties."""
+        shown = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if name not in ("key_digest_secret", "kafka_properties")
+        }
+        shown["kafka_properties"] = sorted(self.kafka_properties)
+        return f"ProducerSettings({shown})"
+
+
+def host_id() -> str:
+    """Twelve hex digits that stay the same on this host across restarts, and differ elsewhere."""
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        machine = ""
+    # Containers of one image may share a machine id, so the host's name goes in as well.
+    return hashlib.sha256(f"{machine}|{socket.gethostname()}".encode()).hexdigest()[:12]
+
+
+def _own_fields(environ: Mapping[str, str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in ProducerSettings.__struct_fields__:
+        value = environ.get(PREFIX + name.upper(), "")
+        if not value or name == "kafka_properties":
+            continue
+        is_list = name in LIST_FIELDS
+        given[name] = [v.strip() for v in value.split(",") if v.strip()] if is_list else value
+    return given
+
+
+def _passed_through(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
+        for name, value in environ.items()
+        if name.startswith(KAFKA_PREFIX) and name[len(KAFKA_PREFIX) :] not in NOT_LIBRDKAFKA
+    }
+
+
+def _from_otel(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Service name, version and environment as OpenTelemetry's variables say them."""
+    pairs = (p.split("=", 1) for p in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    resource = {p[0].strip(): unquote(p[1].strip()) for p in pairs if len(p) == 2}
+    environment = resource.get("deployment.environment.name")
+    found = {
+        "service_name": environ.get("OTEL_SERVICE_NAME") or resource.get("service.name"),
+        "service_version": resource.get("service.version"),
+        "service_environment": environment or resource.get("deployment.environment"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _read_or_make_secret(path: Path) -> bytes:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secret = _make_secret(path) or path.read_bytes()
+    except OSError as error:
+        raise Fatal(
+            f"the key digest secret cannot be kept at {path}: {error.strerror}",
+            "set GATEBOOK_KEY_DIGEST_SECRET, or GATEBOOK_HOME to a folder that can be written",
+        ) from None
+    if len(secret) < MIN_SECRET_BYTES:
+        raise Fatal(f"{path} holds fewer than {MIN_SECRET_BYTES} bytes", "restore or delete it")
+    return secret
+
+
+def _make_secret(path: Path) -> bytes | None:
+    """A new secret at `path`, or None where there is one. Appears whole or not at all, so that two
+    processes starting at once end up with the same."""
+    if path.exists():
+        return None
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # fails where another process was first: then its secret holds
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink()
+    return path.read_bytes()
+
+
+def _check_capture(settings: ProducerSettings) -> None:
+    if settings.capture_level == "full":
+        raise Fatal(
+            "GATEBOOK_CAPTURE_LEVEL=full is not available: content would not be encrypted yet",
+            "use `redacted` or `metadata`",
+        )
+
+
+def _check_kafka_properties(settings: ProducerSettings) -> None:
+    for name in sorted(FIXED_KAFKA_PROPERTIES & settings.kafka_properties.keys()):
+        raise Fatal(
+            f"the Kafka property {name} is fixed: acknowledged means acks=all and idempotent",
+            f"remove GATEBOOK_KAFKA_{name.upper().replace('.', '_')}"
+            " (brokers are set by GATEBOOK_KAFKA_BOOTSTRAP)",
+        )
+
+
+def _check_sizes(settings: ProducerSettings) -> None:
+    least = MIN_FRAMES_IN_SPOOL * settings.frame_max_bytes
+    for name in ("spool_max_bytes", "memory_buffer_max_bytes"):
+        if getattr(settings, name) < least:
+            raise Fatal(
+                f"GATEBOOK_{name.upper()} is below {MIN_FRAMES_IN_SPOOL} frames",
+                f"set at least {least}, or a smaller GATEBOOK_FRAME_MAX_BYTES",
+            )
+
+
+def _check_secret(settings: ProducerSettings) -> None:
+    if settings.key_digest_secret and len(settings.key_digest_secret.encode()) < MIN_SECRET_BYTES:
+        raise Fatal(
+            f"GATEBOOK_KEY_DIGEST_SECRET has fewer than {MIN_SECRET_BYTES} bytes",
+            "make one with: openssl rand -hex 32",
+        )
+
+
+def _check_proxies(settings: ProducerSettings) -> None:
+    for item in settings.trusted_proxies:
+        try:
+            network = ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise Fatal(
+                f"GATEBOOK_TRUSTED_PROXIES: {item!r} is neither an address nor a network",
+                "write it like 10.0.0.0/8 or 192.0.2.7",
+            ) from None
+        if network.prefixlen == 0:
+            raise Fatal(
+                "GATEBOOK_TRUSTED_PROXIES trusts every address: any caller could forge its source",
+                "name the proxies' own addresses",
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.strip().rpartition(":")[0].strip("[]").rpartition("//")[2]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_plaintext_content(settings: ProducerSettings) -> None:
+    if settings.capture_level != "redacted" or settings.allow_plaintext_content:
+        return
+    encrypted = "SSL" in settings.kafka_properties.get("security.protocol", "").upper().split("_")
+    if not encrypted and not all(map(_is_loopback, settings.kafka_bootstrap.split(","))):
+        raise Fatal(
+            "content would travel to Kafka without TLS",
+            "set GATEBOOK_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL; on a network you trust, "
+            "GATEBOOK_ALLOW_PLAINTEXT_CONTENT=true",
+        )
+
+
+_CHECKS = (
+    _check_capture,
+    _check_kafka_properties,
+    _check_sizes,
+    _check_secret,
+    _check_proxies,
+    _check_plaintext_content,
+)
