@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.pipeline import Pipeline
 
 from gatebook.engines import selection
 from gatebook.engines.apicurio import SchemaRegistry
@@ -120,3 +121,13 @@ def schema_registry(engines_home: Path) -> Iterator[str]:
 def namespace() -> str:
     """A name for this test's topics, indices and groups, such as `t1a2b3c4`."""
     return f"t{uuid.uuid4().hex[:7]}"
+
+
+@pytest.fixture
+def pipeline(engines: RunningEngines, namespace: str, tmp_path: Path) -> Iterator[Pipeline]:
+    """A namespace with topics and templates, in which a test starts workers."""
+    running = Pipeline(engines, namespace, tmp_path)
+    try:
+        yield running
+    finally:
+        running.close()

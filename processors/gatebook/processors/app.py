@@ -169,9 +169,9 @@ class RoleWorker:
 
     async def _on_revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
         partitions = [(tp.topic, tp.partition) for tp in revoked]
+        await self.stage.revoke(partitions)
         for partition in partitions:
             self.progress.revoke(partition)
-        self.stage.revoke(partitions)
 
     def assigned(self) -> list[tuple[str, int]]:
         """Partitions this worker holds now."""
@@ -219,6 +219,7 @@ def run(worker: RoleWorker) -> int:
         override_logging=False,
         quiet=True,
     )
+    runner.spinner = None  # it writes to the terminal even where nothing is one
     end_on_signal(runner, worker.settings.stop_deadline_seconds)
     try:
         runner.execute_from_commandline()

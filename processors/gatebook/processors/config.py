@@ -18,6 +18,8 @@ from gatebook.schemas.errors import Fatal
 
 PREFIX = "GATEBOOK_"
 KAFKA_PREFIX = "GATEBOOK_KAFKA_"
+# GATEBOOK_KAFKA_* names that are settings of their own, here or of the embedded engines.
+NOT_LIBRDKAFKA = frozenset({"BOOTSTRAP", "PORT", "CONTROLLER_PORT", "HEAP_MIB"})
 MIN_KEY_BYTES = 16
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -47,12 +49,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "e1"
     directory_file: Annotated[str, Meta(description="TOML: users by id and by key id")] = ""
     services_file: Annotated[str, Meta(description="TOML: the service catalogue")] = ""
-    rules_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
-    alertmanager_url: Annotated[str, Meta(description="Alertmanager; empty: no alerts")] = ""
-    alert_allow_private: Annotated[
-        bool, Meta(description="Let alert targets be on loopback or private addresses")
-    ] = False
-    search_base_url: Annotated[str, Meta(description="Where links in alerts lead")] = ""
+    detectors_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
     batch_messages: Annotated[Positive, Meta(description="Kafka messages a batch")] = 200
     batch_bytes: Annotated[Positive, Meta(description="Bytes of messages a batch")] = (
         8 * 1024 * 1024
@@ -67,9 +64,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[
         Port, Meta(description="Prometheus metrics on loopback at this port; 0: none")
     ] = 0
-    bulk_max_bytes: Annotated[Positive, Meta(description="Bytes of one bulk request")] = (
-        4 * 1024 * 1024
-    )
     log_level: Annotated[str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     def check(self) -> WorkerSettings:
@@ -132,6 +126,6 @@ def kafka_properties(
     passed = {
         name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
         for name, value in source.items()
-        if name.startswith(KAFKA_PREFIX) and name != "GATEBOOK_KAFKA_BOOTSTRAP"
+        if name.startswith(KAFKA_PREFIX) and name[len(KAFKA_PREFIX) :] not in NOT_LIBRDKAFKA
     }
     return {"bootstrap.servers": bootstrap, **passed}

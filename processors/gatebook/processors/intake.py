@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ EARLIEST_NS = 946_684_800 * 10**9
 LATEST_NS = 4_102_444_800 * 10**9
 DOCUMENT_FRAME_BYTES = 2 * 1024 * 1024
 MAX_EVENT_ID_CHARS = 64
+Redact = Callable[[Any], tuple[Any, dict[str, int]]]
 CONTENT_FIELDS = {
     "input_messages": ("input", "messages"),
     "output_messages": ("output", "messages"),
@@ -209,13 +211,16 @@ def redact_event(
     fails, content is dropped, the event goes on and says so."""
     counts: dict[str, int] = {}
     failed = ""
+    redact = partial(
+        context.redactor.redact_json, tenant=document.get("organization", {}).get("id", "")
+    )
     try:
-        _redact_free_text(document, context.redactor, counts)
+        _redact_free_text(document, redact, counts)
     except RedactionFailed as error:
         failed = error.reason
         _drop_free_text(document)
     try:
-        _redact_content(document, event, context.redactor, counts)
+        _redact_content(document, event, redact, counts)
     except RedactionFailed as error:
         failed = error.reason
     summary = document["gatebook"].setdefault("redaction", {})
@@ -241,11 +246,11 @@ def _holder(document: Document, path: Sequence[str]) -> Document | None:
     return node if path[-1] in node else None
 
 
-def _redact_free_text(document: Document, redactor: Redactor, counts: dict[str, int]) -> None:
+def _redact_free_text(document: Document, redact: Redact, counts: dict[str, int]) -> None:
     for path in FREE_TEXT_FIELDS:
         holder = _holder(document, path)
         if holder is not None:
-            holder[path[-1]], found = redactor.redact_json(holder[path[-1]])
+            holder[path[-1]], found = redact(holder[path[-1]])
             _add(counts, found)
 
 
@@ -257,7 +262,7 @@ def _drop_free_text(document: Document) -> None:
 
 
 def _redact_content(
-    document: Document, event: Record, redactor: Redactor, counts: dict[str, int]
+    document: Document, event: Record, redact: Redact, counts: dict[str, int]
 ) -> None:
     content = event.get("content")
     if not content:
@@ -270,7 +275,7 @@ def _redact_content(
         raise RedactionFailed("undecodable_content") from None
     redacted = {}
     for name, value in values.items():  # tools and error texts count too, but are not stored
-        redacted[name], found = redactor.redact_json(value)
+        redacted[name], found = redact(value)
         _add(counts, found)
     if document["gatebook"].get("capture", {}).get("level") != "redacted":
         return

@@ -45,6 +45,13 @@ class NoExceptionText(logging.Filter):
         return True
 
 
+class NotFaust(logging.Filter):
+    """Lets our own lines pass, not those mode.Service writes below a warning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or not record.getMessage().startswith("[^")
+
+
 def configure(level: str = "INFO") -> None:
     """Send all logs of this process to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
@@ -53,5 +60,7 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Faust logs its consumer under the name of the module that defines it: ours.
+    logging.getLogger("gatebook.processors.app").addFilter(NotFaust())
     for noisy in ("aiokafka", "faust", "mode", "elastic_transport", "elasticsearch"):
         logging.getLogger(noisy).setLevel("ERROR" if level != "DEBUG" else "DEBUG")

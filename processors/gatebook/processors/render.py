@@ -27,9 +27,9 @@ def digest(document: Document) -> str:
     return hashlib.sha256(canonical(document)).hexdigest()
 
 
-def render(document: Document, ingested_at_ns: int) -> tuple[str, bytes]:
+def render(document: Document, ingested_at_ns: int, known_digest: str = "") -> tuple[str, bytes]:
     """Digest and bytes of a document; the bytes carry event.hash and event.ingested."""
-    found = digest(document)
+    found = known_digest or digest(document)
     event: dict[str, Any] = dict(document.get("event", {}))
     event["hash"], event["ingested"] = found, timestamp_text(ingested_at_ns)
     return found, orjson.dumps({**document, "event": event}, option=orjson.OPT_SORT_KEYS)

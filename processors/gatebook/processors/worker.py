@@ -58,32 +58,31 @@ def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
     if role == "notify":
         from gatebook.processors.stages.notify import NotifyStage
 
-        return NotifyStage(settings, alert_targets(settings), wire)
+        return NotifyStage(settings, alert_targets(), wire)
     raise Fatal(f"there is no worker role {role!r}", "use one of " + ", ".join(ROLES))
 
 
 def load_catalog(settings: WorkerSettings) -> Catalog:
     """Directory and service catalogue from the configured files."""
-    from gatebook.processors.enrich import Catalog
+    from gatebook.processors.enrich import Catalog, CatalogInvalid
+    from gatebook.processors.redact import Pseudonyms
 
+    pseudonyms = Pseudonyms(settings.redaction_key(), settings.redaction_epoch)
     directory = Path(settings.directory_file) if settings.directory_file else None
     services = Path(settings.services_file) if settings.services_file else None
-    return Catalog.load(directory, services)
+    try:
+        return Catalog.load(directory, services, lambda mail: pseudonyms.of("email", mail))
+    except CatalogInvalid as error:
+        raise Fatal(str(error), "correct the file, then start the worker again") from None
 
 
-def alert_targets(settings: WorkerSettings) -> Sequence[AlertTarget]:
+def alert_targets() -> Sequence[AlertTarget]:
     """The configured alert targets; none is allowed, findings are indexed all the same."""
-    if not settings.alertmanager_url:
-        return ()
     from gatebook.processors.alerts.alertmanager import AlertmanagerTarget
     from gatebook.processors.alerts.settings import load_alert_settings
 
-    alerts = load_alert_settings(
-        alertmanager_url=settings.alertmanager_url,
-        search_base_url=settings.search_base_url,
-        alert_allow_private=settings.alert_allow_private,
-    )
-    return (AlertmanagerTarget(alerts),)
+    settings = load_alert_settings()
+    return (AlertmanagerTarget(settings),) if settings.enabled else ()
 
 
 def event_partitions(settings: WorkerSettings) -> int:

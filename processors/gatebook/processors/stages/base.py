@@ -31,7 +31,7 @@ class Stage(Protocol):
         """Handle messages in order. When it returns, everything the batch leads to is
         delivered, and the offsets may be committed; where it raises, none may."""
 
-    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+    async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         """These partitions are another worker's now; forget their state."""
 
     async def stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -19,8 +19,8 @@ from confluent_kafka import Consumer, TopicPartition
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
-from gatebook.processors.detect.engine import DetectionEngine, Finding
-from gatebook.processors.detect.registry import configured_detectors
+from gatebook.processors.detect.engine import DetectionEngine, Finding, StateEntry
+from gatebook.processors.detect.registry import all_detectors, load_overrides
 from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
 from gatebook.schemas.errors import RecordRejected
@@ -29,6 +29,7 @@ from gatebook.schemas.wire import WireFormat
 
 log = logging.getLogger(__name__)
 LOAD_POLL_SECONDS = 0.5
+REQUEST_TIMEOUT_SECONDS = 30.0
 
 
 class DetectStage:
@@ -40,13 +41,18 @@ class DetectStage:
         self.topics = (topic_name(settings.namespace, EVENT),)
         self._finding_topic = topic_name(settings.namespace, FINDING)
         self._state_topic = topic_name(settings.namespace, DETECTOR_STATE)
-        self._detectors = configured_detectors(settings.rules_file)
+        self._detectors = all_detectors(load_overrides(settings.detectors_file))
         self._engines: dict[int, DetectionEngine] = {}
+        self._batch_under_way = asyncio.Lock()
 
     async def start(self) -> None:
         self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
 
     async def process(self, batch: Sequence[Incoming]) -> None:
+        async with self._batch_under_way:
+            await self._process(batch)
+
+    async def _process(self, batch: Sequence[Incoming]) -> None:
         findings: list[Finding] = []
         touched: set[int] = set()
         for message in batch:
@@ -80,40 +86,46 @@ class DetectStage:
         if engine is None:
             engine = DetectionEngine(self._detectors)
             loop = asyncio.get_running_loop()
-            engine.load(await loop.run_in_executor(None, self._read_state, partition))
+            engine.load(*await loop.run_in_executor(None, self._read_state, partition))
             self._engines[partition] = engine
         return engine
 
-    def _read_state(self, partition: int) -> Iterable[tuple[bytes, bytes | None]]:
-        """Everything in a partition of the state topic, oldest first."""
+    def _read_state(self, partition: int) -> tuple[list[StateEntry], int]:
+        """Everything in a partition of the state topic, oldest first, and the end of the event
+        topic's partition."""
         properties = {
             **kafka_properties(self._settings.kafka_bootstrap),
             "group.id": f"{self._settings.namespace}-detect-state",
             "enable.auto.commit": False,
-            "enable.partition.eof": False,
         }
         client = Consumer(properties)
         try:
-            return _read_to_end(client, self._state_topic, partition)
+            events = TopicPartition(self.topics[0], partition)
+            _, end = client.get_watermark_offsets(events, timeout=REQUEST_TIMEOUT_SECONDS)
+            return _read_to_end(client, self._state_topic, partition), end
         finally:
             client.close()
 
-    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
-        for _topic, number in partitions:
-            self._engines.pop(number, None)
+    async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+        # Wait for the batch under way: the next owner reads the state only after we have left the
+        # group, and must find all of it or none.
+        async with self._batch_under_way:
+            for _topic, number in partitions:
+                self._engines.pop(number, None)
 
     async def stop(self) -> None:
         """Nothing to close: deliver() leaves nothing behind."""
 
 
-def _read_to_end(client: Consumer, topic: str, partition: int) -> list[tuple[bytes, bytes | None]]:
-    low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+def _read_to_end(client: Consumer, topic: str, partition: int) -> list[StateEntry]:
+    here = TopicPartition(topic, partition)
+    low, high = client.get_watermark_offsets(here, timeout=REQUEST_TIMEOUT_SECONDS)
+    entries: list[StateEntry] = []
+    if low == high:
+        return entries
     client.assign([TopicPartition(topic, partition, low)])
-    entries: list[tuple[bytes, bytes | None]] = []
-    while client.position([TopicPartition(topic, partition)])[0].offset < high:
+    while client.position([here])[0].offset < high:
         message = client.poll(LOAD_POLL_SECONDS)
         if message is not None and message.error() is None:
             entries.append((message.key(), message.value()))
-        if low == high:
-            break
     return entries

@@ -85,7 +85,7 @@ class IntakeStage:
             for reason, number in self._ledger.new_losses(result.header).items():
                 metrics.PRODUCER_LOSSES.labels(reason).inc(number)
 
-    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+    async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         self._ledger = SequenceLedger()
 
     async def stop(self) -> None:

@@ -57,7 +57,7 @@ class NotifyStage:
         key = finding["gatebook"]["dedup_key"].encode()
         return Outgoing(self._alert_topic, encode("alert.v1", record, self._wire), key)
 
-    def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
+    async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Nothing is kept between batches."""
 
     async def stop(self) -> None:
@@ -66,15 +66,17 @@ class NotifyStage:
 
 
 def alert_record(target: AlertTarget, finding: Record, delivery: Delivery, now_ns: int) -> Record:
-    """The record of one delivery, as alert.v1."""
-    ours = finding["gatebook"]
-    name = f"{target.name}/{finding['event']['id']}/{finding['event']['action']}/{now_ns}"
+    """The record of one delivery, as alert.v1. Its id is the same for the same finding, target
+    and state: a delivery repeated after a crash is the same alert."""
+    ours, event = finding["gatebook"], finding["event"]
     return {
         "timestamp": now_ns,
         "event": {
-            "id": str(uuid.uuid5(NAMESPACE_ALERT, name)),
+            "id": str(
+                uuid.uuid5(NAMESPACE_ALERT, f"{event['id']}|{target.name}|{event['action']}")
+            ),
             "kind": "alert",
-            "action": finding["event"]["action"],
+            "action": event["action"],
             "outcome": delivery.outcome,
             "reason": delivery.reason,
             "duration": delivery.duration_ns,
@@ -84,7 +86,7 @@ def alert_record(target: AlertTarget, finding: Record, delivery: Delivery, now_n
         "gatebook": {
             "target": target.name,
             "target_type": target.type,
-            "finding_id": finding["event"]["id"],
+            "finding_id": event["id"],
             "dedup_key": ours["dedup_key"],
             "severity": ours["severity"],
             "attempts": delivery.attempts,

@@ -1,0 +1,79 @@
+# The one entry for everything. `make demo` and `make test` need Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
+
+.PHONY: help demo test unit lint types format imports tidy generate bench lock jars up down clean
+
+help:
+	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
+	@echo "make test    lint, types and all tests"
+	@echo "make unit    unit tests only"
+	@echo "make lint    ruff, mypy --strict, import law, generated files, tidiness"
+	@echo "make bench   benchmarks; prints ratios measured in one run"
+	@echo "make up      start embedded Kafka and Elasticsearch; make down stops them"
+	@echo "make lock    pin the dependencies anew; make jars: the engines' jars"
+
+$(STAMP): pyproject.toml infra/requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Gatebook needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r infra/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/gatebook demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports
+	$(BIN)/python -m gatebook.schemas.generate --check
+	$(BIN)/python -m gatebook.schemas.lock --check
+	$(BIN)/python infra/tidy.py
+
+types: $(STAMP)
+	$(BIN)/mypy $(PACKAGES)
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+tidy: $(STAMP)
+	$(BIN)/python infra/tidy.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(STAMP)
+	$(BIN)/python -m gatebook.schemas.generate
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.run
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-header --no-emit-index-url --no-emit-find-links --extra dev \
+	  --output-file infra/requirements.lock pyproject.toml
+
+jars: $(STAMP)
+	$(BIN)/python infra/lock_jars.py
+
+up: $(STAMP)
+	$(BIN)/gatebook up
+
+down: $(STAMP)
+	$(BIN)/gatebook down
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

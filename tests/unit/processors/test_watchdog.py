@@ -1,0 +1,25 @@
+"""When a worker counts as stalled."""
+
+from __future__ import annotations
+
+from gatebook.processors.watchdog import StallDetector
+
+P = ("topic", 0)
+
+
+def test_waiting_work_without_progress_is_a_stall() -> None:
+    """Lag and an offset that does not move for the whole time end the worker."""
+    detector = StallDetector(10)
+    assert not detector.see({P: 5}, lag=3, busy=False, now=100)
+    assert not detector.see({P: 5}, lag=3, busy=False, now=109)
+    assert detector.see({P: 5}, lag=3, busy=False, now=110)
+
+
+def test_progress_an_empty_topic_and_a_batch_under_way_are_no_stall() -> None:
+    """Whoever moves, has nothing to do, or waits for a dependency is left alone."""
+    detector = StallDetector(10)
+    assert not detector.see({P: 5}, lag=3, busy=False, now=100)
+    assert not detector.see({P: 6}, lag=3, busy=False, now=120)
+    assert not detector.see({P: 6}, lag=0, busy=False, now=140)
+    assert not detector.see({P: 6}, lag=3, busy=True, now=160)
+    assert detector.see({P: 6}, lag=3, busy=False, now=170)
