@@ -83,7 +83,8 @@ class SchemaRegistry:
         connection = HTTPConnection(LOOPBACK, self.port, timeout=5)
         try:
             connection.request("GET", f"{API_PATH}/subjects")
-            return connection.getresponse().status == 200
+            with connection.getresponse() as response:
+                return response.status == 200
         except (OSError, HTTPException):
             return False
         finally:

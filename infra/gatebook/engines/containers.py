@@ -76,8 +76,13 @@ def container_environment(name: EngineName, settings: EngineSettings) -> dict[st
     return as_variables | {"KAFKA_HEAP_OPTS": f"-Xmx{settings.kafka_heap_mib}m"}
 
 
-_INSIDE_PORT: dict[EngineName, int] = {"kafka": 9092, "elasticsearch": 9200}
-_DATA: dict[EngineName, str] = {
+def port(name: EngineName, settings: EngineSettings) -> int:
+    """The port on loopback at which clients reach the engine."""
+    return settings.kafka_port if name == "kafka" else settings.elasticsearch_port
+
+
+INSIDE_PORTS: dict[EngineName, int] = {"kafka": 9092, "elasticsearch": 9200}
+DATA: dict[EngineName, str] = {
     "kafka": "/var/lib/kafka/data",
     "elasticsearch": "/usr/share/elasticsearch/data",
 }
@@ -143,9 +148,9 @@ class DockerEngines:
             self._docker("start", self._container[name])  # does nothing where it runs
             return
         variables = container_environment(name, self.settings)
-        publish = f"{LOOPBACK}:{self._port(name)}:{_INSIDE_PORT[name]}"
+        publish = f"{LOOPBACK}:{port(name, self.settings)}:{INSIDE_PORTS[name]}"
         options = ["--detach", "--name", self._container[name], "--publish", publish]
-        options += ["--volume", f"{self._container[name]}:{_DATA[name]}"]
+        options += ["--volume", f"{self._container[name]}:{DATA[name]}"]
         for key, value in sorted(variables.items()):
             options += ["--env", f"{key}={value}"]
         self._docker("run", *options, image(name), timeout_seconds=PULL_TIMEOUT_SECONDS)
@@ -159,8 +164,8 @@ class DockerEngines:
 
     def _answers(self, name: EngineName) -> bool:
         if name == "kafka":
-            return kafka.answers(self._port(name))
-        return elasticsearch.answers(self._port(name))
+            return kafka.answers(port(name, self.settings))
+        return elasticsearch.answers(port(name, self.settings))
 
     def _status_of(self, name: EngineName) -> EngineStatus:
         address = self._address(name)
@@ -176,14 +181,9 @@ class DockerEngines:
     def _runs(self, name: EngineName) -> bool:
         return bool(self._docker("ps", "--quiet", "--filter", f"name=^{self._container[name]}$"))
 
-    def _port(self, name: EngineName) -> int:
-        if name == "kafka":
-            return self.settings.kafka_port
-        return self.settings.elasticsearch_port
-
     def _address(self, name: EngineName) -> str:
         scheme = "http://" if name == "elasticsearch" else ""
-        return f"{scheme}{LOOPBACK}:{self._port(name)}"
+        return f"{scheme}{LOOPBACK}:{port(name, self.settings)}"
 
     def _docker(self, *arguments: str, timeout_seconds: float = DOCKER_TIMEOUT_SECONDS) -> str:
         command = ["docker", *arguments]

@@ -28,10 +28,11 @@ BROKER_SETTINGS: dict[str, str] = {
     "transaction.state.log.num.partitions": "5",
     # The first consumer of a group need not wait for others to join.
     "group.initial.rebalance.delay.ms": "0",
+    # A killed broker may register again only when its old session is over: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "message.max.bytes": "8388608",
     "replica.fetch.max.bytes": "8388608",
-    # A quarter of a second between checks, so short retention is seen in tests too.
-    "log.retention.check.interval.ms": "60000",
 }
 # What is appended survives SIGKILL of the broker (the pages are the kernel's by then), not a
 # power loss: for that a production cluster has replicas.

@@ -1,0 +1,75 @@
+"""The engines' settings come from the environment, once, and are refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gatebook.engines.errors import BadSetting
+from gatebook.engines.settings import Endpoints, EngineSettings, variable
+
+OTHER_VALUES = {
+    "engine": "embedded",
+    "kafka_bootstrap": "broker:9092",
+    "elasticsearch_url": "http://search:9200",
+    "home": "/tmp/a-home",
+    "cache_dir": "/tmp/a-cache",
+    "maven_repository": "https://mirror.example/maven2",
+    "kafka_port": "21001",
+    "kafka_controller_port": "21002",
+    "elasticsearch_port": "21003",
+    "elasticsearch_transport_port": "21004",
+    "kafka_heap_mib": "300",
+    "elasticsearch_heap_mib": "700",
+    "start_timeout_seconds": "5.5",
+    "stop_timeout_seconds": "6",
+}
+
+
+def test_every_setting_is_read_from_its_variable() -> None:
+    """No setting without a variable, no variable without effect."""
+    fields = {field.name for field in msgspec.structs.fields(EngineSettings)}
+    assert fields == set(OTHER_VALUES)
+    default = EngineSettings.from_environment({})
+    found = EngineSettings.from_environment({variable(k): v for k, v in OTHER_VALUES.items()})
+    for name, text in OTHER_VALUES.items():
+        assert getattr(found, name) != getattr(default, name)
+        assert str(getattr(found, name)).removesuffix(".0") == text
+
+
+def test_home_and_cache_follow_the_desktop_conventions() -> None:
+    """XDG directories where they are set, the usual places where not."""
+    xdg = {"XDG_DATA_HOME": "/tmp/data", "XDG_CACHE_HOME": "/tmp/cache"}
+    settings = EngineSettings.from_environment(xdg)
+    assert settings.home == Path("/tmp/data/gatebook")
+    assert settings.cache_dir == Path("/tmp/cache/gatebook")
+    assert EngineSettings.from_environment({}).home == Path.home() / ".local/share/gatebook"
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"GATEBOOK_KAFKA_PORT": "kafka"}, "GATEBOOK_KAFKA_PORT"),
+        ({"GATEBOOK_KAFKA_PORT": "70000"}, "GATEBOOK_KAFKA_PORT"),
+        ({"GATEBOOK_KAFKA_PORT": "19200"}, "same"),
+        ({"GATEBOOK_ENGINE": "podman"}, "GATEBOOK_ENGINE"),
+        ({"GATEBOOK_KAFKA_BOOTSTRAP": "broker:9092"}, "without the other"),
+        ({"GATEBOOK_ELASTICSEARCH_URL": "http://search:9200"}, "without the other"),
+    ],
+)
+def test_an_unusable_value_is_refused(environment: dict[str, str], named: str) -> None:
+    """Usage errors exit with 2 and say what to do."""
+    with pytest.raises(BadSetting, match=named) as caught:
+        EngineSettings.from_environment(environment)
+    assert caught.value.exit_code == 2
+    assert caught.value.next_step
+
+
+def test_endpoints_lead_any_command_to_the_same_engines() -> None:
+    """What `up` prints can be exported and read back."""
+    endpoints = Endpoints(engine="embedded", kafka_bootstrap="h:1", elasticsearch_url="http://h:2")
+    settings = EngineSettings.from_environment(endpoints.as_environment())
+    assert settings.kafka_bootstrap == "h:1"
+    assert settings.elasticsearch_url == "http://h:2"
