@@ -18,6 +18,7 @@ from gatebook.processors.redact import (
     RedactionFailed,
     RedactionLimits,
     Redactor,
+    Rule,
     default_rules,
 )
 
@@ -361,6 +362,14 @@ def test_a_text_that_is_none_fails() -> None:
     with pytest.raises(RedactionFailed) as caught:
         REDACTOR.redact_text(None)  # type: ignore[arg-type]  # on purpose
     assert caught.value.reason == "unknown_type"
+
+
+def test_a_rule_that_cuts_a_character_masks_all_of_it() -> None:
+    """Rules read bytes; what goes out is text all the same."""
+    rule = Rule(id="x", kind="x", description="", pattern=".b.", validator="any")
+    redacted = Redactor([rule], KEY, "e1").redact_text("1\u4f60b\u597d2").text
+    assert redacted.startswith("1[X_e1_")
+    assert redacted.endswith("]2")
 
 
 def test_lone_surrogates_and_nul_pass_through() -> None:

@@ -226,14 +226,16 @@ def _clusters(raw: bytes, spans: list[_Span]) -> Iterator[tuple[int, int, _Span,
 def _extent(raw: bytes, cluster: list[_Span], end: int) -> tuple[int, int, _Span, bool]:
     winner = max(cluster, key=lambda span: span.rank)
     mixed = any(span.rule.kind != winner.rule.kind for span in cluster)
-    return cluster[0].start, _whole_character(raw, end), winner, mixed
+    return *_whole_characters(raw, cluster[0].start, end), winner, mixed
 
 
-def _whole_character(raw: bytes, end: int) -> int:
-    """Move an end that falls within a UTF-8 character behind it."""
+def _whole_characters(raw: bytes, start: int, end: int) -> tuple[int, int]:
+    """Widen a span that a rule began or ended within a UTF-8 character."""
+    while start > 0 and raw[start] & 0xC0 == 0x80:
+        start -= 1
     while end < len(raw) and raw[end] & 0xC0 == 0x80:
         end += 1
-    return end
+    return start, end
 
 
 def _sized(text: str, limit_bytes: int) -> bytes:
