@@ -1,0 +1,480 @@
+"""`gatebook setup`, `search`, `tail` and `show`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gatebook.processors.search.service import Hit, Page
+    from gatebook.processors.setup import SetupReport
+    from gatebook.processors.sinks.connection import Connection
+
+T = TypeVar("T")
+KINDS = ("access", "finding", "deadletter", "alert")
+EXIT_NO_MATCH = 1
+DEFAULT_SIZE = 100
+MAX_CELL_CHARACTERS = 60
+TAIL_RETRY_SECONDS = 2.0
+
+# What a table shows, in this order; where the terminal is narrow, the last of DROPPED_FIRST
+# stays longest.
+COLUMNS = {
+    "access": (
+        "@timestamp",
+        "user.id",
+        "service.name",
+        "gen_ai.request.model",
+        "event.action",
+        "event.outcome",
+        "event.reason",
+        "http.response.status_code",
+        "event.duration",
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.output_tokens",
+        "source.ip",
+        "event.id",
+    ),
+    "finding": (
+        "@timestamp",
+        "gatebook.severity",
+        "event.action",
+        "rule.id",
+        "gatebook.principal",
+        "event.reason",
+        "event.id",
+    ),
+    "deadletter": (
+        "@timestamp",
+        "event.reason",
+        "gatebook.stage",
+        "gatebook.count",
+        "error.type",
+        "error.message",
+        "gatebook.producer_id",
+        "gatebook.sequence",
+        "event.id",
+    ),
+    "alert": (
+        "@timestamp",
+        "event.action",
+        "event.outcome",
+        "rule.id",
+        "gatebook.target",
+        "event.reason",
+        "gatebook.attempts",
+        "event.id",
+    ),
+}
+DROPPED_FIRST = (
+    "gatebook.sequence",
+    "gatebook.producer_id",
+    "service.name",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "error.type",
+    "source.ip",
+    "event.duration",
+    "http.response.status_code",
+    "gatebook.attempts",
+    "event.reason",
+    "event.action",
+    "event.id",
+)
+HEADINGS = {
+    "@timestamp": "time (UTC)",
+    "event.duration": "duration",
+    "event.id": "id",
+    "gatebook.principal": "principal",
+    "gatebook.severity": "severity",
+    "gen_ai.request.model": "model",
+    "gen_ai.usage.input_tokens": "in",
+    "gen_ai.usage.output_tokens": "out",
+    "http.response.status_code": "status",
+    "source.ip": "address",
+    "user.id": "user",
+}
+
+kind_option = click.option(
+    "--kind", type=click.Choice(KINDS), default="access", show_default=True, help="What to look in."
+)
+fields_option = click.option("--fields", default="", help="Fields to show, separated by commas.")
+
+
+# --- setup -------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--replicas", type=click.IntRange(0, 10), help="Copies of each index.")
+@click.option("--best-compression", is_flag=True, help="Smaller indices (codec best_compression).")
+def setup(as_json: bool, replicas: int | None, best_compression: bool) -> None:
+    """Create topics and index templates; report what differs from what is wanted.
+
+    Running it again changes nothing that is right. Exit codes: 0 all is as wanted, 1 something
+    differs in a way that does harm, or a server does not answer.
+    """
+    from gatebook.processors.config import from_env, kafka_properties
+    from gatebook.processors.setup import setup as run_setup
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+
+    settings = from_env()
+    report = run_setup(
+        settings.kafka_bootstrap,
+        settings.elasticsearch_url,
+        settings.namespace,
+        replicas=replicas,
+        best_compression=best_compression,
+        kafka_properties=kafka_properties(settings.kafka_bootstrap),
+        elasticsearch=elasticsearch_settings(),
+    )
+    _print_report(report, as_json)
+    sys.exit(1 if report.problems else 0)
+
+
+def _print_report(report: SetupReport, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        found = {**msgspec.to_builtins(report), "problems": report.problems}
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    for topic in report.topics:
+        click.echo(f"topic     {topic.name:<32} {topic.state}, {topic.partitions} partitions")
+        for note in topic.notes:
+            click.echo(f"            note: {note}")
+    for template in report.templates:
+        click.echo(f"template  {template.name:<32} {template.state}")
+    for problem in report.problems:
+        click.echo(f"problem   {problem}", err=True)
+
+
+# --- search ------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("query", nargs=-1)
+@click.option("--since", default="24h", show_default=True, help="From (15m, 7d, 2026-11-23, all).")
+@click.option("--until", default="", help="Up to, exclusive (now-1d, 2026-11-23T10:15:00Z).")
+@kind_option
+@click.option("--size", type=click.IntRange(1), default=DEFAULT_SIZE, show_default=True)
+@click.option("--all", "all_", is_flag=True, help="Every match, however many.")
+@click.option("--sort", default="@timestamp:desc", show_default=True, help="field:asc|desc,...")
+@fields_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: total and events.")
+@click.option("--ndjson", is_flag=True, help="One JSON document per line.")
+@click.option("--list-fields", is_flag=True, help="Show the fields a query may name.")
+def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **given: Any) -> None:
+    """Find events, newest first.
+
+    \b
+      gatebook search 'user.id:alice and event.outcome:failure' --since 1h
+      gatebook search 'http.response.status_code >= 500 and not service.name:test'
+      gatebook search 'source.ip:10.0.0.0/8 and url.path:/v1/*' --ndjson --all
+
+    A query compares fields (field:value, field:"two words", field:ab*, field >= 10, field:*),
+    joined by and, or, not and parentheses. Words without a field are looked for in prompts,
+    answers and reasons. Times are in UTC.
+
+    Exit codes: 0 something matched, 1 nothing matched, 2 the query or an option is wrong,
+    3 Elasticsearch cannot be reached or did not answer in full.
+    """
+    from gatebook.processors.search import service
+
+    if list_fields:
+        _list_fields(kind)
+        return
+    shown = _columns(kind, fields)
+    size = None if given["all_"] else given["size"]
+    text = " ".join(query)
+    since = "" if given["since"] == "all" else given["since"]
+
+    async def work(connection: Connection) -> tuple[int, int]:
+        pages = service.search(
+            connection, _namespace(), text, since, given["until"], size, given["sort"], kind
+        )
+        if given["ndjson"]:
+            return await _stream(pages, bool(fields), shown)
+        return _print_found(
+            [page async for page in pages], kind, shown, bool(fields), given["as_json"]
+        )
+
+    total, printed = _run(work)
+    if printed < total and not given["ndjson"]:
+        click.echo(f"{printed:,} of {total:,} shown; --size or --all shows more", err=True)
+    if not total:
+        _say_no_match(given["since"], given["as_json"] or given["ndjson"])
+        sys.exit(EXIT_NO_MATCH)
+
+
+def _say_no_match(since: str, quiet: bool) -> None:
+    if not quiet:
+        click.echo(
+            f"no match since {since}; --since 30d or --since all looks further back", err=True
+        )
+
+
+async def _stream(pages: Any, only: bool, shown: Sequence[str]) -> tuple[int, int]:
+    from gatebook.processors.search.display import to_json
+
+    total = printed = 0
+    async for page in pages:
+        total = page.total
+        printed += len(page.hits)
+        for hit in page.hits:
+            click.echo(to_json(_picked(hit.source, shown) if only else hit.source))
+    return total, printed
+
+
+def _print_found(
+    pages: list[Page], kind: str, shown: Sequence[str], only: bool, as_json: bool
+) -> tuple[int, int]:
+    from gatebook.processors.search.display import to_json
+
+    total = pages[0].total
+    hits = [hit for page in pages for hit in page.hits]
+    if as_json:
+        events = [_picked(hit.source, shown) if only else hit.source for hit in hits]
+        click.echo(to_json({"total": total, "shown": len(hits), "events": events}))
+    elif hits:
+        _print_table(hits, shown, keep_all=only)
+    return total, len(hits)
+
+
+def _picked(source: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    from gatebook.processors.search.display import value_at
+
+    return {name: value_at(source, name) for name in fields}
+
+
+def _columns(kind: str, fields: str) -> list[str]:
+    """The fields to show. An unknown one is a usage error that names those close to it."""
+    from gatebook.processors.search.fields import fields_of
+    from gatebook.processors.search.service import BadRequest
+
+    known = fields_of(kind)
+    chosen = [name.strip() for name in fields.split(",") if name.strip()]
+    for name in chosen:
+        if known.type_of(name) is None:
+            close = " or ".join(known.close_to(name)) or "`gatebook search --list-fields`"
+            raise BadRequest(f"no field is named {name[:80]!a}", f"try {close}")
+    return chosen or list(COLUMNS[kind])
+
+
+def _list_fields(kind: str) -> None:
+    from gatebook.processors.search.fields import fields_of
+
+    for name, type_ in sorted(fields_of(kind).types.items()):
+        click.echo(f"{name:<44} {type_}")
+
+
+def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from gatebook.processors.search.display import render, value_at
+
+    rows = [
+        [render(f, value_at(hit.source, f), MAX_CELL_CHARACTERS) for f in fields] for hit in hits
+    ]
+    widths = {
+        f: max(len(HEADINGS.get(f, f)), *(len(r[i]) for r in rows)) for i, f in enumerate(fields)
+    }
+    used = [f for i, f in enumerate(fields) if keep_all or any(row[i] for row in rows)]
+    console = Console(highlight=False)
+    if console.is_terminal:
+        used = used if keep_all else _fitting(used, widths, console.width)
+    else:  # a pipe or a file: nothing is cut
+        console.width = sum(widths.values()) + 2 * len(widths) + 2
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in used:
+        table.add_column(_heading(name), no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(row[list(fields).index(name)]) for name in used))
+    console.print(table)
+
+
+def _heading(name: str) -> str:
+    return HEADINGS.get(name, name.rpartition(".")[2])
+
+
+def _fitting(fields: list[str], widths: dict[str, int], width: int) -> list[str]:
+    """Leave out columns until the rest fits."""
+    left = list(fields)
+    for name in DROPPED_FIRST:
+        if sum(widths[f] + 2 for f in left) <= width:
+            break
+        if name in left:
+            left.remove(name)
+    return left
+
+
+# --- tail --------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("query", nargs=-1)
+@kind_option
+@fields_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--since", default="now", show_default=True, help="Begin with what came in since.")
+@click.option(
+    "--window-seconds",
+    type=click.IntRange(1, 3600),
+    default=10,
+    show_default=True,
+    help="Longest way from intake to index that is waited for.",
+)
+@click.option("--interval-seconds", type=click.FloatRange(0.05), default=1.0, show_default=True)
+def tail(
+    query: tuple[str, ...],
+    kind: str,
+    fields: str,
+    as_json: bool,
+    count: int | None,
+    since: str,
+    window_seconds: int,
+    interval_seconds: float,
+) -> None:
+    """Print events as they come in, until Ctrl-C.
+
+    An event that takes longer than the window from intake to index is not printed; `gatebook
+    search` finds it. Exit codes: 0 ended by Ctrl-C or --count, 2 the query is wrong,
+    3 Elasticsearch cannot be reached at the start (later it is waited for).
+    """
+    from datetime import timedelta
+
+    from gatebook.processors.search import service
+
+    shown = _columns(kind, fields)
+    text = " ".join(query)
+    window = timedelta(seconds=window_seconds)
+
+    async def work(connection: Connection) -> None:
+        following = service.Tail(connection, _namespace(), text, kind, since, window)
+        left = count
+        async for hit in _patiently(following, interval_seconds):
+            _print_line(hit, shown, as_json, bool(fields))
+            left = left - 1 if left is not None else None
+            if left == 0:
+                return
+
+    try:
+        _run(work)
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+
+
+async def _patiently(following: Any, interval_seconds: float) -> Any:
+    """Hits without end. An outage at the first poll is raised; a later one is waited for."""
+    import asyncio
+
+    from gatebook.processors.search.service import SearchFailed
+    from gatebook.processors.sinks.connection import Unreachable
+
+    has_worked = is_down = False
+    while True:
+        try:
+            hits = await following.poll()
+        except (Unreachable, SearchFailed):
+            if not has_worked:
+                raise
+            if not is_down:
+                click.echo("gatebook: Elasticsearch does not answer; waiting", err=True)
+            is_down = True
+            await asyncio.sleep(TAIL_RETRY_SECONDS)
+            continue
+        has_worked, is_down = True, False
+        for hit in hits:
+            yield hit
+        await asyncio.sleep(interval_seconds)
+
+
+def _print_line(hit: Hit, shown: Sequence[str], as_json: bool, only: bool) -> None:
+    from gatebook.processors.search.display import render, to_json, value_at
+
+    if as_json:
+        click.echo(to_json(_picked(hit.source, shown) if only else hit.source))
+    else:
+        cells = (render(f, value_at(hit.source, f), MAX_CELL_CHARACTERS) for f in shown)
+        click.echo("  ".join(cell or "-" for cell in cells))
+    sys.stdout.flush()
+
+
+# --- show --------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("event_id")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with all documents.")
+def show(event_id: str, as_json: bool) -> None:
+    """Print everything about one event: its document, and the findings that cite it.
+
+    Exit codes: 0 found, 1 no document has this id, 3 Elasticsearch cannot be reached.
+    """
+    from gatebook.processors.search import service
+    from gatebook.processors.search.display import safe, to_json
+
+    hits = _run(lambda connection: service.find(connection, _namespace(), event_id))
+    if as_json:
+        documents = [{"index": h.index, "id": h.id, "document": h.source} for h in hits]
+        click.echo(to_json({"id": event_id, "documents": documents}))
+    elif hits:
+        for hit in sorted(hits, key=lambda hit: hit.id != event_id):
+            _print_document(hit)
+    else:
+        click.echo(f"no document has the id {safe(event_id, 80)}", err=True)
+    if not hits:
+        sys.exit(EXIT_NO_MATCH)
+
+
+def _print_document(hit: Hit) -> None:
+    from gatebook.processors.search.display import flatten, render, safe
+
+    click.echo(f"{safe(hit.index)}  {safe(hit.id)}")
+    flat = flatten(hit.source)
+    width = max(len(safe(name)) for name in flat)
+    for name in sorted(flat):
+        click.echo(f"  {safe(name):<{width}}  {render(name, flat[name])}")
+
+
+# --- shared ------------------------------------------------------------------------------------
+
+
+def _namespace() -> str:
+    from gatebook.processors.config import from_env
+
+    return from_env().namespace
+
+
+def _run(work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run against the cluster of the settings; an outage becomes an error with a next step."""
+    import asyncio
+
+    from gatebook.processors.config import from_env
+    from gatebook.processors.search.service import SearchFailed
+    from gatebook.processors.sinks.connection import Connection, Unreachable
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+
+    connection = Connection(elasticsearch_settings(url=from_env().elasticsearch_url))
+
+    async def run() -> T:
+        try:
+            return await work(connection)
+        except Unreachable as error:
+            raise SearchFailed(
+                f"Elasticsearch does not answer at {connection.address} ({error})",
+                "start it (`gatebook up`), or set GATEBOOK_ELASTICSEARCH_URL",
+            ) from None
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+COMMANDS = [setup, search, tail, show]

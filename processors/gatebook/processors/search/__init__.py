@@ -1,0 +1,1 @@
+"""Finding events: the query language, time ranges, paging, and safe display."""

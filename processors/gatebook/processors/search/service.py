@@ -1,0 +1,306 @@
+"""Searching the indices: one consistent view over all pages, and following what is new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gatebook.processors.search.dsl import Dsl, compile_query
+from gatebook.processors.search.fields import FieldList, fields_of
+from gatebook.processors.search.times import parse_time
+from gatebook.processors.sinks.base import KINDS
+from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.schemas.errors import GatebookError
+
+PAGE_DOCUMENTS = 1_000
+KEEP_ALIVE = "2m"
+TIME_FORMAT = "strict_date_optional_time_nanos"
+SORTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "date_nanos")
+
+
+class SearchFailed(GatebookError):
+    """Elasticsearch answered, but not with hits."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class BadRequest(GatebookError):
+    """A field, kind or sort order that does not exist."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document that matched."""
+
+    index: str
+    id: str
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some hits in order. `total` counts all matches, on every page the same."""
+
+    total: int
+    hits: list[Hit] = field(default_factory=list)
+
+
+async def search(
+    client: Connection,
+    namespace: str,
+    query: str = "",
+    since: str | None = None,
+    until: str | None = None,
+    size: int | None = 100,
+    sort: str = "@timestamp:desc",
+    kind: str = "access",
+    now: datetime | None = None,
+) -> AsyncIterator[Page]:
+    """Pages of documents that match, at least one page, all of one point in time: what is indexed
+    while we read neither appears nor shifts anything.
+
+    since is inclusive, until exclusive (see times.parse_time). size None means all.
+    sort: `field:asc` or `field:desc`, several with commas. A namespace without an index of this
+    kind has no matches. Raises QueryError, TimeError, BadRequest, SearchFailed, Unreachable.
+    """
+    fields = fields_of(_known_kind(kind))
+    moment = now or _utc_now()
+    body: Dsl = {
+        "query": _with_range(compile_query(query, fields), since, until, moment),
+        "sort": sort_order(sort, fields),
+    }
+    pit = await _open(client, f"{namespace}-{kind}")
+    if pit is None:
+        yield Page(0)
+        return
+    try:
+        async for page in _pages(client, pit, body, size):
+            yield page
+    finally:
+        # If we die here, the server drops the view by itself after KEEP_ALIVE.
+        await _close(client, pit)
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise BadRequest(f"no kind {kind!r}", "name one of " + ", ".join(KINDS))
+    return kind
+
+
+def _with_range(query: Dsl, since: str | None, until: str | None, now: datetime) -> Dsl:
+    bounds = {name: parse_time(text, now) for name, text in (("gte", since), ("lt", until)) if text}
+    if not bounds:
+        return query
+    return {"bool": {"filter": [{"range": {"@timestamp": bounds}}, query]}}
+
+
+def sort_order(sort: str, fields: FieldList) -> list[Dsl]:
+    """`a:asc,b:desc` as Elasticsearch wants it. Raises BadRequest."""
+    order = []
+    for part in sort.split(","):
+        name, _, direction = part.strip().partition(":")
+        found = fields.type_of(name)
+        if found not in SORTABLE_TYPES or direction not in ("", "asc", "desc"):
+            close = " or ".join(fields.close_to(name)) if found is None else "another field"
+            raise BadRequest(
+                f"cannot sort by {part.strip()[:80]!a}",
+                f"write field:asc or field:desc; try {close or '@timestamp:desc'}",
+            )
+        options: dict[str, Any] = {"order": direction or "asc"}
+        if found == "date_nanos":
+            options["format"] = TIME_FORMAT
+        order.append({name: options})
+    return order
+
+
+async def _open(client: Connection, alias: str) -> str | None:
+    """A point in time over an alias; None where there is no such alias yet."""
+    answer = await client.request("POST", f"/{alias}/_pit", params={"keep_alive": KEEP_ALIVE})
+    if answer.status == 404:
+        return None
+    return str(_good(answer)["id"])
+
+
+async def _close(client: Connection, pit: str) -> None:
+    try:
+        await client.request("DELETE", "/_pit", json={"id": pit})
+    except Unreachable:
+        return  # it ends by itself
+
+
+async def _pages(client: Connection, pit: str, body: Dsl, size: int | None) -> AsyncIterator[Page]:
+    total: int | None = None
+    after: list[Any] | None = None
+    left = size
+    while True:
+        count = PAGE_DOCUMENTS if left is None else min(PAGE_DOCUMENTS, left)
+        request = {
+            **body,
+            "size": count,
+            "pit": {"id": pit, "keep_alive": KEEP_ALIVE},
+            "track_total_hits": total is None,
+        }
+        if after is not None:
+            request["search_after"] = after
+        found = _good(await client.request("POST", "/_search", json=request))
+        _check_shards(found)
+        hits = found["hits"]["hits"]
+        if total is None:
+            total = int(found["hits"]["total"]["value"])
+        yield Page(total, [_hit(hit) for hit in hits])
+        left = None if left is None else left - len(hits)
+        if len(hits) < count or left == 0:
+            return
+        after = hits[-1]["sort"]
+
+
+def _hit(hit: dict[str, Any]) -> Hit:
+    return Hit(hit["_index"], hit["_id"], hit["_source"])
+
+
+def _good(answer: Answer) -> dict[str, Any]:
+    if answer.status == 200 and isinstance(answer.body, dict):
+        return answer.body
+    if answer.status in (401, 403):
+        raise SearchFailed(
+            "Elasticsearch refuses our credentials", "check GATEBOOK_ELASTICSEARCH_API_KEY"
+        )
+    label = answer.error_type or f"status {answer.status}"
+    raise SearchFailed(
+        f"Elasticsearch could not search ({label})", "try again; if it lasts, see its log"
+    )
+
+
+def _check_shards(found: dict[str, Any]) -> None:
+    """A search that some shards did not answer would silently leave events out."""
+    failed = found.get("_shards", {}).get("failed", 0)
+    if failed or found.get("timed_out"):
+        raise SearchFailed(
+            f"{failed} shards did not answer: the result would not be complete",
+            "wait until the cluster is green, then try again",
+        )
+
+
+async def find(client: Connection, namespace: str, event_id: str) -> list[Hit]:
+    """Every document with this id, of whatever kind, and the findings that cite it as evidence,
+    oldest first."""
+    names = ",".join(f"{namespace}-{kind}" for kind in KINDS)
+    cited = {"term": {"gatebook.evidence": {"value": event_id}}}
+    query = {"bool": {"should": [{"ids": {"values": [event_id]}}, cited]}}
+    answer = await client.request(
+        "POST",
+        f"/{names}/_search",
+        params={"ignore_unavailable": "true"},
+        json={"query": query, "size": PAGE_DOCUMENTS, "sort": [{"@timestamp": "asc"}]},
+    )
+    if answer.status == 404:
+        return []
+    found = _good(answer)
+    _check_shards(found)
+    return [_hit(hit) for hit in found["hits"]["hits"]]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Tail:
+    """Documents as they come in, in the order of event.ingested.
+
+    Documents become visible out of order: workers stamp event.ingested, then index. So each poll
+    looks `window` back behind what it has seen, and drops the ids it has shown. A document that
+    takes longer than `window` from stamp to search (a sink that waits for a full disk) is not
+    shown; `search` finds it.
+    """
+
+    def __init__(
+        self,
+        client: Connection,
+        namespace: str,
+        query: str = "",
+        kind: str = "access",
+        since: str = "now",
+        window: timedelta = timedelta(seconds=10),
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Raises QueryError, TimeError, BadRequest."""
+        self._client = client
+        self._index = f"{namespace}-{_known_kind(kind)}"
+        self._query = compile_query(query, fields_of(kind))
+        self._window = window
+        self._clock = clock
+        self._floor = parse_time(since, clock())
+        self._newest = ""
+        self._shown: dict[tuple[str, str], str] = {}  # index and id to event.ingested
+
+    async def poll(self) -> list[Hit]:
+        """What came in since the last poll, oldest first. Raises SearchFailed, Unreachable."""
+        start = self._start()
+        fresh: list[Hit] = []
+        after: list[Any] | None = None
+        while True:
+            hits = await self._page(start, after)
+            fresh += [_hit(hit) for hit in hits if self._is_new(hit)]
+            if len(hits) < PAGE_DOCUMENTS:
+                break
+            after = hits[-1]["sort"]
+        self._shown = {key: stamp for key, stamp in self._shown.items() if stamp >= start}
+        return fresh
+
+    async def follow(self, interval_seconds: float = 1.0) -> AsyncIterator[Hit]:
+        """Hits without end; waits `interval_seconds` between polls."""
+        while True:
+            for hit in await self.poll():
+                yield hit
+            await asyncio.sleep(interval_seconds)
+
+    def _start(self) -> str:
+        """Where to look from. A worker whose clock is ahead must not hide the others, so what was
+        seen counts only up to our own now."""
+        if not self._newest:
+            return self._floor
+        newest = datetime.fromisoformat(self._newest[:19] + "+00:00")
+        behind = min(newest, self._clock()) - self._window
+        return max(self._floor, behind.replace(tzinfo=None).isoformat(timespec="seconds") + "Z")
+
+    async def _page(self, start: str, after: list[Any] | None) -> list[dict[str, Any]]:
+        request: Dsl = {
+            "size": PAGE_DOCUMENTS,
+            "query": {
+                "bool": {"filter": [{"range": {"event.ingested": {"gte": start}}}, self._query]}
+            },
+            "sort": [
+                {"event.ingested": {"order": "asc", "format": TIME_FORMAT}},
+                {"event.id": "asc"},
+            ],
+            "track_total_hits": False,
+        }
+        if after is not None:
+            request["search_after"] = after
+        answer = await self._client.request("POST", f"/{self._index}/_search", json=request)
+        if answer.status == 404:  # nothing was written yet
+            return []
+        found = _good(answer)
+        _check_shards(found)
+        return list(found["hits"]["hits"])
+
+    def _is_new(self, hit: dict[str, Any]) -> bool:
+        key = hit["_index"], hit["_id"]
+        if key in self._shown:
+            return False
+        self._shown[key] = str(hit["sort"][0])
+        self._newest = max(self._newest, self._shown[key])
+        return True
