@@ -26,6 +26,8 @@ from gatebook.schemas.avro import (
     encode_varint,
 )
 from gatebook.schemas.errors import GatebookError, RecordRejected
+from gatebook.schemas.fast import Unusual
+from gatebook.schemas.generated import access_codec
 from gatebook.schemas.registry import PackagedSchema, Schema, load
 from gatebook.schemas.wire import SingleObject, WireFormat
 
@@ -152,14 +154,22 @@ def _full_name(schema: PackagedSchema) -> str:
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One access event without prefix, to be spliced into a frame."""
+    """One access event without prefix, to be spliced into a frame. Raises RecordRejected where
+    the event does not fit its schema or the limit."""
     try:
-        data = _write(load(EVENT_SCHEMA).parsed, event)
-    except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
-        raise RecordRejected("invalid_event", type(error).__name__) from None
+        data = access_codec.encode(event)
+    except (Unusual, AttributeError, UnicodeError):  # fastavro converts it, or says what is wrong
+        data = _encode_unusual(event)
     if len(data) > MAX_EVENT_BYTES:
         raise RecordRejected("oversize", f"{len(data)} bytes, limit {MAX_EVENT_BYTES}")
     return data
+
+
+def _encode_unusual(event: Mapping[str, Any]) -> bytes:
+    try:
+        return _write(load(EVENT_SCHEMA).parsed, event)
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+        raise RecordRejected("invalid_event", type(error).__name__) from None
 
 
 def decode_event(data: bytes, event_schema: PackagedSchema | None = None) -> Record:
@@ -168,9 +178,10 @@ def decode_event(data: bytes, event_schema: PackagedSchema | None = None) -> Rec
         raise RecordRejected("oversize", f"{len(data)} bytes, limit {MAX_EVENT_BYTES}")
     current = load(EVENT_SCHEMA)
     writer = event_schema or current
-    reader = None if writer is current else current.parsed
     with _rejecting("undecodable_event"):
-        return _read(writer, reader, data, MAX_EVENT_VALUES)
+        if writer is current:
+            return access_codec.decode(data, MAX_EVENT_VALUES)
+        return _read(writer, current.parsed, data, MAX_EVENT_VALUES)
 
 
 def build_frame(

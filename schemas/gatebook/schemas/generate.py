@@ -1,4 +1,4 @@
-"""Writes what follows from the .avsc files: index templates, typed models, the table of fields.
+"""Writes what follows from the .avsc files: index templates, types, the table of fields, a codec.
 
 `python -m gatebook.schemas.generate` writes schemas/gatebook/schemas/generated/; with `--check`
 it writes nothing, prints what differs and exits 1 if anything does. The files are committed.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.schemas.documents import is_group, walk
+from gatebook.schemas.generate_codec import access_codec
 from gatebook.schemas.registry import ALL_SCHEMAS, Schema, load
 
 GENERATED = Path(__file__).parent / "generated"
@@ -240,7 +241,8 @@ def outputs() -> dict[str, str]:
         f"{kind.name}.template.json": json.dumps(index_template(kind), indent=2) + "\n"
         for kind in KINDS
     }
-    return {**out, "models.py": models(), "FIELDS.md": fields_table()}
+    out |= {"models.py": models(), "FIELDS.md": fields_table()}
+    return {**out, "access_codec.py": access_codec()}
 
 
 def differences(folder: Path) -> Iterator[str]:
