@@ -294,7 +294,8 @@ class DetectionEngine:
         """
         drained = [entry for lane in self._lanes for entry in lane.drain()]
         gone = [entry for lane in self._lanes for entry in lane.drain_gone()]
-        gone += [(key, None) for key in self._stale]
+        fresh = {key for key, _ in drained}
+        gone += [(key, None) for key in self._stale if key not in fresh]
         self._stale = {}
         if not drained and not gone:
             return []
