@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # re-exported unmarked
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
-from elasticsearch import Elasticsearch, NotFoundError
+from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 
 TIMEOUT_SECONDS = 60
 
@@ -51,7 +52,7 @@ def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
     assert errors == []
 
 
-def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
+def consume(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": topic, "auto.offset.reset": "earliest"}
     )
@@ -156,15 +157,28 @@ def test_best_compression_works_where_it_is_said_to(
     assert client.get(index=namespace, id="2")["_source"] == {"text": "again again "}
 
 
+def test_a_refused_document_leaves_nothing_of_itself_in_the_logs(
+    engines: Any, engines_home: Path, client: Elasticsearch, namespace: str
+) -> None:
+    """The refusal quotes the value to the client; the engines' logs must not keep it."""
+    canary = f"canary-{namespace}"
+    client.indices.create(index=namespace, mappings={"properties": {"n": {"type": "integer"}}})
+    with pytest.raises(BadRequestError, match=canary):
+        client.create(index=namespace, id="1", document={"n": canary})
+    logs = [file.read_text() for file in (engines_home / "engines" / "logs").glob("*.log")]
+    assert any(namespace in log for log in logs)  # the index's creation is logged, so we do look
+    assert not any(canary in log for log in logs)
+
+
 def test_the_registry_refuses_an_incompatible_schema(schema_registry: str, namespace: str) -> None:
     """A real registry, speaking Confluent's protocol: versions, ids, and 409 for a break."""
-    client = SchemaRegistryClient({"url": schema_registry})
     subject = f"{namespace}-value"
     first = '{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}'
     broken = '{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}'
-    number = client.register_schema(subject, Schema(first, "AVRO"))
-    assert client.get_latest_version(subject).schema_id == number
-    client.set_compatibility(subject, level="BACKWARD")
-    with pytest.raises(SchemaRegistryError) as caught:
-        client.register_schema(subject, Schema(broken, "AVRO"))
+    with SchemaRegistryClient({"url": schema_registry}) as registry:
+        number = registry.register_schema(subject, Schema(first, "AVRO"))
+        assert registry.get_latest_version(subject).schema_id == number
+        registry.set_compatibility(subject, level="BACKWARD")
+        with pytest.raises(SchemaRegistryError) as caught:
+            registry.register_schema(subject, Schema(broken, "AVRO"))
     assert caught.value.http_status_code == 409

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # re-exported unmarked
 from elasticsearch import Elasticsearch
 
 from gatebook.engines.processes import free_ports, wait_until
@@ -63,7 +63,7 @@ def search_client(endpoints: dict[str, str]) -> Elasticsearch:
 
 def write_one_of_each(endpoints: dict[str, str], name: str) -> None:
     """One acknowledged message, one acknowledged document."""
-    bootstrap = {"bootstrap.servers": endpoints["kafka_bootstrap"]}
+    bootstrap: dict[str, Any] = {"bootstrap.servers": endpoints["kafka_bootstrap"]}
     admin = AdminClient(bootstrap)  # held: its futures end with it
     admin.create_topics([NewTopic(name, 1, 1)])[name].result(TIMEOUT_SECONDS)
     producer = Producer(bootstrap)
@@ -77,7 +77,8 @@ def write_one_of_each(endpoints: dict[str, str], name: str) -> None:
 def assert_both_are_there(endpoints: dict[str, str], name: str) -> None:
     admin = AdminClient({"bootstrap.servers": endpoints["kafka_bootstrap"]})
     partition = TopicPartition(name, 0)
-    end = admin.list_offsets({partition: OffsetSpec.latest()})[partition]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call] # their method has no types
+    end = admin.list_offsets({partition: latest})[partition]
     assert end.result(TIMEOUT_SECONDS).offset == 1
     with search_client(endpoints) as client:
         assert client.get(index=name, id="1")["_source"] == {"a": "document"}
@@ -128,6 +129,6 @@ def test_an_engine_that_hangs_is_unhealthy(cli: Cli) -> None:
 def runs(pid: int) -> bool:
     """A process that was killed and not yet collected by its parent does not run."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

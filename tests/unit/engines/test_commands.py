@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatebook.engines import doctor, jars
+from gatebook.engines.embedded import JAR_GROUPS
 from gatebook.engines.settings import EngineSettings
 
 Result = subprocess.CompletedProcess[str]
@@ -87,7 +88,7 @@ def test_doctor_warns_of_a_damaged_jar(tmp_path: Path, monkeypatch: pytest.Monke
     """A file of the right size with other bytes is found before the engine trips over it."""
     jar = jars.Jar("g", "thing", "1", None, "g/thing-1.jar", "0" * 64, 4)
     group = jars.JarGroup("1", (jar,))
-    lock = jars.JarLock(dict.fromkeys(doctor.JAR_GROUPS, group))
+    lock = jars.JarLock(dict.fromkeys(JAR_GROUPS, group))
     monkeypatch.setattr(jars, "read_lock", lambda: lock)
     (tmp_path / "jars" / "g").mkdir(parents=True)
     (tmp_path / "jars" / jar.path).write_bytes(b"evil")
