@@ -37,7 +37,8 @@ ALL_SCHEMAS = (*WIRE_SCHEMAS, "enrichment.v1")
 
 @dataclass(frozen=True)
 class PackagedSchema:
-    """One schema: as written, as fastavro wants it, and its CRC-64-AVRO fingerprint (8 bytes)."""
+    """One schema: as written, as fastavro wants it, and its CRC-64-AVRO fingerprint: 8 bytes,
+    little-endian, as they stand on the wire (and as fastavro gives them)."""
 
     name: str
     raw: Schema

@@ -37,13 +37,13 @@ class WireFormat(Protocol):
 
 @cache
 def _single_object_prefix(schema_name: str) -> bytes:
-    return SINGLE_OBJECT_MARKER + load(schema_name).fingerprint[::-1]
+    return SINGLE_OBJECT_MARKER + load(schema_name).fingerprint
 
 
 @cache
 def _by_prefix() -> dict[bytes, PackagedSchema]:
     return {
-        SINGLE_OBJECT_MARKER + fingerprint[::-1]: schema
+        SINGLE_OBJECT_MARKER + fingerprint: schema
         for fingerprint, schema in by_fingerprint().items()
     }
 
