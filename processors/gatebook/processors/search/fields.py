@@ -37,7 +37,7 @@ class FieldList:
         names = list(self.types)
         below = [n for n in names if n.startswith(f"{name}.") or n.endswith(f".{name}")]
         by_lower = {n.lower(): n for n in names}
-        alike = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.6)
+        alike = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.75)
         return list(dict.fromkeys([*below, *(by_lower[n] for n in alike)]))[:3]
 
     @property

@@ -14,6 +14,7 @@ there, clauses side by side need `and` or `or` between them.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ KEYWORDS = ("and", "or", "not")
 QUOTE_KEYWORD = "put it in quotes if you mean the word itself"
 _ENDS_WORD = frozenset('()"')
 _ENDS_NAME = frozenset(':<>="()')
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CARET_CONTEXT_CHARACTERS = 60
 
 
@@ -132,6 +134,8 @@ def parse(query: str) -> Node:
             query,
             MAX_QUERY_CHARACTERS,
         )
+    if surrogate := _SURROGATE.search(query):
+        raise QueryError("the query is not valid text", query, surrogate.start())
     return _Parser(query).whole()
 
 

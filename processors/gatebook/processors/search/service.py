@@ -197,6 +197,8 @@ def _check_shards(found: dict[str, Any]) -> None:
 async def find(client: Connection, namespace: str, event_id: str) -> list[Hit]:
     """Every document with this id, of whatever kind, and the findings that cite it as evidence,
     oldest first."""
+    if not event_id.isprintable():  # no id of ours; and JSON has no room for a lone surrogate
+        return []
     names = ",".join(f"{namespace}-{kind}" for kind in KINDS)
     cited = {"term": {"gatebook.evidence": {"value": event_id}}}
     query = {"bool": {"should": [{"ids": {"values": [event_id]}}, cited]}}

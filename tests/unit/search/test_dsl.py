@@ -1,0 +1,239 @@
+"""From queries to Elasticsearch's DSL: types, suggestions, times and safe display."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatebook.processors.search.display import flatten, render, safe, to_json, value_at
+from gatebook.processors.search.dsl import compile_query
+from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.query import QueryError
+from gatebook.processors.search.service import BadRequest, sort_order
+from gatebook.processors.search.times import TimeError, parse_time
+from gatebook.processors.sinks.base import KINDS
+
+ACCESS = fields_of("access")
+
+
+@pytest.mark.parametrize(
+    ("query", "dsl"),
+    [
+        ("", {"match_all": {}}),
+        ("user.id:alice", {"term": {"user.id": {"value": "alice"}}}),
+        ("user.id:al*", {"prefix": {"user.id": {"value": "al"}}}),
+        ("user.id:a*b?c\\*", {"wildcard": {"user.id": {"value": "a*b\\?c\\*"}}}),
+        ('user.id:"a*"', {"term": {"user.id": {"value": "a*"}}}),
+        ("user.id:*", {"exists": {"field": "user.id"}}),
+        ("http.response.status_code:500", {"term": {"http.response.status_code": {"value": 500}}}),
+        (
+            "http.response.status_code >= 500",
+            {"range": {"http.response.status_code": {"gte": 500}}},
+        ),
+        (
+            "gen_ai.request.temperature < 1.5e0",
+            {"range": {"gen_ai.request.temperature": {"lt": 1.5}}},
+        ),
+        ("gen_ai.request.stream:TRUE", {"term": {"gen_ai.request.stream": {"value": True}}}),
+        ("source.ip:10.1.2.3/8", {"term": {"source.ip": {"value": "10.0.0.0/8"}}}),
+        ("source.ip > 10.0.0.1", {"range": {"source.ip": {"gt": "10.0.0.1"}}}),
+        (
+            "@timestamp:2026-11-23",
+            {"range": {"@timestamp": {"gte": "2026-11-23", "lte": "2026-11-23"}}},
+        ),
+        ("@timestamp > now-1h", {"range": {"@timestamp": {"gt": "now-1h"}}}),
+        (
+            'gen_ai.input.messages:"reset password"',
+            {"match": {"gen_ai.input.messages": {"query": "reset password", "operator": "and"}}},
+        ),
+        (
+            "gatebook.attributes.team:blue",
+            {"term": {"gatebook.attributes.team": {"value": "blue"}}},
+        ),
+        (
+            "not user.id:a and user.id:b",
+            {
+                "bool": {
+                    "filter": [
+                        {"bool": {"must_not": [{"term": {"user.id": {"value": "a"}}}]}},
+                        {"term": {"user.id": {"value": "b"}}},
+                    ]
+                }
+            },
+        ),
+    ],
+)
+def test_each_clause_becomes_the_filter_of_its_fields_type(query: str, dsl: Any) -> None:
+    """Values are read as their field's type; wildcards and quotes keep their meaning."""
+    assert compile_query(query, ACCESS) == dsl
+
+
+def test_free_text_looks_into_content_and_sentences() -> None:
+    """Prompts, answers and instructions as words; reasons and error messages as parts of text."""
+    text = json.dumps(compile_query("reset", ACCESS))
+    for name in ("gen_ai.input.messages", "gen_ai.output.messages", "error.message"):
+        assert name in text
+    assert "user.id" not in text
+
+
+@pytest.mark.parametrize(
+    ("query", "position", "part"),
+    [
+        ("a:1 and user.ids:x", 8, "no field"),
+        ("http.response.status_code:5xx", 26, "whole number"),
+        ("http.response.status_code:5*", 26, "cannot stand in a whole number"),
+        ("http.response.status_code:99999999999999999999", 26, "whole number"),
+        ("http.response.status_code:١٢", 26, "whole number"),
+        ("gen_ai.request.temperature > nan", 29, "number"),
+        ("gen_ai.request.temperature > 1e999", 29, "number"),
+        ("gen_ai.request.stream:yes", 22, "truth value"),
+        ("source.ip:10.0.0.300", 10, "network address"),
+        ("source.ip > 10.0.0.0/8", 12, "no order"),
+        ("@timestamp > yesterday", 13, "time"),
+        ('@timestamp > "now||-1d"', 13, "time"),
+        ("user.id > alice", 0, "keyword field"),
+        ("gatebook.attributes.team:*lu*", 25, "only stand at the end"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_field_is_pointed_at(
+    query: str, position: int, part: str
+) -> None:
+    """Found here with a caret, before Elasticsearch fails with an error of its own."""
+    with pytest.raises(QueryError) as caught:
+        compile_query(query.replace("a:1", "user.id:x"), ACCESS)
+    shift = len("user.id:x") - len("a:1") if "a:1" in query else 0
+    assert caught.value.position == position + shift
+    assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("user.ids", "user.id"),
+        ("User.ID", "user.id"),
+        ("status_code", "http.response.status_code"),
+        ("gen_ai.requst.model", "gen_ai.request.model"),
+        ("usage", None),
+    ],
+)
+def test_an_unknown_field_brings_names_close_to_it(name: str, meant: str | None) -> None:
+    """A slip of the finger or half a name: the error offers what was meant."""
+    with pytest.raises(QueryError) as caught:
+        compile_query(f"{name}:x", ACCESS)
+    assert (meant or "--list-fields") in caught.value.next_step
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(query=st.text('abd.:<>=()"*\\ event.id user 10', max_size=40))
+def test_no_query_makes_the_compiler_fail(kind: str, query: str) -> None:
+    """For every kind of document: DSL that is JSON, or a QueryError."""
+    with contextlib.suppress(QueryError):
+        assert json.dumps(compile_query(query, fields_of(kind)))
+
+
+NOW = datetime(2026, 11, 23, 12, 30, 15, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("now", "2026-11-23T12:30:15.500000Z"),
+        ("15m", "2026-11-23T12:15:15.500000Z"),
+        ("1h", "2026-11-23T11:30:15.500000Z"),
+        ("now-7d", "2026-11-16T12:30:15.500000Z"),
+        ("now - 2w", "2026-11-09T12:30:15.500000Z"),
+        ("2026-11-23", "2026-11-23T00:00:00.000000Z"),
+        ("2026-11-23T10:15", "2026-11-23T10:15:00.000000Z"),
+        ("2026-11-23 10:15:00", "2026-11-23T10:15:00.000000Z"),
+        ("2026-11-23T10:15:00.123456789Z", "2026-11-23T10:15:00.123456789Z"),
+        ("2026-11-23T10:15:00+01:00", "2026-11-23T09:15:00.000000Z"),
+        ("2026-11-23T00:15:00-0530", "2026-11-23T05:45:00.000000Z"),
+    ],
+)
+def test_points_in_time_are_read_in_utc(text: str, moment: str) -> None:
+    """Relative, dates, and ISO 8601 with any offset; nanoseconds are kept."""
+    assert parse_time(text, NOW) == moment
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "1y", "2026-13-01", "999999w", "-1h", "now+1h", "10:15", "1h\x1b"]
+)
+def test_what_is_no_point_in_time_is_refused(text: str) -> None:
+    """The error shows the text harmlessly and says what can be written."""
+    with pytest.raises(TimeError) as caught:
+        parse_time(text, NOW)
+    assert str(caught.value).isprintable()
+    assert "2026-11-23" in caught.value.next_step
+
+
+def test_sort_orders_name_fields_that_can_be_sorted() -> None:
+    """Several fields, with a direction each; text and unknown fields are refused."""
+    order = sort_order("user.id,@timestamp:desc", ACCESS)
+    assert [list(part) for part in order] == [["user.id"], ["@timestamp"]]
+    for bad in ("gen_ai.input.messages:asc", "nothing", "user.id:up", ""):
+        with pytest.raises(BadRequest):
+            sort_order(bad, ACCESS)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("a\r\nb\tc\x00", "a\\r\\nb\\tc\\x00"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\u2066x\u2069\u200b", "\\u2066x\\u2069\\u200b"),
+        ("\x9b31m\x7f", "\\x9b31m\\x7f"),
+        ("a\u2028b\ud800", "a\\u2028b\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+        ("Zoë 世界 🙂", "Zoë 世界 🙂"),
+    ],
+)
+def test_hostile_text_is_shown_and_not_carried_out(hostile: str, shown: str) -> None:
+    """Escapes, line breaks, bidi marks, hidden characters: visible; letters stay as they are."""
+    assert safe(hostile) == shown
+
+
+@given(st.text(), st.one_of(st.none(), st.integers(1, 30)))
+def test_nothing_that_steers_a_terminal_gets_through(text: str, limit: int | None) -> None:
+    """Any text comes out without control, format, surrogate and line-separator characters."""
+    found = {unicodedata.category(c) for c in safe(text, limit)}
+    assert not found & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_output_is_plain_ascii_and_lossless(value: dict[str, str]) -> None:
+    """Programs read back the same; a terminal sees only printable ASCII."""
+    text = to_json(value)
+    assert text.isascii()
+    assert text.isprintable()
+    assert json.loads(text) == value
+
+
+def test_cells_are_cut_and_units_are_shown() -> None:
+    """Durations in milliseconds, times to the millisecond, lists with commas."""
+    assert render("event.duration", 1_234_567_890) == "1234.6 ms"
+    assert render("@timestamp", "2026-11-23T10:15:00.123456789Z") == "2026-11-23 10:15:00.123"
+    assert render("user.roles", ["a", "b\x1b"]) == "a, b\\x1b"
+    assert render("user.id", "x" * 100, 10) == "x" * 9 + "…"
+    assert render("gen_ai.request.stream", False) == "false"
+    assert render("user.id", None) == ""
+
+
+def test_values_are_found_by_dotted_name() -> None:
+    """Nested, with dots in keys, or absent."""
+    document = {"a": {"b": {"c": 1}, "d.e": 2}, "f": {"g": False}}
+    assert [value_at(document, p) for p in ("a.b.c", "a.d.e", "f.g", "a.x", "q")] == [
+        1,
+        2,
+        False,
+        None,
+        None,
+    ]
+    assert flatten(document) == {"a.b.c": 1, "a.d.e": 2, "f.g": False}
