@@ -1,0 +1,378 @@
+"""Searching, following and showing events, on real Elasticsearch, through service and command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gatebook.processors.search.service import BadRequest, Page, Tail, find, search
+from gatebook.processors.setup import setup_elasticsearch
+from gatebook.processors.sinks.base import Row
+from gatebook.processors.sinks.connection import Connection
+from gatebook.processors.sinks.elasticsearch import ElasticsearchSink
+from gatebook.processors.sinks.settings import ElasticsearchSettings
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def stamp(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "000Z"
+
+
+def make_row(number: int, *, kind: str = "access", when: datetime = NOW, **fields: Any) -> Row:
+    """A document; `fields` are merged into it, so event={...} adds to event."""
+    identity = f"{kind}-{number:06d}"
+    event = {"id": identity, "hash": f"h{number}", "ingested": stamp(datetime.now(UTC))}
+    document = {"@timestamp": stamp(when), **fields, "event": {**fields.get("event", {}), **event}}
+    return Row(
+        kind, when.strftime("%Y.%m.%d"), identity, f"h{number}", json.dumps(document).encode()
+    )
+
+
+class Book:
+    """One namespace in the real server: write, then look."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.url = url
+        self.namespace = namespace
+        self.connection = Connection(ElasticsearchSettings(url=url))
+        self._sink = ElasticsearchSink(namespace, self.connection)
+
+    async def write(self, *rows: Row) -> None:
+        outcome = await self._sink.write(rows)
+        assert outcome.indexed == len(rows), outcome
+        await self.connection.request("POST", f"/{self.namespace}-*/_refresh")
+
+    async def pages(self, query: str = "", **given: Any) -> list[Page]:
+        return [p async for p in search(self.connection, self.namespace, query, **given)]
+
+    async def ids(self, query: str = "", **given: Any) -> list[str]:
+        return [hit.id for page in await self.pages(query, **given) for hit in page.hits]
+
+    def command(self, *arguments: str, url: str = "", columns: str = "") -> Any:
+        """Run `gatebook` as a person does, and return the finished process."""
+        return subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", *arguments],
+            env=self.environment(url) | ({"COLUMNS": columns} if columns else {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def environment(self, url: str = "") -> dict[str, str]:
+        return {
+            **os.environ,
+            "GATEBOOK_ELASTICSEARCH_URL": url or self.url,
+            "GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+            "GATEBOOK_NAMESPACE": self.namespace,
+        }
+
+
+@pytest.fixture
+async def book(engines: Any, namespace: str) -> AsyncIterator[Book]:
+    await setup_elasticsearch(ElasticsearchSettings(url=engines.elasticsearch_url), namespace)
+    found = Book(engines.elasticsearch_url, namespace)
+    yield found
+    await found.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("", "0 1 2 3"),
+        ("user.id:alice", "0 1"),
+        ("user.id:al* and not event.outcome:success", "1"),
+        ("user.id:(alice or bob) and http.response.status_code < 500", "0 2"),
+        ("source.ip:10.0.0.0/8", "0 2"),
+        ("source.ip:2001:db8::1", "3"),
+        ("source.ip > 10.0.0.1", "2 3"),
+        ("error.type:*", "1"),
+        ("gen_ai.request.stream:true", "2"),
+        ('gen_ai.input.messages:"password reset"', "3"),
+        ("RESET", "3"),
+        ("reset pass*", "3"),
+        ("refused", "1"),
+        ('"upstream refused"', "1"),
+        ("gatebook.attributes.team:blue", "0"),
+        ("gatebook.attributes.team:b*", "0"),
+        ("gatebook.attributes:blue", "0"),
+        ("url.path:\\*star", "2"),
+        ("url.path:*st?r", ""),
+        ("user.id:*oe*", "3"),
+        ("@timestamp >= 2020-01-01 and @timestamp < now+1h", "0 1 2 3"),
+        ("@timestamp:2019", ""),
+        ("nothing-like-this", ""),
+    ],
+)
+async def test_queries_find_what_they_say(book: Book, query: str, wanted: str) -> None:
+    """The language end to end, on fields of every type."""
+    await book.write(
+        make_row(
+            0,
+            user={"id": "alice"},
+            event={"outcome": "success"},
+            http={"response": {"status_code": 200}},
+            source={"ip": "10.0.0.1"},
+            gatebook={"attributes": {"team": "blue"}},
+        ),
+        make_row(
+            1,
+            user={"id": "alice"},
+            event={"outcome": "failure"},
+            http={"response": {"status_code": 502}},
+            error={"type": "upstream_error", "message": "the upstream refused"},
+        ),
+        make_row(
+            2,
+            user={"id": "bob"},
+            http={"response": {"status_code": 404}},
+            source={"ip": "10.9.0.1"},
+            url={"path": "*star"},
+            gen_ai={"request": {"stream": True}},
+        ),
+        make_row(
+            3,
+            user={"id": "zoë-doe"},
+            source={"ip": "2001:db8::1"},
+            gen_ai={"input": {"messages": "please reset my password"}},
+        ),
+    )
+    found = await book.ids(query, sort="event.id:asc")
+    assert [int(i.rpartition("-")[2]) for i in found] == [int(n) for n in wanted.split()]
+
+
+async def test_all_pages_together_hold_every_match_once(book: Book) -> None:
+    """More matches than a page holds, many at the very same instant: none twice, none missing,
+    and what is written while we read does not shift the pages."""
+    await book.write(*(make_row(n) for n in range(2_500)))
+    seen: list[str] = []
+    async for page in search(book.connection, book.namespace, size=None):
+        assert page.total == 2_500
+        seen += [hit.id for hit in page.hits]
+        await book.write(*(make_row(10_000 + len(seen) + n) for n in range(3)))
+    assert sorted(seen) == [make_row(n).id for n in range(2_500)]
+    assert len(await book.ids(size=1_001)) == 1_001
+
+
+async def test_time_bounds_and_order(book: Book) -> None:
+    """since is inclusive, until exclusive, newest first unless asked otherwise."""
+    await book.write(*(make_row(n, when=NOW - timedelta(minutes=n)) for n in range(5)))
+    assert await book.ids(since="3m", until="1m", now=NOW) == [
+        "access-000002",
+        "access-000003",
+    ]
+    oldest_first = await book.ids(sort="@timestamp:asc", size=2)
+    assert oldest_first == ["access-000004", "access-000003"]
+
+
+async def test_a_namespace_without_events_has_no_matches(book: Book) -> None:
+    """Nothing written yet is an empty result, not an error; a wrong kind is an error."""
+    assert await book.pages() == [Page(0)]
+    with pytest.raises(BadRequest):
+        await book.pages(kind="nothing")
+
+
+async def test_views_are_closed_after_use(book: Book) -> None:
+    """A search that is left early keeps no point in time open on the server."""
+
+    async def open_views() -> int:
+        answer = await book.connection.request("GET", "/_nodes/stats/indices/search")
+        (node,) = answer.body["nodes"].values()
+        return int(node["indices"]["search"]["open_contexts"])
+
+    await book.write(*(make_row(n) for n in range(3)))
+    before = await open_views()
+    pages = search(book.connection, book.namespace, size=None)
+    await anext(pages)
+    assert await open_views() > before
+    await pages.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    assert await open_views() == before
+
+
+async def test_an_event_is_found_with_the_findings_that_cite_it(book: Book) -> None:
+    """By id, across kinds; another event's finding is left out."""
+    cite = {"gatebook": {"evidence": ["access-000001", "access-000007"]}}
+    other = {"gatebook": {"evidence": ["access-000002"]}}
+    await book.write(
+        make_row(1), make_row(5, kind="finding", **cite), make_row(6, kind="finding", **other)
+    )
+    found = await find(book.connection, book.namespace, "access-000001")
+    assert sorted(hit.id for hit in found) == ["access-000001", "finding-000005"]
+    assert await find(book.connection, book.namespace, "absent") == []
+
+
+async def test_tail_shows_each_event_once_even_if_it_comes_late(book: Book) -> None:
+    """Events stamped before the newest one shown, but indexed after it, are shown too."""
+    tail = Tail(book.connection, book.namespace, "user.id:a*", since="1m")
+    assert await tail.poll() == []
+    late = make_row(1, user={"id": "ann"})  # stamped first
+    await book.write(make_row(2, user={"id": "abe"}), make_row(3, user={"id": "bob"}))
+    assert [hit.id for hit in await tail.poll()] == ["access-000002"]
+    await book.write(late)
+    assert [hit.id for hit in await tail.poll()] == ["access-000001"]
+    assert await tail.poll() == []
+
+
+async def test_tail_is_not_misled_by_a_worker_whose_clock_is_ahead(book: Book) -> None:
+    """One event stamped a day ahead does not hide what the other workers stamp now."""
+    ahead = json.loads(make_row(1).body)
+    ahead["event"]["ingested"] = stamp(datetime.now(UTC) + timedelta(days=1))
+    row = make_row(1)
+    tail = Tail(book.connection, book.namespace, since="1m")
+    await book.write(Row(row.kind, row.day, row.id, row.hash, json.dumps(ahead).encode()))
+    assert len(await tail.poll()) == 1
+    await book.write(make_row(2))
+    assert [hit.id for hit in await tail.poll()] == ["access-000002"]
+
+
+async def test_tail_pages_through_a_burst(book: Book) -> None:
+    """More new events than one page holds come out in one poll, in order, once."""
+    tail = Tail(book.connection, book.namespace, since="1m")
+    await book.write(*(make_row(n) for n in range(2_300)))
+    hits = await tail.poll()
+    stamps = [hit.source["event"]["ingested"] for hit in hits]
+    assert len({hit.id for hit in hits}) == len(hits) == 2_300
+    assert stamps == sorted(stamps)
+    assert await tail.poll() == []
+
+
+# --- the command -------------------------------------------------------------------------------
+
+HOSTILE = "\x1b[31mred\x1b[0m\u202egpj\r\nforged line\x9b"
+
+
+async def test_the_table_shows_events_and_steers_no_terminal(book: Book) -> None:
+    """A user name full of escapes, bidi marks and line breaks stays in its cell, visibly."""
+    await book.write(make_row(1, user={"id": HOSTILE}, event={"outcome": "failure"}))
+    done = await asyncio.to_thread(book.command, "search", "event.outcome:failure")
+    assert done.returncode == 0, done.stderr
+    header, line = done.stdout.splitlines()
+    assert "time (UTC)" in header
+    assert "\\x1b[31mred\\x1b[0m\\u202egpj\\r\\nforged line\\x9b" in line
+    assert not set(done.stdout) & {"\x1b", "\u202e", "\x9b", "\r"}
+
+
+@pytest.mark.parametrize("arguments", [["search", "--json"], ["search", "--ndjson"]])
+async def test_json_is_lossless_and_harmless(book: Book, arguments: list[str]) -> None:
+    """Programs get the exact values; a terminal sees printable ASCII only."""
+    await book.write(make_row(1, user={"id": HOSTILE}))
+    done = await asyncio.to_thread(book.command, *arguments)
+    (line,) = done.stdout.splitlines()
+    assert line.isascii()
+    assert line.isprintable()
+    found = json.loads(line)
+    document = found["events"][0] if "events" in found else found
+    assert document["user"]["id"] == HOSTILE
+
+
+async def test_fields_choose_what_is_shown(book: Book) -> None:
+    """--fields in a table and in JSON; an unknown one is refused with names close to it."""
+    await book.write(make_row(1, user={"id": "alice"}))
+    done = await asyncio.to_thread(
+        book.command, "search", "--fields", "user.id,event.id", "--ndjson"
+    )
+    assert json.loads(done.stdout) == {"user.id": "alice", "event.id": "access-000001"}
+    done = await asyncio.to_thread(book.command, "search", "--fields", "user.idd")
+    assert (done.returncode, "user.id" in done.stderr) == (2, True)
+
+
+async def test_exit_codes_tell_what_happened(book: Book, unused_tcp_port: int) -> None:
+    """0 something matched, 1 nothing, 2 a wrong query (with a caret), 3 nobody answers."""
+    await book.write(make_row(1, user={"id": "alice"}))
+
+    async def run(*arguments: str, url: str = "") -> Any:
+        return await asyncio.to_thread(book.command, *arguments, url=url)
+
+    assert (await run("search", "user.id:alice")).returncode == 0
+    nothing = await run("search", "user.id:bob", "--json")
+    assert nothing.returncode == 1
+    assert json.loads(nothing.stdout)["total"] == 0
+    wrong = await run("search", "user.id:alice and")
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[2].endswith(" " * len("user.id:alice and") + "^")
+    assert (await run("search", "--since", "never")).returncode == 2
+    assert (await run("show", "access-000001")).returncode == 0
+    assert (await run("show", "absent")).returncode == 1
+    dead = f"http://127.0.0.1:{unused_tcp_port}"
+    for command in (["search"], ["show", "x"], ["tail"]):
+        away = await run(*command, url=dead)
+        assert (away.returncode, "gatebook up" in away.stderr) == (3, True)
+        assert "Traceback" not in away.stderr
+
+
+async def test_a_cut_result_says_so(book: Book) -> None:
+    """More matches than shown: the count stands on stderr, stdout stays clean."""
+    await book.write(*(make_row(n) for n in range(5)))
+    done = await asyncio.to_thread(book.command, "search", "--size", "2", "--json")
+    assert json.loads(done.stdout)["shown"] == 2
+    assert "2 of 5" in done.stderr
+
+
+async def test_tail_prints_as_events_come_and_stops_at_its_count(book: Book) -> None:
+    """Lines appear while the command runs (nothing is held back in a buffer), one per event."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatebook.cli.main", "tail", "user.id:alice", "--json"),
+        *("--count", "2", "--since", "1m", "--interval-seconds", "0.1"),
+        env=book.environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        await book.write(make_row(1, user={"id": "alice"}), make_row(2, user={"id": "bob"}))
+        first = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert json.loads(first)["event"]["id"] == "access-000001"
+        assert process.returncode is None
+        await book.write(make_row(3, user={"id": "alice"}))
+        second = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert json.loads(second)["event"]["id"] == "access-000003"
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        stop(process)
+
+
+async def test_ctrl_c_ends_tail_quietly(book: Book) -> None:
+    """An interrupt is the normal way out: exit code 0, no traceback."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatebook.cli.main", "tail", "--since", "1m"),
+        *("--interval-seconds", "0.1"),
+        env=book.environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        await book.write(make_row(1, user={"id": HOSTILE}))
+        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        assert "\\x1b[31mred" in line
+        process.send_signal(2)
+        _, errors = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, errors.decode().strip()) == (0, "")
+    finally:
+        stop(process)
+
+
+def stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+
+
+async def test_show_prints_every_field_of_an_event_harmlessly(book: Book) -> None:
+    """One line per field, hostile values escaped; JSON has the whole documents."""
+    await book.write(make_row(1, user={"id": HOSTILE}, url={"path": "/v1/chat"}))
+    done = await asyncio.to_thread(book.command, "show", "access-000001")
+    lines: Callable[[str], list[str]] = lambda name: [  # noqa: E731  # local and short
+        line for line in done.stdout.splitlines() if line.split()[0] == name
+    ]
+    assert len(lines("url.path")) == len(lines("user.id")) == 1
+    assert "\x1b" not in done.stdout
+    done = await asyncio.to_thread(book.command, "show", "access-000001", "--json")
+    assert json.loads(done.stdout)["documents"][0]["document"]["user"]["id"] == HOSTILE
