@@ -68,7 +68,8 @@ def _alert_problems(alert: Any) -> Iterator[str]:
     for name in sorted(alert.keys() - _KNOWN_PROPERTIES):
         yield f"property {name!r} is not known"
     yield from _label_problems("labels", alert.get("labels"))
-    if not any((alert.get("labels") or {}).values()):
+    labels = alert.get("labels")
+    if isinstance(labels, dict) and not any(labels.values()):
         yield "at least one label pair required"
     if "annotations" in alert:
         yield from _label_problems("annotations", alert["annotations"])
