@@ -25,6 +25,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from gatebook.producers import metrics
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.ids import uuid7
 from gatebook.producers.journal import Journal
@@ -148,6 +149,7 @@ class Recorder:
         self._make_publisher = publisher
         self._reset()
         _recorders.add(self)
+        metrics.COLLECTOR.add(self)
         atexit.register(_close_at_exit, weakref.ref(self))
 
     def _reset(self) -> None:
@@ -725,3 +727,4 @@ def _close_at_exit(reference: weakref.ref[Recorder]) -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+metrics.register()

@@ -1,0 +1,324 @@
+"""The ASGI middleware: one access event per HTTP request, whatever its end.
+
+    app = GatebookMiddleware(app)
+
+Pure ASGI: bytes pass through as they are, chunk by chunk. On the event loop it only keeps
+references and counts; bodies are read in the recorder's writer thread. WebSockets pass through
+without an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from gatebook.producers.addresses import source_address
+from gatebook.producers.classify import describe
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.draft import AccessDraft
+from gatebook.producers.identity import (
+    ANONYMOUS,
+    ApiKeyResolver,
+    Identity,
+    IdentityResolver,
+    content_key,
+    judged,
+    load_known_keys,
+)
+from gatebook.producers.recorder import NotDurable, Recorder
+from gatebook.producers.tape import Tape
+
+log = logging.getLogger("gatebook.producers")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+ResolveIdentity = Callable[[Scope], Identity | None]
+
+# Headers that are read; the others, cookies and credentials among them, are not even kept.
+_KEPT_REQUEST_HEADERS = frozenset(
+    {"user-agent", "host", "x-request-id", "traceparent", "content-type", "content-encoding"}
+)
+_KEPT_ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id"})
+_UNAVAILABLE_BODY = (
+    b'{"error":{"message":"The access could not be recorded, so it was refused.",'
+    b'"type":"audit_unavailable","code":"audit_unavailable"}}'
+)
+_STREAM_END_MARK = b"[DONE]"
+
+
+class GatebookMiddleware:
+    """Records accesses to the ASGI application it wraps.
+
+    Without `recorder` it makes one, from `settings` or the environment, and closes it when the
+    application shuts down; a recorder that is handed in is flushed then, and closed by its owner.
+    `resolve_identity` and `resolvers` are asked for the caller before API keys are looked at.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        recorder: Recorder | None = None,
+        settings: ProducerSettings | None = None,
+        resolve_identity: ResolveIdentity | None = None,
+        resolvers: Sequence[IdentityResolver] = (),
+    ) -> None:
+        self.app = app
+        if recorder is not None and settings is None:
+            settings = recorder.settings
+        self.settings = (settings or ProducerSettings.from_env()).check()
+        self._owns_recorder = recorder is None
+        secret = self.settings.digest_secret()
+        known = load_known_keys(self.settings.identity_keys_file)
+        self.recorder = recorder or Recorder(self.settings)
+        self.content_key = content_key(secret)
+        self.trusted = self.settings.trusted_networks()
+        self._resolve_hook = resolve_identity
+        self._resolvers = (*resolvers, ApiKeyResolver(secret, known))
+        self._excluded = frozenset(self.settings.exclude_paths)
+        self._strict = self.settings.delivery_mode == "strict"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._lifespan_send(send))
+        elif scope["type"] != "http" or scope.get("path") in self._excluded:
+            await self.app(scope, receive, send)
+        else:
+            kind = _StrictExchange if self._strict else _Exchange
+            await kind(self, scope, receive, send).run()
+
+    def _lifespan_send(self, send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await asyncio.to_thread(self.recorder.start)
+            elif message["type"].startswith("lifespan.shutdown."):
+                end = self.recorder.close if self._owns_recorder else self.recorder.flush
+                await asyncio.to_thread(end)
+            await send(message)
+
+        return wrapped
+
+    def identify(self, scope: Scope, headers: Mapping[str, str], status: int | None) -> Identity:
+        """The caller, in the light of the answer. Never raises."""
+        try:
+            found = self._resolve_hook(scope) if self._resolve_hook else None
+            for resolver in self._resolvers:
+                found = found or resolver.resolve(scope, headers)
+        except Exception as error:
+            log.warning("the caller could not be identified: %s", type(error).__name__)
+            found = None
+        return judged(found or ANONYMOUS, status)
+
+
+def _headers(pairs: Any) -> dict[str, str]:
+    """Header names in lower case to values; of a repeated one, all, joined by commas."""
+    out: dict[str, str] = {}
+    for raw_name, raw_value in pairs or ():
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        out[name] = f"{out[name]},{value}" if name in out else value
+    return out
+
+
+def _only(headers: Mapping[str, str], kept: frozenset[str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in kept}
+
+
+class _Exchange:
+    """One request, observed."""
+
+    def __init__(
+        self, middleware: GatebookMiddleware, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.middleware = middleware
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._begun = time.perf_counter_ns()
+        self._recorded = False
+        self.draft = self._new_draft()
+
+    def _new_draft(self) -> AccessDraft:
+        settings = self.middleware.settings
+        peer = self.scope.get("client") or ("", None)
+        headers = self._request_headers = _headers(self.scope.get("headers"))
+        forwarded = headers.get("x-forwarded-for", "")
+        source_ip = source_address(str(peer[0]), forwarded, self.middleware.trusted)
+        return AccessDraft(
+            settings=settings,
+            content_key=self.middleware.content_key,
+            started_ns=time.time_ns(),
+            method=str(self.scope.get("method", "")),
+            path=str(self.scope.get("path", "")),
+            headers=_only(headers, _KEPT_REQUEST_HEADERS),
+            source_ip=source_ip,
+            source_port=peer[1] if source_ip == str(peer[0]) else None,
+            request=Tape(settings.body_max_bytes),
+            answer=Tape(settings.body_max_bytes),
+        )
+
+    async def run(self) -> None:
+        """Run the application; the event is emitted whatever happens."""
+        try:
+            await self.middleware.app(self.scope, self.receive, self.send)
+        except BaseException as error:
+            self.draft.raised = describe(error)
+            raise
+        finally:
+            self.record()
+
+    def record(self) -> None:
+        """Emit the event, once."""
+        if not self._recorded:
+            self.middleware.recorder.emit(self.finished())
+
+    def finished(self) -> AccessDraft:
+        """The draft, complete. What is seen from here on is not in it."""
+        self._recorded = True
+        draft = self.draft
+        draft.duration_ns = time.perf_counter_ns() - self._begun
+        draft.identity = self.middleware.identify(self.scope, self._request_headers, draft.status)
+        return draft
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.draft.request.add(message.get("body", b""))
+        elif message["type"] == "http.disconnect" and not self.draft.sent_all:
+            self.draft.client_gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        self.observe(message)
+        await self.forward(message)
+        if _is_last(message):
+            self.draft.sent_all = True
+
+    async def forward(self, message: Message) -> None:
+        """Hand a message to the server."""
+        try:
+            await self._send(message)
+        except OSError:  # what ASGI 2.4 servers raise once the client is gone
+            self.draft.client_gone = True
+            raise
+
+    def observe(self, message: Message) -> None:
+        """Note what a message says."""
+        draft = self.draft
+        if message["type"] == "http.response.start":
+            draft.status = message["status"]
+            draft.answer_headers = _only(_headers(message.get("headers")), _KEPT_ANSWER_HEADERS)
+        elif message["type"] == "http.response.body" and message.get("body"):
+            if draft.first_chunk_ns is None:
+                draft.first_chunk_ns = time.perf_counter_ns() - self._begun
+            draft.chunks += 1
+            draft.answer.add(bytes(message["body"]))
+
+
+def _is_last(message: Message) -> bool:
+    if message["type"] == "http.response.pathsend":  # the server sends a file by itself
+        return True
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+class _StrictExchange(_Exchange):
+    """A request that must not succeed unrecorded.
+
+    An answer is held back until its event is durable; of a stream, only its end is. Where that
+    fails the caller gets a 503, or a stream without its end.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._held: list[Message] = []
+        self._refused = False
+
+    async def run(self) -> None:
+        """Refuse beforehand where the event could not be kept anyway."""
+        if not self.middleware.recorder.accepts_durably():
+            try:
+                await self._answer_unavailable()
+            finally:
+                self.record()
+            return
+        await super().run()
+        if self._refused and self.draft.streamed:
+            raise NotDurable("spool_unavailable")  # the server cuts the connection
+
+    def record(self) -> None:
+        """See _Exchange. What is still held back was not sent."""
+        if self._held and not self.draft.streamed:
+            self.draft.status = None
+        super().record()
+
+    async def send(self, message: Message) -> None:
+        if self._refused:
+            return
+        self.observe(message)
+        if _is_last(message):
+            await self._end(message)
+        elif self._must_wait(message):
+            self._held.append(message)
+        else:
+            await self._release()
+            await self.forward(message)
+
+    def _must_wait(self, message: Message) -> bool:
+        if not self.draft.streamed:
+            return self.draft.answer.total_bytes <= self.middleware.settings.body_max_bytes
+        return bool(self._held) or _STREAM_END_MARK in message.get("body", b"")
+
+    async def _release(self) -> None:
+        held, self._held = self._held, []
+        for message in held:
+            await self.forward(message)
+
+    async def _end(self, message: Message) -> None:
+        """The answer is complete: make the event durable, then let the answer go."""
+        self.draft.sent_all = True
+        try:
+            await self.middleware.recorder.emit_durable_async(self.finished())
+        except NotDurable as error:
+            log.error("a request was refused: %s", error)
+            await self._refuse()
+        else:
+            await self._release()
+            await self.forward(message)
+
+    async def _refuse(self) -> None:
+        """The event was dropped, and is counted so; another one says what the caller got."""
+        self._refused = True
+        draft = self.draft = self._redrafted()
+        if any(m["type"] == "http.response.start" for m in self._held):
+            self._held.clear()
+            await self._answer_unavailable()
+        else:
+            draft.sent_all = False
+        self._recorded = False  # `run` emits the other event
+
+    def _redrafted(self) -> AccessDraft:
+        """A draft of the same request; the first one may still be in the writer's hands."""
+        old, new = self.draft, self._new_draft()
+        new.started_ns, new.request = old.started_ns, old.request
+        new.status, new.answer_headers = old.status, old.answer_headers
+        new.chunks, new.first_chunk_ns = old.chunks, old.first_chunk_ns
+        return new
+
+    async def _answer_unavailable(self) -> None:
+        self._refused = True
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(_UNAVAILABLE_BODY)).encode()),
+            (b"retry-after", b"5"),
+        ]
+        start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
+        body: Message = {"type": "http.response.body", "body": _UNAVAILABLE_BODY}
+        for message in (start, body):
+            self.observe(message)
+            await self.forward(message)
+        self.draft.sent_all = True

@@ -1,0 +1,59 @@
+"""Captured content: the JSON that only intake opens, and the keyed digests that stand for it."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+import msgspec
+
+from gatebook.producers.formats import AnswerFacts, RequestFacts
+
+_SMALLEST_CUT_CHARS = 64
+
+
+def digest(key: bytes, value: bytes) -> str:
+    """A keyed digest of content: the same content gives the same text, and without the key nobody
+    can try guesses against it."""
+    return hmac.digest(key, value, "sha256").hex()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON bytes that do not depend on the order of keys."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def pack(request: RequestFacts, answer: AnswerFacts, max_bytes: int) -> tuple[bytes | None, bool]:
+    """The content as JSON of at most `max_bytes`, and whether something was cut.
+
+    None where there is no content, or where it does not fit however it is cut.
+    """
+    fields = {
+        "input_messages": request.input_messages,
+        "system_instructions": request.system_instructions,
+        "output_messages": answer.messages,
+        "tools": request.tools,
+        "error_text": answer.error_text,
+    }
+    fields = {name: value for name, value in fields.items() if value}
+    if not fields:
+        return None, False
+    data = msgspec.json.encode(fields)
+    limit = max_bytes
+    while len(data) > max_bytes and limit > _SMALLEST_CUT_CHARS:
+        limit //= 2
+        data = msgspec.json.encode(_cut(fields, limit))
+    return (data if len(data) <= max_bytes else None), limit < max_bytes or len(data) > max_bytes
+
+
+def _cut(value: Any, max_chars: int) -> Any:
+    """The same structure with its long strings cut, at a space: half a word could be half a
+    secret, which redaction would not know."""
+    if isinstance(value, str) and len(value) > max_chars:
+        head, space, _ = value[:max_chars].rpartition(" ")
+        return head if space else ""
+    if isinstance(value, list):
+        return [_cut(item, max_chars) for item in value]
+    if isinstance(value, dict):
+        return {key: _cut(item, max_chars) for key, item in value.items()}
+    return value
