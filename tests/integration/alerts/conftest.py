@@ -1,7 +1,6 @@
 """A real Alertmanager for tests: the one on PATH, or Debian's package unpacked into a cache.
 
-Where neither can be had, the tests run against the strict receiver instead, and the test ids and
-the header of the run say so.
+Where neither can be had, the tests run against the strict receiver instead, and their ids say so.
 """
 
 from __future__ import annotations
@@ -87,11 +86,6 @@ def alertmanager_binary() -> Path | None:
     """The program, or None where it cannot be had on this machine."""
     on_path = next((found for name in NAMES if (found := shutil.which(name))), None)
     return Path(on_path) if on_path else _unpacked() or _fetch()
-
-
-def pytest_report_header() -> str:
-    """Which Alertmanager the tests talk to."""
-    return f"alertmanager: {_kind()}"
 
 
 def _kind() -> str:

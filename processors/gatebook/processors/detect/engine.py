@@ -46,8 +46,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How far behind its key's newest event an event may be and still count."""
     max_clock_ahead_seconds: NotNegative = 120
     """How far ahead of intake's clock an event time may be; beyond it counts as intake's time."""
-    max_keys_per_detector: Positive = 50_000
-    """Keys a detector remembers in one partition; the least recently seen goes first."""
+    max_keys_per_detector: Positive = 20_000
+    """Keys a detector remembers in one partition; the least recently seen goes first, and starts
+    afresh when it comes back: it may then fire a second time in a window."""
     remembered_ids_per_key: Positive = 1024
     """Event ids a key keeps at least, to count a repeated event once."""
 
