@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from tests.waiting import wait_until
 
@@ -189,6 +195,28 @@ class Pipeline:
         finally:
             reader.close()
         return records
+
+    def end(self, key: str) -> int:
+        """Messages ever written to a topic, all partitions together."""
+        return sum(high for _, high in self._watermarks(key))
+
+    def _watermarks(self, key: str) -> list[tuple[int, int]]:
+        topic = topic_name(self.namespace, key)
+        reader = Consumer({"bootstrap.servers": self.engines.kafka_bootstrap, "group.id": "end"})
+        try:
+            numbers = reader.list_topics(topic, timeout=10).topics[topic].partitions
+            return [
+                reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+                for number in numbers
+            ]
+        finally:
+            reader.close()
+
+    def committed(self, role: str) -> int:
+        """Offsets a role has committed, all partitions together."""
+        group = f"{self.namespace}-{role}"
+        future = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        return sum(max(0, p.offset) for p in future[group].result(10).topic_partitions)
 
     def logs(self) -> str:
         """What the workers wrote."""

@@ -20,7 +20,7 @@ class Told:
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._megabytes = -1
 
     def step(self, message: str) -> None:
@@ -118,13 +118,12 @@ def _answers(picture: Picture) -> Any:
 
 
 def _findings(picture: Picture) -> Any:
-    table = _table("Findings", "severity", "rule", "about", "why")
+    table = _table("Findings", "severity", "rule", "why")
     for finding in picture.findings:
         ours = finding["gatebook"]
         table.add_row(
             ours.get("severity", ""),
             finding["rule"]["name"],
-            ours.get("principal", ""),
             finding["event"].get("reason", ""),
         )
     return table

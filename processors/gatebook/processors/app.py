@@ -23,7 +23,7 @@ from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings
 from gatebook.processors.progress import Admission, Progress
 from gatebook.processors.stages.base import Incoming, Stage
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, RegistryUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,20 @@ EXIT_FAILED = 70  # EX_SOFTWARE: nothing of the batch was committed; a superviso
 QUEUE_MESSAGES = 256
 SESSION_TIMEOUT_SECONDS = 30.0
 HEARTBEAT_SECONDS = 3.0
+REGISTRY_PAUSE_SECONDS = 2.0
 
 
-class ProgressConsumer(Consumer):  # type: ignore[misc]  # faust's driver is untyped
+def _worker_of(app: Any) -> RoleWorker:
+    """The worker that built a Faust app."""
+    worker: RoleWorker = app.gatebook_worker
+    return worker
+
+
+class ProgressConsumer(Consumer):
     """Faust's consumer, committing what Progress says is delivered."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
-        progress: Progress = self.app.gatebook_worker.progress
+        progress = _worker_of(self.app).progress
         return (
             tp
             for tp in self.assignment()
@@ -46,15 +53,15 @@ class ProgressConsumer(Consumer):  # type: ignore[misc]  # faust's driver is unt
         )
 
     def _new_offset(self, tp: Any) -> int | None:
-        progress: Progress = self.app.gatebook_worker.progress
+        progress = _worker_of(self.app).progress
         return progress.committable((tp.topic, tp.partition))
 
     async def perform_seek(self) -> None:
         await super().perform_seek()
-        self.app.gatebook_worker.on_assigned(dict(self._committed_offset), self.assignment())
+        _worker_of(self.app).on_assigned(dict(self._committed_offset), self.assignment())
 
 
-class ProgressTransport(Transport):  # type: ignore[misc]  # faust's driver is untyped
+class ProgressTransport(Transport):
     Consumer = ProgressConsumer
 
 
@@ -72,7 +79,7 @@ class RoleWorker:
 
     def _build_app(self) -> Any:
         brokers = self.settings.kafka_bootstrap.split(",")
-        app = faust.App(
+        app: Any = faust.App(
             f"{self.settings.namespace}-{self.role}",
             broker=[f"kafka://{broker}" for broker in brokers],
             value_serializer="raw",
@@ -129,13 +136,23 @@ class RoleWorker:
         started = time.monotonic()
         self.busy = True
         try:
-            await self.stage.process([_incoming(m) for m in admitted])
+            await self._process([_incoming(m) for m in admitted])
         finally:
             self.busy = False
         metrics.BATCH_SECONDS.labels(self.role).observe(time.monotonic() - started)
         if generation == self.app.consumer_generation_id:
             for message in admitted:
                 self.progress.done((message.topic, message.partition), message.offset)
+
+    async def _process(self, batch: list[Incoming]) -> None:
+        """The stage's work, begun anew for as long as the schema registry is away: an outage of
+        the registry is waited out and never becomes a dead letter."""
+        while True:
+            try:
+                return await self.stage.process(batch)
+            except RegistryUnavailable:
+                log.warning("the schema registry does not answer; waiting")
+                await asyncio.sleep(REGISTRY_PAUSE_SECONDS)
 
     async def _next_batch(self) -> tuple[int, list[Any]]:
         """What waits, up to the limits, all of one generation of the consumer group."""

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -118,9 +118,7 @@ def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:
         ) from None
 
 
-def kafka_properties(
-    bootstrap: str, environ: Mapping[str, str] | None = None
-) -> dict[str, str | int]:
+def kafka_properties(bootstrap: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """librdkafka properties: GATEBOOK_KAFKA_SECURITY_PROTOCOL -> security.protocol, and so on."""
     source = os.environ if environ is None else environ
     passed = {

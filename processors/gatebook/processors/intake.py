@@ -187,6 +187,8 @@ def principal_of(document: Mapping[str, Any]) -> str:
 # event was typed by somebody and is redacted like content.
 FREE_TEXT_FIELDS = (
     ("user_agent", "original"),
+    ("user_agent", "name"),
+    ("user_agent", "version"),
     ("url", "path"),
     ("error", "message"),
     ("error", "code"),

@@ -100,7 +100,7 @@ def run_role(role: str, settings: WorkerSettings) -> int:
     from gatebook.processors.app import RoleWorker, run
 
     logs.configure(settings.log_level)
-    stage = build_stage(role, settings, wire_from_env())
+    stage = build_stage(role, settings, wire_from_env(settings.namespace))
     worker = RoleWorker(role, stage, settings)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr="127.0.0.1")

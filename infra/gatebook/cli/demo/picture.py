@@ -40,26 +40,29 @@ def get(document: Mapping[str, Any], *path: str) -> Any:
     return node
 
 
-def look(elasticsearch_url: str, namespace: str, producer_id: str) -> Picture:
-    """Read back what one producer run left, and search everything for the planted secrets."""
+def look(elasticsearch_url: str, namespace: str, producer_id: str, since: str) -> Picture:
+    """Read back what one producer run left since a time (ISO 8601), and search everything in the
+    namespace, older runs too, for the planted secrets."""
     picture = Picture()
     with httpx.Client(base_url=elasticsearch_url, timeout=30, trust_env=False) as client:
         client.post(f"/{namespace}-*/_refresh").raise_for_status()
         for kind in KINDS:
             for document in documents(client, f"{namespace}-{kind}-*"):
                 _scan(document, picture.secrets_found)
-                _sort(kind, document, producer_id, picture)
+                _sort(kind, document, producer_id, since, picture)
     return picture
 
 
-def _sort(kind: str, document: dict[str, Any], producer_id: str, picture: Picture) -> None:
+def _sort(
+    kind: str, document: dict[str, Any], producer_id: str, since: str, picture: Picture
+) -> None:
     ours = get(document, "gatebook", "producer_id") == producer_id
     if kind == "access" and ours:
         picture.indexed += 1
         picture.events.append(document)
     elif kind == "deadletter" and ours:
         picture.dead_lettered += int(get(document, "gatebook", "count") or 1)
-    elif kind == "finding":
+    elif kind == "finding" and document["@timestamp"] >= since:
         picture.findings.append(document)
 
 

@@ -32,6 +32,9 @@ from gatebook.cli.demo.model_server import ModelServer
 from gatebook.cli.demo.scenario import API_KEYS, ScenarioReport, StepResult, run_scenario
 from gatebook.engines.settings import EngineSettings
 from gatebook.processors.setup import setup
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.identity import key_id
+from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import (
     ACCESS,
@@ -81,6 +84,8 @@ class DemoReport:
     dropped: int = 0
     requests_sent: int = 0
     producer_id: str = ""
+    tenant: str = ""
+    started_at: str = ""
     namespace: str = ""
     secrets_found: dict[str, int] = field(default_factory=dict)
     unexpected_steps: list[str] = field(default_factory=list)
@@ -126,7 +131,14 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
     namespace = os.environ.get("GATEBOOK_NAMESPACE", "gatebook")
     narrator.step("creating topics and index templates")
     setup(endpoints.kafka_bootstrap, endpoints.elasticsearch_url, namespace)
-    report = DemoReport(namespace=namespace, producer_id=f"demo-{time.time_ns():x}")
+    now = time.time_ns()
+    # A tenant of its own: what earlier runs taught the detectors is about other people.
+    report = DemoReport(
+        namespace=namespace,
+        producer_id=f"demo-{now:x}",
+        tenant=f"demo-{now // 10**9:x}",
+        started_at=timestamp_text(now),
+    )
     environment = _environment(endpoints, settings, report)
     with ExitStack() as stack:
         workdir = settings.home / "demo"
@@ -139,7 +151,9 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
         narrator.step("waiting until all of it is indexed")
         _wait_until_read(endpoints.kafka_bootstrap, namespace)
         report.alerts = len(receiver.alerts)
-        picture = pictures.look(endpoints.elasticsearch_url, namespace, report.producer_id)
+        picture = pictures.look(
+            endpoints.elasticsearch_url, namespace, report.producer_id, report.started_at
+        )
     _fill(report, picture, scenario)
     report.elapsed_seconds = round(time.monotonic() - started, 1)
     report.judge()
@@ -174,18 +188,30 @@ def _drive(
     model = workdir / "demo.gguf"
     write_model(model)
     keys_file = workdir / "identities.toml"
-    keys_file.write_text(pictures.identities(environment, API_KEYS))
+    keys_file.write_text(identities(environment, report.tenant))
     environment = {**environment, "GATEBOOK_IDENTITY_KEYS_FILE": str(keys_file)}
-    with ModelServer(model, list(API_KEYS.values())) as server:
-        with _service(server.url, environment, workdir / "service.log") as (url, process):
-            narrator.step("sending requests")
-            scenario = run_scenario(url, scale, narrator.request)
-            narrator.step("flushing the producer")
-            counters = _stop_and_read(process)
+    with (
+        ModelServer(model, list(API_KEYS.values())) as server,
+        _service(server.url, environment, workdir / "service.log") as (url, process),
+    ):
+        narrator.step("sending requests")
+        scenario = run_scenario(url, scale, narrator.request)
+        narrator.step("flushing the producer")
+        counters = _stop_and_read(process)
     report.emitted = counters["emitted"]
     report.acknowledged = counters["acknowledged"]
     report.dropped = counters["dropped"]
     return scenario
+
+
+def identities(environment: Mapping[str, str], tenant: str) -> str:
+    """The identity keys file: who holds which of the demo's API keys, by keyed digest."""
+    secret = ProducerSettings.from_env(environment).digest_secret()
+    tables = [
+        f'[keys.{key_id(secret, key)}]\nuser_id = "{user}"\norganization_id = "{tenant}"\n'
+        for user, key in API_KEYS.items()
+    ]
+    return "\n".join(tables)
 
 
 def _fill(report: DemoReport, picture: pictures.Picture, scenario: ScenarioReport) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 
 from gatebook.cli.demo.gateway import create_app
 from gatebook.producers.asgi import GatebookMiddleware
-from gatebook.producers.config import from_env
+from gatebook.producers.config import ProducerSettings
 from gatebook.producers.recorder import Recorder
 
 FLUSH_DEADLINE_SECONDS = 30.0
@@ -27,7 +27,7 @@ FLUSH_DEADLINE_SECONDS = 30.0
 @click.option("--timeout-seconds", default=30.0, help="Patience with the model server.")
 def serve(upstream: str, port: int, timeout_seconds: float) -> None:
     """Serve until SIGTERM."""
-    recorder = Recorder(from_env())
+    recorder = Recorder(ProducerSettings.from_env())
     app = GatebookMiddleware(create_app(upstream, timeout_seconds), recorder=recorder)
     # uvicorn raises the signal again once it has stopped; by then it has been obeyed.
     signal.signal(signal.SIGTERM, lambda *_: None)

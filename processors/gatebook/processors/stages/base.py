@@ -22,7 +22,9 @@ class Incoming:
 class Stage(Protocol):
     """One role of the worker."""
 
-    topics: Sequence[str]
+    @property
+    def topics(self) -> Sequence[str]:
+        """Names of the topics the role reads."""
 
     async def start(self) -> None:
         """Open clients. Raises Fatal where the role cannot run."""

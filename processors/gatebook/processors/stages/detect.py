@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, TopicPartition
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
-from gatebook.processors.detect.engine import DetectionEngine, Finding, StateEntry
+from gatebook.processors.detect.engine import DetectionEngine, StateEntry
+from gatebook.processors.detect.findings import Finding
 from gatebook.processors.detect.registry import all_detectors, load_overrides
 from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
@@ -127,5 +128,5 @@ def _read_to_end(client: Consumer, topic: str, partition: int) -> list[StateEntr
     while client.position([here])[0].offset < high:
         message = client.poll(LOAD_POLL_SECONDS)
         if message is not None and message.error() is None:
-            entries.append((message.key(), message.value()))
+            entries.append((message.key() or b"", message.value()))
     return entries
