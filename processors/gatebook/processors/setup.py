@@ -30,7 +30,7 @@ from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import DETECTOR_STATE, EVENT, Topic, all_topics, topic_name
 
 HOUR_MS = 3_600_000
-ADMIN_TIMEOUT_SECONDS = 20.0
+ADMIN_TIMEOUT_SECONDS = 10.0
 # Topics that must have the same number of partitions: a detector's state lives beside its events.
 COPARTITIONED = (EVENT, DETECTOR_STATE)
 

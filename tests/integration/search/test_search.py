@@ -376,3 +376,25 @@ async def test_show_prints_every_field_of_an_event_harmlessly(book: Book) -> Non
     assert "\x1b" not in done.stdout
     done = await asyncio.to_thread(book.command, "show", "access-000001", "--json")
     assert json.loads(done.stdout)["documents"][0]["document"]["user"]["id"] == HOSTILE
+
+
+async def test_an_index_that_begins_under_way_does_not_fail_a_search(book: Book) -> None:
+    """Each new day has an index whose shard is not ready for an instant: searches that fall into
+    it wait, and none fails or leaves events out."""
+    await book.write(make_row(0))
+    days = [NOW - timedelta(days=n) for n in range(1, 9)]
+    tail = Tail(book.connection, book.namespace, since="1m")
+
+    async def look() -> None:
+        while not done.is_set():
+            total = (await book.pages())[0].total
+            assert total >= 1
+            assert {hit.id for hit in await tail.poll()} <= {make_row(n).id for n in range(9)}
+
+    done = asyncio.Event()
+    lookers = [asyncio.create_task(look()) for _ in range(4)]
+    for number, day in enumerate(days, start=1):
+        await book.write(make_row(number, when=day))
+    done.set()
+    await asyncio.gather(*lookers)
+    assert len(await book.ids()) == 9

@@ -18,6 +18,8 @@ from gatebook.schemas.errors import GatebookError
 PAGE_DOCUMENTS = 1_000
 KEEP_ALIVE = "2m"
 TIME_FORMAT = "strict_date_optional_time_nanos"
+NO_HITS: Dsl = {"hits": {"hits": []}}
+TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 SORTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "date_nanos")
 
 
@@ -128,10 +130,8 @@ def sort_order(sort: str, fields: FieldList) -> list[Dsl]:
 
 async def _open(client: Connection, alias: str) -> str | None:
     """A point in time over an alias; None where there is no such alias yet."""
-    answer = await client.request("POST", f"/{alias}/_pit", params={"keep_alive": KEEP_ALIVE})
-    if answer.status == 404:
-        return None
-    return str(_good(answer)["id"])
+    found = await _ask(client, f"/{alias}/_pit", params={"keep_alive": KEEP_ALIVE})
+    return None if found is None else str(found["id"])
 
 
 async def _close(client: Connection, pit: str) -> None:
@@ -155,8 +155,7 @@ async def _pages(client: Connection, pit: str, body: Dsl, size: int | None) -> A
         }
         if after is not None:
             request["search_after"] = after
-        found = _good(await client.request("POST", "/_search", json=request))
-        _check_shards(found)
+        found = await _ask(client, "/_search", json=request)
         hits = found["hits"]["hits"]
         if total is None:
             total = int(found["hits"]["total"]["value"])
@@ -169,6 +168,33 @@ async def _pages(client: Connection, pit: str, body: Dsl, size: int | None) -> A
 
 def _hit(hit: dict[str, Any]) -> Hit:
     return Hit(hit["_index"], hit["_id"], hit["_source"])
+
+
+async def _ask(client: Connection, path: str, *, absent: Any = None, **given: Any) -> Any:
+    """The JSON of a search; `absent` where there is no such index.
+
+    An index that was created this moment (each midnight there is one) has no shard ready yet and
+    fails a search for an instant: that is tried again before it counts as a failure.
+    """
+    for wait_seconds in TRANSIENT_WAITS_SECONDS:
+        answer = await client.request("POST", path, **given)
+        if not _is_transient(answer):
+            break
+        await asyncio.sleep(wait_seconds)
+    else:
+        answer = await client.request("POST", path, **given)
+    if answer.status == 404 and answer.error_type == "index_not_found_exception":
+        return absent
+    found = _good(answer)
+    _check_shards(found)
+    return found
+
+
+def _is_transient(answer: Answer) -> bool:
+    if answer.status != 200:
+        return answer.status in (429, 502, 503, 504)
+    shards = answer.body.get("_shards") if isinstance(answer.body, dict) else None
+    return bool(isinstance(shards, dict) and shards.get("failed"))
 
 
 def _good(answer: Answer) -> dict[str, Any]:
@@ -202,16 +228,13 @@ async def find(client: Connection, namespace: str, event_id: str) -> list[Hit]:
     names = ",".join(f"{namespace}-{kind}" for kind in KINDS)
     cited = {"term": {"gatebook.evidence": {"value": event_id}}}
     query = {"bool": {"should": [{"ids": {"values": [event_id]}}, cited]}}
-    answer = await client.request(
-        "POST",
+    found = await _ask(
+        client,
         f"/{names}/_search",
+        absent=NO_HITS,
         params={"ignore_unavailable": "true"},
         json={"query": query, "size": PAGE_DOCUMENTS, "sort": [{"@timestamp": "asc"}]},
     )
-    if answer.status == 404:
-        return []
-    found = _good(answer)
-    _check_shards(found)
     return [_hit(hit) for hit in found["hits"]["hits"]]
 
 
@@ -292,11 +315,7 @@ class Tail:
         }
         if after is not None:
             request["search_after"] = after
-        answer = await self._client.request("POST", f"/{self._index}/_search", json=request)
-        if answer.status == 404:  # nothing was written yet
-            return []
-        found = _good(answer)
-        _check_shards(found)
+        found = await _ask(self._client, f"/{self._index}/_search", absent=NO_HITS, json=request)
         return list(found["hits"]["hits"])
 
     def _is_new(self, hit: dict[str, Any]) -> bool:
