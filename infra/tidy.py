@@ -63,7 +63,7 @@ def tests_have_sentences(root: Path) -> Iterator[str]:
             is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
                 node.name.startswith("test_")
             )
-            if is_test and not path.name == "conftest.py" and not ast.get_docstring(node):
+            if is_test and path.name != "conftest.py" and not ast.get_docstring(node):
                 yield f"{path.relative_to(root)}:{node.lineno}: {node.name} has no docstring"
 
 

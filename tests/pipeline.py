@@ -83,6 +83,7 @@ class Pipeline:
             "GATEBOOK_NAMESPACE": self.namespace,
             "GATEBOOK_HOME": str(self.home),
             "GATEBOOK_COMMIT_INTERVAL_SECONDS": "0.3",
+            "GATEBOOK_SESSION_TIMEOUT_SECONDS": "6",
             "GATEBOOK_STALL_SECONDS": "60",
             **more,
         }

@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 EXIT_KILLED_AT_DEADLINE = 124
 EXIT_FAILED = 70  # EX_SOFTWARE: nothing of the batch was committed; a supervisor restarts
 QUEUE_MESSAGES = 256
-SESSION_TIMEOUT_SECONDS = 30.0
-HEARTBEAT_SECONDS = 3.0
+HEARTBEATS_PER_SESSION = 6
 REGISTRY_PAUSE_SECONDS = 2.0
 
 
@@ -91,8 +90,9 @@ class RoleWorker:
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=16 * 1024 * 1024,
             broker_commit_interval=self.settings.commit_interval_seconds,
-            broker_session_timeout=SESSION_TIMEOUT_SECONDS,
-            broker_heartbeat_interval=HEARTBEAT_SECONDS,
+            broker_session_timeout=self.settings.session_timeout_seconds,
+            broker_heartbeat_interval=self.settings.session_timeout_seconds
+            / HEARTBEATS_PER_SESSION,
             stream_buffer_maxsize=QUEUE_MESSAGES,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,

@@ -55,6 +55,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         8 * 1024 * 1024
     )
     commit_interval_seconds: Annotated[Seconds, Meta(description="Between offset commits")] = 1.0
+    session_timeout_seconds: Annotated[
+        float,
+        Meta(ge=6, le=300, description="A worker that is silent so long loses its partitions"),
+    ] = 30.0
     stall_seconds: Annotated[
         Seconds, Meta(description="No progress for so long with work waiting: exit, be restarted")
     ] = 120.0
