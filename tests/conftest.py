@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.docker_engines import choose_for_tests
 from tests.pipeline import Pipeline
 
-from gatebook.engines import selection
 from gatebook.engines.apicurio import SchemaRegistry
 from gatebook.engines.embedded import EmbeddedEngines
 from gatebook.engines.engines import Engines
@@ -99,8 +99,9 @@ def engines_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engines(engines_home: Path) -> Iterator[RunningEngines]:
-    """One Kafka and one Elasticsearch for the whole run, data in a temporary home."""
-    chosen = selection.choose(settings_for_tests(engines_home))
+    """One Kafka and one Elasticsearch for the whole run: at the addresses in the environment,
+    else by testcontainers where Docker answers, else embedded with data in a temporary home."""
+    chosen = choose_for_tests(settings_for_tests(engines_home))
     try:
         yield RunningEngines(chosen)
     finally:

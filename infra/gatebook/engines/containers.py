@@ -2,6 +2,10 @@
 
 The official images, with the configuration of the embedded engines and ports on loopback only.
 `infra/compose.yaml` is the same thing for people who prefer compose.
+
+Not testcontainers, which the tests use: its reaper ends every container when the process that
+started it is gone, and `gatebook up` ends as soon as the engines answer. The `docker` command also
+needs no package beyond the base install.
 """
 
 from __future__ import annotations
