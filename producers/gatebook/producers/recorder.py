@@ -37,7 +37,7 @@ from gatebook.producers.sender import (
     FrameSender,
 )
 from gatebook.producers.shrink import shrink_event
-from gatebook.producers.spool import SpooledEvent, SpoolFull, SpoolUnavailable
+from gatebook.producers.spool import SpooledEvent, SpoolFull, SpoolUnavailable, check_root
 from gatebook.schemas.codec import encode_event
 from gatebook.schemas.errors import Fatal, GatebookError, RecordRejected
 
@@ -137,7 +137,8 @@ class Recorder:
     """Non-blocking front of a producer. Threads, spool and Kafka client are made on the first
     event, per process: after a fork the child starts its own epoch with its own spool.
 
-    `publisher` makes the publisher of a process; the default is Kafka.
+    `publisher` makes the publisher of a process; the default is Kafka. Raises Fatal for settings
+    that are refused, and in strict mode for a spool folder that cannot be written.
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class Recorder:
         publisher: Callable[[ProducerSettings], Publisher] = KafkaPublisher,
     ) -> None:
         self.settings = settings.check()
+        if settings.delivery_mode == "strict":
+            check_root(settings.spool_path)
         self._make_publisher = publisher
         self._reset()
         _recorders.add(self)

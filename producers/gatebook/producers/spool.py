@@ -32,10 +32,11 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.errors import Fatal, GatebookError
 
 MAGIC = b"Gb"
 _HEADER = struct.Struct("<2sIQI")  # magic, length, sequence, payload CRC
@@ -386,11 +387,11 @@ class FileSpool:
         lock_fd = _lock(directory / "lock")
         if lock_fd is None:
             return None
-        found = (_Segment.at(p) for p in directory.glob("*.seg"))
-        segments = sorted((s for s in found if s), key=lambda s: s.ordinal)
-        for segment, following in zip(segments, [*segments[1:], None], strict=True):
-            _recover(segment, following)
-        return cls(directory, lock_fd, max_bytes, segments)
+        try:
+            return cls(directory, lock_fd, max_bytes, _recovered_segments(directory))
+        except OSError:
+            os.close(lock_fd)
+            raise
 
     @property
     def state(self) -> SpoolState:
@@ -616,6 +617,14 @@ class FileSpool:
         self.close()
 
 
+def _recovered_segments(directory: Path) -> list[_Segment]:
+    found = (_Segment.at(path) for path in directory.glob("*.seg"))
+    segments = sorted((s for s in found if s), key=lambda s: s.ordinal)
+    for segment, following in zip_longest(segments, segments[1:]):
+        _recover(segment, following)
+    return segments
+
+
 def _recover(segment: _Segment, following: _Segment | None) -> None:
     """Find out what a segment holds and cut what is torn.
 
@@ -633,6 +642,20 @@ def _recover(segment: _Segment, following: _Segment | None) -> None:
     if size < len(data):
         os.truncate(segment.path, size)
     segment.size, segment.end_sequence = size, end_sequence
+
+
+def check_root(root: Path) -> None:
+    """Refuse a folder in which no spool can be made. Raises Fatal."""
+    probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIR)
+        probe.mkdir(mode=_PRIVATE_DIR)
+        probe.rmdir()
+    except OSError as error:
+        raise Fatal(
+            f"no spool can be made in {root}: {error.strerror}",
+            "set GATEBOOK_SPOOL_DIR to a folder on a disk that can be written",
+        ) from None
 
 
 def abandoned_spools(root: Path) -> list[Path]:

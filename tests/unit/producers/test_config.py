@@ -1,0 +1,152 @@
+"""Settings: documented, from the environment, and refused where they are dangerous."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gatebook.producers.config import ProducerSettings, host_id
+from gatebook.producers.publisher import kafka_configuration
+from gatebook.schemas.errors import Fatal
+
+
+@pytest.mark.parametrize("name", ProducerSettings.__struct_fields__)
+def test_every_setting_is_documented(name: str) -> None:
+    """A person can look up what each variable does."""
+    annotations = msgspec.inspect.type_info(ProducerSettings).fields  # type: ignore[attr-defined]  # a struct's info has fields
+    (field,) = (f for f in annotations if f.name == name)
+    assert field.type.extra_json_schema["description"]
+
+
+def test_defaults_need_no_environment() -> None:
+    """A local broker, the safe mode, no content."""
+    settings = ProducerSettings.from_env({})
+
+    assert settings.delivery_mode == "buffered"
+    assert settings.capture_level == "metadata"
+    assert settings.effective_producer_id == f"model-service-{host_id()}"
+
+
+def test_values_come_from_the_environment() -> None:
+    """Lists by commas, numbers and booleans as text."""
+    settings = ProducerSettings.from_env(
+        {
+            "GATEBOOK_KAFKA_BOOTSTRAP": "10.0.0.1:9092",
+            "GATEBOOK_NAMESPACE": "audit",
+            "GATEBOOK_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1",
+            "GATEBOOK_FRAME_MAX_EVENTS": "100",
+            "GATEBOOK_PRODUCER_ID": "svc.1",
+        }
+    )
+
+    assert settings.kafka_bootstrap == "10.0.0.1:9092"
+    assert len(settings.trusted_networks()) == 2
+    assert settings.frame_max_events == 100
+    assert settings.effective_producer_id == "svc.1"
+    assert settings.spool_path.name == "audit"
+
+
+def test_opentelemetry_names_the_service_and_our_variables_win() -> None:
+    """A service that is set up for OpenTelemetry needs nothing more."""
+    otel = {
+        "OTEL_SERVICE_NAME": "otel name",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=x,service.version=1%2E2,"
+        "deployment.environment.name=staging",
+    }
+    settings = ProducerSettings.from_env(otel)
+    assert settings.service_name == "otel name"
+    assert settings.service_version == "1.2"
+    assert settings.service_environment == "staging"
+    assert settings.effective_producer_id.startswith("otel-name-")
+
+    ours = ProducerSettings.from_env({**otel, "GATEBOOK_SERVICE_NAME": "ours"})
+    assert ours.service_name == "ours"
+
+
+def test_kafka_properties_pass_through_but_for_those_of_the_engines() -> None:
+    """TLS and SASL are librdkafka's own properties."""
+    settings = ProducerSettings.from_env(
+        {
+            "GATEBOOK_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "GATEBOOK_KAFKA_SASL_PASSWORD": "planted",
+            "GATEBOOK_KAFKA_PORT": "19092",
+            "GATEBOOK_KAFKA_HEAP_MIB": "512",
+        }
+    )
+    configuration = kafka_configuration(settings)
+
+    assert configuration["security.protocol"] == "SASL_SSL"
+    assert configuration["acks"] == "all"
+    assert "port" not in configuration
+    assert "planted" not in repr(settings)
+
+
+REFUSED = {
+    "full content": {"GATEBOOK_CAPTURE_LEVEL": "full"},
+    "unknown level": {"GATEBOOK_CAPTURE_LEVEL": "everything"},
+    "no number": {"GATEBOOK_FRAME_MAX_EVENTS": "many"},
+    "weak acks": {"GATEBOOK_KAFKA_ACKS": "1"},
+    "no idempotence": {"GATEBOOK_KAFKA_ENABLE_IDEMPOTENCE": "false"},
+    "two places for brokers": {"GATEBOOK_KAFKA_BOOTSTRAP_SERVERS": "x:1"},
+    "everyone a proxy": {"GATEBOOK_TRUSTED_PROXIES": "0.0.0.0/0"},
+    "no address": {"GATEBOOK_TRUSTED_PROXIES": "proxy.example"},
+    "guessable secret": {"GATEBOOK_KEY_DIGEST_SECRET": "short"},
+    "spool below a few frames": {"GATEBOOK_SPOOL_MAX_BYTES": "1000"},
+    "memory below a few frames": {"GATEBOOK_MEMORY_BUFFER_MAX_BYTES": "1000"},
+    "producer id with a slash": {"GATEBOOK_PRODUCER_ID": "../x"},
+    "namespace with a dot": {"GATEBOOK_NAMESPACE": "a.b"},
+    "content in the clear": {
+        "GATEBOOK_CAPTURE_LEVEL": "redacted",
+        "GATEBOOK_KAFKA_BOOTSTRAP": "kafka.example:9092",
+    },
+    "content in the clear with a password": {
+        "GATEBOOK_CAPTURE_LEVEL": "redacted",
+        "GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:1,kafka.example:9092",
+        "GATEBOOK_KAFKA_SECURITY_PROTOCOL": "sasl_plaintext",
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_dangerous_or_wrong_is_refused_with_a_next_step(name: str) -> None:
+    """At the start, not at the first request."""
+    with pytest.raises(Fatal) as caught:
+        ProducerSettings.from_env(REFUSED[name])
+
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "localhost:9092,[::1]:9092"},
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "k.example:1", "GATEBOOK_KAFKA_SECURITY_PROTOCOL": "SSL"},
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "k.example:1", "GATEBOOK_ALLOW_PLAINTEXT_CONTENT": "true"},
+    ],
+)
+def test_content_may_travel_on_loopback_by_tls_or_by_decision(extra: dict[str, str]) -> None:
+    """The three ways in which `redacted` is accepted."""
+    given = {"GATEBOOK_CAPTURE_LEVEL": "redacted", **extra}
+
+    assert ProducerSettings.from_env(given).capture_level == "redacted"
+
+
+def test_the_digest_secret_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    """Every process of a host has the same one, and nobody else may read it."""
+    first = ProducerSettings(home=str(tmp_path)).digest_secret()
+    second = ProducerSettings(home=str(tmp_path)).digest_secret()
+
+    (path,) = (tmp_path / "keys").iterdir()
+    assert first == second
+    assert len(first) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_digest_secret_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    """Key ids that change at every start would be worse than none."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(Fatal, match="key digest secret"):
+        ProducerSettings(home=str(tmp_path / "file")).digest_secret()
