@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from gatebook.engines.check import Check
     from gatebook.engines.progress import Progress
+    from gatebook.engines.settings import EngineSettings, Status
 
 KINDS = ("auto", "embedded", "docker", "external")
 EXIT_PROBLEM = 1
+# The verdicts that want something done, worst first, and how the summary calls them.
+VERDICTS = {"fail": "Broken", "warn": "Worth a look"}
 EXIT_CODES = (
     "Exit codes: 0 fine; 1 not running, or a problem was found; 2 wrong usage or setting; "
     "3 port taken; 4 too little disk or memory; 5 download failed; 6 package missing; "
@@ -53,7 +57,8 @@ def up(engine: str | None, as_json: bool) -> None:
         return
     click.echo(f"Kafka          {endpoints.kafka_bootstrap}")
     click.echo(f"Elasticsearch  {endpoints.elasticsearch_url}")
-    click.echo(f"Engines        {endpoints.engine}; `gatebook down` stops them, data stays")
+    click.echo(f"Engines        {_whose(endpoints.engine, settings)}")
+    click.echo("Next           gatebook setup (topics, index templates), then gatebook worker")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -78,17 +83,20 @@ def down(as_json: bool) -> None:
 @click.command(epilog=EXIT_CODES)
 @json_option
 def status(as_json: bool) -> None:
-    """Tell whether Kafka and Elasticsearch answer, and where."""
+    """Tell whether Kafka and Elasticsearch answer, and where.
+
+    States: running; unhealthy (its process lives and does not answer); stale (its process is
+    gone); stopped (not started, or, for engines that are not ours, no answer).
+    """
     from gatebook.engines import selection
     from gatebook.engines.settings import EngineSettings
 
-    found = selection.status(EngineSettings.from_environment())
+    settings = EngineSettings.from_environment()
+    found = selection.status(settings)
     if as_json:
         _print_json(found)
     else:
-        for one in found.engines:
-            pid = f"  pid {one.pid}" if one.pid else ""
-            click.echo(f"{one.name:<14} {one.state:<10} {one.address}{pid}")
+        _print_status(found, settings)
     sys.exit(0 if found.running else EXIT_PROBLEM)
 
 
@@ -96,20 +104,61 @@ def status(as_json: bool) -> None:
 @engine_option
 @json_option
 def doctor(engine: str | None, as_json: bool) -> None:
-    """Check what Gatebook needs on this machine, and say what to do where it is lacking."""
+    """Check this machine, the engines and what stands in them: settings, topics, templates, each
+    worker role's lag, dead letters, unsent spools. Says what to do where something is wrong.
+
+    Changes nothing. `warn` is no obstacle to working, `fail` is one.
+    """
+    from gatebook.cli.doctor_checks import check_surroundings
     from gatebook.engines import selection
     from gatebook.engines.doctor import examine
     from gatebook.engines.settings import EngineSettings
 
     rows = examine(selection.with_engine(EngineSettings.from_environment(), engine))
+    rows += check_surroundings()
     if as_json:
         _print_json(rows)
     else:
-        for row in rows:
-            click.echo(f"{row.verdict:<5} {row.name:<16} {row.detail}")
-            if row.next_step:
-                click.echo(f"{'':<22} -> {row.next_step}")
+        _print_rows(rows)
     sys.exit(EXIT_PROBLEM if any(row.verdict == "fail" for row in rows) else 0)
+
+
+def _whose(engine: str, settings: EngineSettings) -> str:
+    if engine == "external":
+        return "not ours (addresses are given); `gatebook down` will not stop them"
+    return f"{engine}; `gatebook down` stops them, data stays in {settings.home}"
+
+
+def _print_status(found: Status, settings: EngineSettings) -> None:
+    click.echo(f"engines: {found.engine}, home {settings.home}")
+    for one in found.engines:
+        pid = f"  pid {one.pid}" if one.pid else ""
+        up_for = f"  up {one.uptime_seconds:.0f} s" if one.uptime_seconds else ""
+        click.echo(f"{one.name:<14} {one.state:<10} {one.address}{pid}{up_for}")
+        if one.state != "running" and one.log:
+            click.echo(f"{'':<14} log: {one.log}")
+    if found.running:
+        return
+    states = {one.state for one in found.engines if one.state != "running"}
+    start = "`gatebook up` starts what does not run; " if states & {"stopped", "stale"} else ""
+    if found.engine == "external":
+        start = ""  # somebody else starts them
+    click.echo(f"what to do: {start}`gatebook doctor` says what is wrong", err=True)
+
+
+def _print_rows(rows: list[Check]) -> None:
+    """Every row, then the ones that want something done once more: they may have scrolled away."""
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        click.echo(f"{row.verdict:<5} {row.name:<{width}} {row.detail}")
+        if row.next_step:
+            click.echo(f"{'':<5} {'':<{width}} -> {row.next_step}")
+    counts = {verdict: [r.name for r in rows if r.verdict == verdict] for verdict in VERDICTS}
+    if not counts["fail"] and not counts["warn"]:
+        click.echo("\nAll is well.")
+    for verdict, word in VERDICTS.items():
+        if counts[verdict]:
+            click.echo(f"\n{word}: {', '.join(counts[verdict])}")
 
 
 COMMANDS = [up, down, status, doctor]

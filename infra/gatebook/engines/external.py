@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from http.client import HTTPException
 from typing import NoReturn
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from gatebook.engines import kafka
+from gatebook.engines import http, kafka
 from gatebook.engines.errors import BadSetting, NotOurs, NotRunning
 from gatebook.engines.progress import Progress
 from gatebook.engines.settings import (
@@ -20,6 +16,11 @@ from gatebook.engines.settings import (
     Status,
 )
 
+ADDRESS_OF: dict[EngineName, str] = {
+    "kafka": "GATEBOOK_KAFKA_BOOTSTRAP",
+    "elasticsearch": "GATEBOOK_ELASTICSEARCH_URL",
+}
+
 
 class ExternalEngines:
     kind = "external"
@@ -29,6 +30,7 @@ class ExternalEngines:
             raise BadSetting("No addresses of external engines are given.", BOTH_OR_NONE)
         self.bootstrap = settings.kafka_bootstrap
         self.url = settings.elasticsearch_url.rstrip("/")
+        self._settings = settings
 
     def start(self, progress: Progress) -> Endpoints:
         """Start nothing; NotRunning where an address gives no answer."""
@@ -37,8 +39,8 @@ class ExternalEngines:
             if one.state != "running":
                 raise NotRunning(
                     f"{one.name} does not answer at {one.address}.",
-                    "start it, or correct the GATEBOOK_* address, or unset both addresses to "
-                    "let Gatebook start its own engines",
+                    f"start it, or correct {ADDRESS_OF[one.name]} and the login beside it, or "
+                    "unset both addresses to let Gatebook start its own engines",
                 )
         return Endpoints(
             engine=self.kind, kafka_bootstrap=self.bootstrap, elasticsearch_url=self.url
@@ -51,10 +53,13 @@ class ExternalEngines:
         """Nothing to take away."""
 
     def status(self) -> Status:
-        kafka_answers = kafka.metadata_topics(self.bootstrap) is not None
+        properties = self._settings.kafka_properties
+        topics = kafka.metadata_topics(self.bootstrap, properties)
+        health = cluster_health(self.url, self._settings)
         answers: dict[EngineName, tuple[str, bool]] = {
-            "kafka": (self.bootstrap, kafka_answers),
-            "elasticsearch": (self.url, elasticsearch_answers(self.url)),
+            "kafka": (self.bootstrap, topics is not None),
+            # One that asks for a password is there too: the doctor tells that apart.
+            "elasticsearch": (self.url, health is not None),
         }
         return Status(
             engine=self.kind,
@@ -78,20 +83,13 @@ class ExternalEngines:
         )
 
 
-def elasticsearch_answers(url: str) -> bool:
-    """Whether an Elasticsearch is there; one that asks for a password is there too."""
-    return cluster_health(url) is not None
-
-
-def cluster_health(url: str, timeout_seconds: float = 5.0) -> str | None:
-    """green, yellow, red; `unreadable` where we lack the rights to ask; None for no answer."""
-    if not url.startswith(("http://", "https://")):
-        raise BadSetting("GATEBOOK_ELASTICSEARCH_URL is no http(s) URL.", "correct it")
-    request = Request(f"{url}/_cluster/health")  # noqa: S310 - the scheme is checked above
-    try:
-        with urlopen(request, timeout=timeout_seconds) as response:  # noqa: S310 - as above
-            return str(json.loads(response.read())["status"])
-    except HTTPError as error:
-        return "unreadable" if error.code in {401, 403} else None
-    except (OSError, HTTPException, ValueError, KeyError):
+def cluster_health(url: str, login: EngineSettings | None = None) -> str | None:
+    """green, yellow or red; `refused` where our credentials are not taken, `unreadable` where they
+    do not reach so far; None for no answer."""
+    answer = http.get(url, "/_cluster/health", login)
+    if answer is None:
         return None
+    if answer.status in (401, 403):
+        return "refused" if answer.status == 401 else "unreadable"
+    colour = answer.body.get("status") if isinstance(answer.body, dict) else None
+    return str(colour) if colour else None

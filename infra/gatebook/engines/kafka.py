@@ -7,12 +7,17 @@ import socket
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gatebook.engines import jars, java
-from gatebook.engines.errors import DidNotStart
+from gatebook.engines.errors import BadSetting, DidNotStart
 from gatebook.engines.processes import ProcessRecord, spawn
 from gatebook.engines.settings import LOOPBACK, EngineSettings
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 # The same in every kind of engine we start (compose.yaml carries them as KAFKA_* variables).
 BROKER_SETTINGS: dict[str, str] = {
@@ -88,19 +93,39 @@ def answers(port: int) -> bool:
     return metadata_topics(f"{LOOPBACK}:{port}") is not None
 
 
-def metadata_topics(bootstrap: str, timeout_seconds: float = 5.0) -> list[str] | None:
-    """Names of the topics, or None where no broker answers in time."""
+def metadata_topics(
+    bootstrap: str, properties: Mapping[str, str] | None = None, timeout_seconds: float = 5.0
+) -> dict[str, int] | None:
+    """Partition counts by topic, or None where no broker lets us in within the time.
+
+    `properties` are librdkafka's, for brokers that ask for a login.
+    """
+    from confluent_kafka import KafkaException
+
+    try:
+        metadata = admin_client(bootstrap, properties).list_topics(timeout=timeout_seconds)
+    except KafkaException:
+        return None
+    counts = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+    return counts if metadata.brokers else None
+
+
+def admin_client(bootstrap: str, properties: Mapping[str, str] | None = None) -> AdminClient:
+    """A client that keeps librdkafka's own lines out of the log; BadSetting for properties that
+    librdkafka does not take."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
     quiet = logging.getLogger("gatebook.engines.kafka.client")
     quiet.disabled = True
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet)
     try:
-        metadata = admin.list_topics(timeout=timeout_seconds)
-    except KafkaException:
-        return None
-    return list(metadata.topics) if metadata.brokers else None
+        return AdminClient({**(properties or {}), "bootstrap.servers": bootstrap}, logger=quiet)
+    except KafkaException as error:
+        # Its text may quote a value, so it is not passed on.
+        raise BadSetting(
+            f"librdkafka refuses one of these properties: {', '.join(sorted(properties or {}))}.",
+            "correct or unset the GATEBOOK_KAFKA_* variable of that name",
+        ) from error
 
 
 def _java_command(settings: EngineSettings, temporary_dir: Path, log4j: Path) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+from msgspec import Meta
 
 from gatebook.engines.errors import BadSetting
 
@@ -16,7 +17,13 @@ EngineName = Literal["kafka", "elasticsearch"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+KAFKA_PREFIX = "GATEBOOK_KAFKA_"
+SECRETS = ("elasticsearch_api_key", "elasticsearch_password", "kafka_properties")
 LOOPBACK = "127.0.0.1"  # never another address: nothing inside the engines asks who you are
+
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+HeapMib = Annotated[int, Meta(ge=128)]
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:
@@ -43,13 +50,31 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     given, else Docker if it answers, else the embedded engines."""
 
     kafka_bootstrap: str | None = None
-    """GATEBOOK_KAFKA_BOOTSTRAP: host:port of a Kafka that somebody else runs."""
+    """GATEBOOK_KAFKA_BOOTSTRAP: host:port,... of a Kafka that somebody else runs."""
 
     elasticsearch_url: str | None = None
-    """GATEBOOK_ELASTICSEARCH_URL: URL of an Elasticsearch that somebody else runs."""
+    """GATEBOOK_ELASTICSEARCH_URL: address of an Elasticsearch that somebody else runs."""
+
+    kafka_properties: dict[str, str] = {}
+    """GATEBOOK_KAFKA_<PROPERTY>: how to log in to that Kafka, in librdkafka's words."""
+
+    elasticsearch_api_key: str = ""
+    """GATEBOOK_ELASTICSEARCH_API_KEY: how to log in to that Elasticsearch."""
+
+    elasticsearch_username: str = ""
+    """GATEBOOK_ELASTICSEARCH_USERNAME: the same by name, where there is no API key."""
+
+    elasticsearch_password: str = ""
+    """GATEBOOK_ELASTICSEARCH_PASSWORD: the password to that name."""
+
+    elasticsearch_ca_file: str = ""
+    """GATEBOOK_ELASTICSEARCH_CA_FILE: PEM file of the authority that signed its certificate."""
+
+    namespace: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")] = "gatebook"
+    """GATEBOOK_NAMESPACE: whose topics, indices and groups `gatebook doctor` looks at."""
 
     home: Path = msgspec.field(default_factory=default_home)
-    """GATEBOOK_HOME: data, logs and state of the engines (default ~/.local/share/gatebook)."""
+    """GATEBOOK_HOME: engines keep data, logs and state here (default ~/.local/share/gatebook)."""
 
     cache_dir: Path = msgspec.field(default_factory=default_cache)
     """GATEBOOK_CACHE_DIR: downloaded jars, shared by all homes (default ~/.cache/gatebook)."""
@@ -57,28 +82,28 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     maven_repository: str = MAVEN_CENTRAL
     """GATEBOOK_MAVEN_REPOSITORY: base URL of the Maven repository to download from."""
 
-    kafka_port: int = 19092
+    kafka_port: Port = 19092
     """GATEBOOK_KAFKA_PORT: Kafka's port for clients, on loopback."""
 
-    kafka_controller_port: int = 19093
+    kafka_controller_port: Port = 19093
     """GATEBOOK_KAFKA_CONTROLLER_PORT: Kafka's port for its own controller, on loopback."""
 
-    elasticsearch_port: int = 19200
+    elasticsearch_port: Port = 19200
     """GATEBOOK_ELASTICSEARCH_PORT: Elasticsearch's HTTP port, on loopback."""
 
-    elasticsearch_transport_port: int = 19300
+    elasticsearch_transport_port: Port = 19300
     """GATEBOOK_ELASTICSEARCH_TRANSPORT_PORT: its port between nodes, on loopback."""
 
-    kafka_heap_mib: int = 512
+    kafka_heap_mib: HeapMib = 512
     """GATEBOOK_KAFKA_HEAP_MIB: largest Java heap of Kafka, in MiB."""
 
-    elasticsearch_heap_mib: int = 1024
+    elasticsearch_heap_mib: HeapMib = 1024
     """GATEBOOK_ELASTICSEARCH_HEAP_MIB: largest Java heap of Elasticsearch, in MiB."""
 
-    start_timeout_seconds: float = 120.0
+    start_timeout_seconds: Seconds = 120.0
     """GATEBOOK_START_TIMEOUT_SECONDS: how long an engine may take until it answers."""
 
-    stop_timeout_seconds: float = 30.0
+    stop_timeout_seconds: Seconds = 30.0
     """GATEBOOK_STOP_TIMEOUT_SECONDS: how long an engine may take to stop before SIGKILL."""
 
     def __post_init__(self) -> None:
@@ -105,12 +130,18 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         given: dict[str, Any] = {
             "home": default_home(environment),
             "cache_dir": default_cache(environment),
+            "kafka_properties": passed_through(environment),
         }
         for field in msgspec.structs.fields(cls):
             text = environment.get(variable(field.name))
             if text and field.name not in given:
                 given[field.name] = _convert(field, text)
         return cls(**given)
+
+    def __repr__(self) -> str:
+        """All fields but the secrets."""
+        shown = {n: getattr(self, n) for n in self.__struct_fields__ if n not in SECRETS}
+        return f"EngineSettings({shown})"
 
 
 PORT_FIELDS = (
@@ -125,6 +156,17 @@ BOTH_OR_NONE = "set both GATEBOOK_KAFKA_BOOTSTRAP and GATEBOOK_ELASTICSEARCH_URL
 def variable(field_name: str) -> str:
     """The environment variable of a setting."""
     return f"GATEBOOK_{field_name.upper()}"
+
+
+def passed_through(environment: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka's properties: GATEBOOK_KAFKA_SECURITY_PROTOCOL -> security.protocol. Those names
+    that are settings of their own are left out."""
+    own = {variable(name) for name in EngineSettings.__struct_fields__}
+    return {
+        name.removeprefix(KAFKA_PREFIX).lower().replace("_", "."): value
+        for name, value in environment.items()
+        if name.startswith(KAFKA_PREFIX) and name not in own
+    }
 
 
 def _convert(field: msgspec.structs.FieldInfo, text: str) -> Any:

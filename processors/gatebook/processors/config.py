@@ -40,7 +40,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Prefix of topics, indices, groups"),
     ] = "gatebook"
-    home: Annotated[str, Meta(description="Where keys and local state are kept")] = ""
+    home: Annotated[
+        str,
+        Meta(description="Where keys and local state are kept; default: the user's data folder"),
+    ] = ""
     redaction_key_file: Annotated[
         str, Meta(description="Key for pseudonyms, shared by all workers; made if absent")
     ] = ""
@@ -68,7 +71,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[
         Port, Meta(description="Prometheus metrics on loopback at this port; 0: none")
     ] = 0
-    log_level: Annotated[str, Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    log_level: Annotated[
+        str,
+        Meta(pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged"),
+    ] = "INFO"
 
     def check(self) -> WorkerSettings:
         """Refuse what would go wrong later. Raises Fatal."""
@@ -83,7 +89,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def home_path(self) -> Path:
         """Where local state is kept, GATEBOOK_HOME or the user's data folder."""
         default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gatebook"
-        return Path(self.home) if self.home else default
+        return (Path(self.home) if self.home else default).expanduser().absolute()
 
     def redaction_key(self) -> bytes:
         """The pseudonym key; made with mode 0600 where no file is there yet."""

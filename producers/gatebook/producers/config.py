@@ -190,7 +190,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def home_path(self) -> Path:
         """Where keys and the spool are kept."""
         default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gatebook"
-        return Path(self.home).expanduser() if self.home else default
+        return (Path(self.home) if self.home else default).expanduser().absolute()
 
     @property
     def spool_path(self) -> Path:

@@ -270,13 +270,7 @@ class _StateFile:
         return SpoolState(**fields)
 
     def _load_slot(self, index: int) -> tuple[int, dict[str, Any]] | None:
-        data = os.pread(self._fd, _STATE_SLOT_BYTES, index * _STATE_SLOT_BYTES)
-        length, crc = struct.unpack_from("<II", data)
-        body = data[8 : 8 + length]
-        if not body or zlib.crc32(body) != crc:
-            return None
-        fields = json.loads(body)
-        return fields.pop("generation"), fields
+        return _parse_slot(os.pread(self._fd, _STATE_SLOT_BYTES, index * _STATE_SLOT_BYTES))
 
     def save(self, state: SpoolState, *, sync: bool) -> None:
         """May raise OSError. Without `sync` it survives SIGKILL, not a power failure."""
@@ -290,6 +284,18 @@ class _StateFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _parse_slot(data: bytes) -> tuple[int, dict[str, Any]] | None:
+    """Generation and fields of a state slot; None where it was never written, or not to the end."""
+    if len(data) < 8:
+        return None
+    length, crc = struct.unpack_from("<II", data)
+    body = data[8 : 8 + length]
+    if not body or zlib.crc32(body) != crc:
+        return None
+    fields = json.loads(body)
+    return fields.pop("generation"), fields
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
@@ -663,3 +669,29 @@ def abandoned_spools(root: Path) -> list[Path]:
     tells."""
     found = [p for p in root.glob("*/*") if p.is_dir() and p.name.isdigit()]
     return sorted(found, key=lambda p: int(p.name))
+
+
+class Unsent(NamedTuple):
+    """What a spool's files hold that no broker has acknowledged."""
+
+    events: int
+    acknowledged_at: float
+    """When the cursor was last written (seconds since 1970)."""
+
+
+def look(directory: Path) -> Unsent:
+    """Count the unacknowledged events of a spool without its lock and without changing anything.
+
+    The owner may be writing: a record cut short is not counted. Raises OSError, also where the
+    owner removes a file meanwhile.
+    """
+    data = (directory / "state").read_bytes()
+    halves = data[:_STATE_SLOT_BYTES], data[_STATE_SLOT_BYTES:]
+    slots = [slot for half in halves if (slot := _parse_slot(half))]
+    cursor = int(max(slots, key=lambda s: s[0])[1]["acknowledged"]) if slots else 0
+    events = 0
+    for path in sorted(directory.glob("*.seg")):
+        if segment := _Segment.at(path):
+            found = scan_records(path.read_bytes(), segment.seed, segment.first_sequence)
+            events += sum(event.sequence >= cursor for event, _ in found.records)
+    return Unsent(events, (directory / "state").stat().st_mtime)

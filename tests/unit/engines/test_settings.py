@@ -14,6 +14,11 @@ OTHER_VALUES = {
     "engine": "embedded",
     "kafka_bootstrap": "broker:9092",
     "elasticsearch_url": "http://search:9200",
+    "elasticsearch_api_key": "a-key",
+    "elasticsearch_username": "a-name",
+    "elasticsearch_password": "a-password",
+    "elasticsearch_ca_file": "/etc/ca.pem",
+    "namespace": "other",
     "home": "/tmp/a-home",
     "cache_dir": "/tmp/a-cache",
     "maven_repository": "https://mirror.example/maven2",
@@ -31,12 +36,28 @@ OTHER_VALUES = {
 def test_every_setting_is_read_from_its_variable() -> None:
     """No setting without a variable, no variable without effect."""
     fields = {field.name for field in msgspec.structs.fields(EngineSettings)}
-    assert fields == set(OTHER_VALUES)
+    assert fields == {*OTHER_VALUES, "kafka_properties"}  # for that one, see the next test
     default = EngineSettings.from_environment({})
     found = EngineSettings.from_environment({variable(k): v for k, v in OTHER_VALUES.items()})
     for name, text in OTHER_VALUES.items():
         assert getattr(found, name) != getattr(default, name)
         assert str(getattr(found, name)).removesuffix(".0") == text
+
+
+def test_other_kafka_variables_go_to_librdkafka() -> None:
+    """Properties of the client by their names; our own settings are none of them."""
+    given = {variable(name): text for name, text in OTHER_VALUES.items()}
+    given |= {"GATEBOOK_KAFKA_SASL_PASSWORD": "s3cret", "GATEBOOK_KAFKA_SASL_USERNAME": "u"}
+    found = EngineSettings.from_environment(given)
+    assert found.kafka_properties == {"sasl.password": "s3cret", "sasl.username": "u"}
+
+
+def test_settings_in_a_log_line_are_harmless() -> None:
+    """Whoever prints them prints no secret."""
+    secrets = {"GATEBOOK_KAFKA_SASL_PASSWORD": "s3cret-1"}
+    secrets |= {"GATEBOOK_ELASTICSEARCH_PASSWORD": "s3cret-2"}
+    secrets |= {"GATEBOOK_ELASTICSEARCH_API_KEY": "s3cret-3"}
+    assert "s3cret" not in f"{EngineSettings.from_environment(secrets)!r}"
 
 
 def test_home_and_cache_follow_the_desktop_conventions() -> None:
@@ -54,6 +75,8 @@ def test_home_and_cache_follow_the_desktop_conventions() -> None:
         ({"GATEBOOK_KAFKA_PORT": "kafka"}, "GATEBOOK_KAFKA_PORT"),
         ({"GATEBOOK_KAFKA_PORT": "70000"}, "GATEBOOK_KAFKA_PORT"),
         ({"GATEBOOK_KAFKA_PORT": "19200"}, "same"),
+        ({"GATEBOOK_NAMESPACE": "Not-A-Name"}, "GATEBOOK_NAMESPACE"),
+        ({"GATEBOOK_START_TIMEOUT_SECONDS": "0"}, "GATEBOOK_START_TIMEOUT_SECONDS"),
         ({"GATEBOOK_ENGINE": "podman"}, "GATEBOOK_ENGINE"),
         ({"GATEBOOK_KAFKA_BOOTSTRAP": "broker:9092"}, "without the other"),
         ({"GATEBOOK_ELASTICSEARCH_URL": "http://search:9200"}, "without the other"),

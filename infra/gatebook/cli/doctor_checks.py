@@ -1,0 +1,127 @@
+"""What `gatebook doctor` looks at beside the engines: settings of every part, and the spools."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gatebook.engines.check import Check
+from gatebook.schemas.errors import Fatal
+
+# A producer that works acknowledges within a second; a broker's restart takes some.
+STUCK_SECONDS = 60.0
+
+
+def check_surroundings() -> Iterator[Check]:
+    """All rows, for the environment of this process. Changes nothing."""
+    yield from check_settings()
+    yield from check_variables()
+    yield from check_spools()
+
+
+def check_settings() -> Iterator[Check]:
+    """Whether each part would take the settings that stand in this environment."""
+    for part, load in (("producer", _producer), ("worker", _worker), ("alerts", _alerts)):
+        try:
+            load()
+        except Fatal as error:
+            yield Check(
+                name=f"settings {part}",
+                verdict="fail",
+                detail=str(error),
+                next_step=error.next_step,
+            )
+        except ModuleNotFoundError:
+            continue  # that part is not on this machine; the row of its extra says so
+        else:
+            yield Check(name=f"settings {part}", verdict="ok", detail="valid")
+
+
+def check_variables() -> Iterator[Check]:
+    """Variables that look like ours and that nothing reads: a typing error changes nothing."""
+    from gatebook.cli.settings_page import gather, unknown
+
+    found = gather()
+    # Where a part is missing, its variables cannot be told from typing errors.
+    names = [] if found.missing else unknown(os.environ, found.settings)
+    if names:
+        yield Check(
+            name="variables",
+            verdict="warn",
+            detail=f"set, but read by no part: {', '.join(names)}",
+            next_step="look for a typing error: gatebook settings lists all names",
+        )
+
+
+def check_spools() -> Iterator[Check]:
+    """Events on this machine's disk that Kafka has not acknowledged."""
+    from gatebook.producers.config import ProducerSettings
+
+    try:
+        root = ProducerSettings.from_env().spool_path
+    except Fatal:
+        return  # said by the row of the settings
+    yield judge_spools(root, time.time())
+
+
+def judge_spools(root: Path, now_seconds: float) -> Check:
+    """Something is always on its way while a service works; stuck is what does not move."""
+    from gatebook.producers.spool import abandoned_spools
+
+    found = [(path, unsent) for path in abandoned_spools(root) if (unsent := _look(path))]
+    if not found:
+        return Check(name="spools", verdict="ok", detail=f"nothing unsent in {root}")
+    events = sum(unsent.events for _, unsent in found)
+    path, oldest = min(found, key=lambda one: one[1].acknowledged_at)
+    waiting_seconds = now_seconds - oldest.acknowledged_at
+    detail = f"{events} unsent events in {len(found)} spools below {root}"
+    if waiting_seconds < STUCK_SECONDS:
+        return Check(name="spools", verdict="ok", detail=f"{detail}, on their way")
+    return Check(
+        name="spools",
+        verdict="warn",
+        detail=f"{detail}; {path.relative_to(root)} has not moved for {_span(waiting_seconds)}",
+        next_step="see above whether Kafka and its topics are there. If they are and no service "
+        "runs: start one with this GATEBOOK_HOME and namespace, it sends what others left",
+    )
+
+
+def _look(path: Path) -> Any:
+    """What a spool holds unsent; None where nothing, or where it went away meanwhile."""
+    from gatebook.producers.spool import look
+
+    try:
+        unsent = look(path)
+    except OSError:
+        return None
+    return unsent if unsent.events else None
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _producer() -> None:
+    from gatebook.producers.config import ProducerSettings
+
+    ProducerSettings.from_env()
+
+
+def _worker() -> None:
+    from gatebook.processors.config import from_env
+    from gatebook.processors.sinks.settings import elasticsearch_settings, sink_settings
+
+    elasticsearch_settings(url=from_env().elasticsearch_url)
+    sink_settings()
+
+
+def _alerts() -> None:
+    from gatebook.processors.alerts.settings import load_alert_settings
+
+    load_alert_settings()

@@ -1,0 +1,294 @@
+"""What stands in running engines, for `gatebook doctor`: topics, templates, lag, dead letters.
+
+Reads only. A server that refuses an answer makes a row that says so, never an exception.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gatebook.engines import http, kafka
+from gatebook.engines.check import Check
+from gatebook.engines.external import cluster_health
+from gatebook.engines.settings import EngineSettings, Status
+from gatebook.schemas.topics import (
+    ACCESS,
+    ALERT,
+    DEAD_LETTER,
+    EVENT,
+    FINDING,
+    all_topics,
+    topic_name,
+)
+
+if TYPE_CHECKING:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+REQUEST_TIMEOUT_SECONDS = 5.0
+DAY_SECONDS = 86_400
+KINDS = ("access", "finding", "deadletter", "alert")
+# Which topics each role's consumer group reads, in the order of the flow.
+ROLE_TOPICS = {
+    "intake": (ACCESS,),
+    "index": (EVENT, FINDING, DEAD_LETTER, ALERT),
+    "detect": (EVENT,),
+    "notify": (FINDING,),
+}
+Offsets = dict[tuple[str, int], int]
+
+
+def check_pipeline(settings: EngineSettings, status: Status) -> Iterator[Check]:
+    """All rows; the engines must answer."""
+    addresses = {one.name: one.address for one in status.engines}
+    login = settings if status.engine == "external" else None
+    yield from check_elasticsearch(addresses["elasticsearch"], settings.namespace, login)
+    yield from check_kafka(addresses["kafka"], settings.namespace, login)
+
+
+# --- Elasticsearch -----------------------------------------------------------------------------
+
+
+def check_elasticsearch(url: str, namespace: str, login: EngineSettings | None) -> Iterator[Check]:
+    """The cluster's colour; then, where it lets us in, templates and write blocks."""
+    colour = cluster_health(url, login)
+    yield judge_cluster(url, colour)
+    if colour not in (None, "refused"):
+        yield judge_templates(http.get(url, f"/_index_template/{namespace}-*", login), namespace)
+        path = f"/{namespace}-*/_settings/index.blocks.*"
+        yield judge_blocks(http.get(url, path, login))
+
+
+def judge_cluster(url: str, colour: str | None) -> Check:
+    """Yellow lacks replicas only; red lacks data."""
+    details = {
+        "green": "green",
+        "yellow": "yellow: every document is there, copies are missing (normal on one node)",
+        "unreadable": "answers, but our credentials may not ask for its health",
+        "refused": "refuses our credentials (401)",
+        "red": "red: some shards are not there, searches and writes to them fail",
+        None: "no longer answers",
+    }
+    steps = {
+        "refused": "correct GATEBOOK_ELASTICSEARCH_API_KEY, or _USERNAME and _PASSWORD",
+        "red": f"see which index it is: {url}/_cluster/health?level=indices; why: "
+        f"{url}/_cluster/allocation/explain",
+        None: "read its log; if it stays so, run gatebook down and gatebook up",
+    }
+    return Check(
+        name="cluster",
+        verdict="fail" if colour in steps else "ok",
+        detail=details.get(colour, str(colour)),
+        next_step=steps.get(colour, ""),
+    )
+
+
+def judge_templates(answer: http.Answer | None, namespace: str) -> Check:
+    """Without its template an index would be made with the wrong mapping, so nothing is written."""
+    if answer is None or answer.status not in (200, 404):
+        return _unreadable("index templates", answer)
+    found = {one["name"] for one in (answer.body or {}).get("index_templates", [])}
+    wanted = [f"{namespace}-{kind}" for kind in KINDS]
+    absent = [name for name in wanted if name not in found]
+    if not absent:
+        return Check(name="index templates", verdict="ok", detail=f"all {len(wanted)} exist")
+    return Check(
+        name="index templates",
+        verdict="warn",
+        detail=f"missing: {', '.join(absent)}; nothing can be indexed there",
+        next_step="run: gatebook setup",
+    )
+
+
+def judge_blocks(answer: http.Answer | None) -> Check:
+    """An index that takes no writes: the disk's flood stage, or somebody closed it to writing."""
+    if answer is None or answer.status not in (200, 404):
+        return _unreadable("index writes", answer)
+    blocked = sorted(name for name, one in (answer.body or {}).items() if _is_blocked(one))
+    if not blocked:
+        return Check(name="index writes", verdict="ok", detail="no index is blocked")
+    more = f" and {len(blocked) - 1} more" if len(blocked) > 1 else ""
+    return Check(
+        name="index writes",
+        verdict="fail",
+        detail=f"{blocked[0]}{more} take no writes; the index worker holds its rows and waits",
+        next_step="free disk space on Elasticsearch's nodes (from 95% full they block), then it "
+        "goes on by itself; else look who set index.blocks.*",
+    )
+
+
+def _is_blocked(index: dict[str, Any]) -> bool:
+    blocks = index.get("settings", {}).get("index", {}).get("blocks", {})
+    return any(value == "true" for key, value in blocks.items() if key != "metadata")
+
+
+def _unreadable(name: str, answer: http.Answer | None) -> Check:
+    what = f"status {answer.status}" if answer else "no answer"
+    step = "give the credentials the privilege `monitor`, or ask whoever runs the cluster"
+    return Check(name=name, verdict="warn", detail=f"cannot be read ({what})", next_step=step)
+
+
+# --- Kafka -------------------------------------------------------------------------------------
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One role's consumer group. lag: messages between its offsets and the ends."""
+
+    role: str
+    lag: int
+    members: int
+    state: str
+
+
+def check_kafka(bootstrap: str, namespace: str, login: EngineSettings | None) -> Iterator[Check]:
+    """Topics; then, of those that exist, each role's lag and the dead letters."""
+    from confluent_kafka import KafkaException
+
+    properties = login.kafka_properties if login else {}
+    counts = kafka.metadata_topics(bootstrap, properties) or {}
+    yield judge_topics(counts, namespace)
+    admin = kafka.admin_client(bootstrap, properties)
+    for role in ROLE_TOPICS:
+        try:
+            yield judge_group(group_of(admin, namespace, role, counts))
+        except KafkaException as error:
+            yield _kafka_refused(f"worker {role}", error)
+    try:
+        yield judge_dead_letters(*dead_letters(admin, namespace, counts, time.time()))
+    except KafkaException as error:
+        yield _kafka_refused("dead letters", error)
+
+
+def judge_topics(counts: dict[str, int], namespace: str) -> Check:
+    """Producers and workers find no topic by themselves: none is made by a typing error."""
+    wanted = [topic_name(namespace, key) for key in all_topics()]
+    absent = [topic for topic in wanted if topic not in counts]
+    if not absent:
+        return Check(name="topics", verdict="ok", detail=f"all {len(wanted)} exist")
+    return Check(
+        name="topics",
+        verdict="warn",
+        detail=f"missing: {', '.join(absent)}; producers keep events in their spools until then",
+        next_step=f"run: gatebook setup (or correct GATEBOOK_NAMESPACE, now {namespace})",
+    )
+
+
+def group_of(admin: AdminClient, namespace: str, role: str, counts: dict[str, int]) -> Group:
+    """How a role's group stands now. KafkaException where the broker does not tell."""
+    from confluent_kafka import TopicPartition
+
+    topics = [topic_name(namespace, key) for key in ROLE_TOPICS[role]]
+    parts = [TopicPartition(t, number) for t in topics for number in range(counts.get(t, 0))]
+    name = f"{namespace}-{role}"
+    first, end = _offsets(admin, parts, "earliest"), _offsets(admin, parts, "latest")
+    committed = _committed(admin, name)
+    lag = sum(end[at] - min(end[at], max(first[at], committed.get(at, 0))) for at in end)
+    members, state = _members(admin, name)
+    return Group(role, lag, members, state)
+
+
+def judge_group(group: Group) -> Check:
+    """Messages that wait are fine while somebody reads them."""
+    name = f"worker {group.role}"
+    who = f"{group.members} running" if group.members else "none running"
+    if group.lag and not group.members:
+        return Check(
+            name=name,
+            verdict="warn",
+            detail=f"none running, and {group.lag} messages wait",
+            next_step=f"start it: gatebook worker {group.role}; what waits is kept until the "
+            "topic's retention ends",
+        )
+    if group.lag:
+        detail = f"{who}, {group.lag} messages behind ({group.state}); look again: it should fall"
+    else:
+        detail = f"{who}, nothing waits"
+    return Check(name=name, verdict="ok", detail=detail)
+
+
+def dead_letters(
+    admin: AdminClient, namespace: str, counts: dict[str, int], now_seconds: float
+) -> tuple[int, int, str]:
+    """Messages in the dead-letter topic: of the last day, and all; and the topic's name."""
+    from confluent_kafka import TopicPartition
+
+    topic = topic_name(namespace, DEAD_LETTER)
+    parts = [TopicPartition(topic, number) for number in range(counts.get(topic, 0))]
+    first, end = _offsets(admin, parts, "earliest"), _offsets(admin, parts, "latest")
+    since = _offsets(admin, parts, int((now_seconds - DAY_SECONDS) * 1000))
+    # An offset of -1: no message is that young.
+    young = sum(end[at] - (since[at] if since[at] >= 0 else end[at]) for at in end)
+    return young, sum(end[at] - first[at] for at in end), topic
+
+
+def judge_dead_letters(last_day: int, kept: int, topic: str) -> Check:
+    """Each is one or more events that are not in the index, with the reason."""
+    if not kept:
+        return Check(name="dead letters", verdict="ok", detail="none")
+    detail = f"{last_day} in the last 24 hours, {kept} kept in {topic}"
+    if not last_day:
+        return Check(name="dead letters", verdict="ok", detail=detail)
+    step = "see why: gatebook search --kind deadletter --since 24h"
+    return Check(name="dead letters", verdict="warn", detail=detail, next_step=step)
+
+
+def _offsets(admin: AdminClient, parts: list[TopicPartition], at: str | int) -> Offsets:
+    """The first, the next, or the first offset since a time in milliseconds, by partition."""
+    from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # not marked so
+
+    # These three have no types.
+    if isinstance(at, int):
+        spec = OffsetSpec.for_timestamp(at)
+    elif at == "earliest":
+        spec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    else:
+        spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    if not parts:
+        return {}
+    found: dict[TopicPartition, Future[Any]] = admin.list_offsets(dict.fromkeys(parts, spec))
+    return {
+        (part.topic, part.partition): int(future.result(REQUEST_TIMEOUT_SECONDS).offset)
+        for part, future in found.items()
+    }
+
+
+def _committed(admin: AdminClient, group: str) -> Offsets:
+    from confluent_kafka import ConsumerGroupTopicPartitions
+
+    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
+    found = future.result(REQUEST_TIMEOUT_SECONDS).topic_partitions
+    return {(one.topic, one.partition): one.offset for one in found}
+
+
+def _members(admin: AdminClient, group: str) -> tuple[int, str]:
+    from confluent_kafka import KafkaException
+
+    future = admin.describe_consumer_groups([group])[group]
+    try:
+        found = future.result(REQUEST_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        if _code(error) == "GROUP_ID_NOT_FOUND":  # nobody was ever in it
+            return 0, "empty"
+        raise
+    return len(found.members), found.state.name.lower().replace("_", " ")
+
+
+def _kafka_refused(name: str, error: Exception) -> Check:
+    return Check(
+        name=name,
+        verdict="warn",
+        detail=f"Kafka does not tell ({_code(error)})",
+        next_step="see that this user may describe groups and topics, then look again",
+    )
+
+
+def _code(error: Exception) -> str:
+    from confluent_kafka import KafkaError
+
+    inner = error.args[0] if error.args else None
+    return str(inner.name()) if isinstance(inner, KafkaError) else type(error).__name__
