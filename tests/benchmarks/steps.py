@@ -1,0 +1,248 @@
+"""What one event costs in each step of the pipeline: CPU time of the thread, no engines."""
+
+from __future__ import annotations
+
+import copy
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import fastavro
+import orjson
+from tests.benchmarks.context import Context
+from tests.benchmarks.events import events
+from tests.benchmarks.report import Figure, compare, interleaved, plain
+
+from gatebook.processors import render
+from gatebook.processors.enrich import Catalog, Directory, Person, ServiceEntry, enrich
+from gatebook.processors.intake import (
+    IntakeContext,
+    IntakeResult,
+    Source,
+    build_document,
+    document_frames,
+    process_frame,
+    redact_event,
+)
+from gatebook.processors.redact import Redactor
+from gatebook.schemas.codec import (
+    FrameHeader,
+    build_frame,
+    decode_event,
+    encode_event,
+    open_frame,
+)
+from gatebook.schemas.documents import Document, to_document
+from gatebook.schemas.registry import load
+
+BENCH = "steps"
+EVENTS = 5_000
+FRAME_EVENTS = 250
+SOURCE = Source("access.v1", 0, 1)
+HEADER = FrameHeader("bench", 1, 0, FRAME_EVENTS, 1)
+BASELINES = {
+    "encode event (producer)": "fastavro.schemaless_writer",
+    "decode event": "fastavro.schemaless_reader",
+    "render and digest document": "orjson.dumps",
+    "intake, all steps": "fastavro.schemaless_reader + orjson.dumps",
+}
+
+
+class Fixture:
+    """The same events in every form a step begins with."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.schema = load("access_event.v1")
+        redactor = Redactor.default(b"bench-key-0123456789", "e1")
+        self.context = IntakeContext(_catalog(), redactor, 4)
+        self.events = list(events(count))
+        self.encoded = [encode_event(event) for event in self.events]
+        self.decoded = [decode_event(data) for data in self.encoded]
+        self.with_content = [
+            decode_event(encode_event(e)) for e in events(count, "chat_with_content")
+        ]
+        self.frames = [
+            build_frame(HEADER, self.encoded[n : n + FRAME_EVENTS])
+            for n in range(0, count, FRAME_EVENTS)
+        ]
+        self.documents = [to_document("access_event.v1", event) for event in self.decoded]
+        self.built = [self._built(event) for event in self.decoded]
+        self.results = [process_frame(f, SOURCE, self.context, 1) for f in self.frames]
+        assert sum(len(result.documents) for result in self.results) == count
+
+    def _built(self, event: Mapping[str, Any]) -> Document:
+        return build_document(dict(event), HEADER, 0, self.context, IntakeResult())
+
+
+def _catalog() -> Catalog:
+    """A directory that knows half of the users, and the service."""
+    people = {
+        f"user-{n}": Person(f"user-{n}", f"User {n}", "", "", ("analyst",)) for n in range(250)
+    }
+    services = {"support-assistant": ServiceEntry("gateway", "assistants", "production", "high")}
+    return Catalog(Directory(people), services)
+
+
+def run(context: Context) -> list[Figure]:
+    """Microseconds an event, each step beside what it could be at least."""
+    fixture = Fixture(EVENTS // 5 if context.quick else EVENTS)
+    rounds = max(3, context.rounds)
+    found = interleaved(
+        rounds, {name: _timer(step, fixture) for name, step in (STEPS | BASELINE_STEPS).items()}
+    )
+    return list(_figures(found))
+
+
+def _figures(found: Mapping[str, list[float]]) -> Iterator[Figure]:
+    for name in STEPS:
+        baseline = BASELINES.get(name)
+        if baseline:
+            yield compare(BENCH, name, "us/event", found[name], found[baseline], baseline)
+        else:
+            yield plain(BENCH, name, "us/event", found[name])
+
+
+def _timer(step: Callable[[Fixture], Callable[[], None]], fixture: Fixture) -> Callable[[], float]:
+    def timed() -> float:
+        work = step(fixture)
+        begun = time.thread_time()
+        work()
+        return (time.thread_time() - begun) / fixture.count * 1e6
+
+    return timed
+
+
+def _encode(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for event in fixture.events:
+            encode_event(event)
+
+    return work
+
+
+def _fastavro_write(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for event in fixture.events:
+            fastavro.schemaless_writer(io.BytesIO(), fixture.schema.parsed, event)
+
+    return work
+
+
+def _open(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for frame in fixture.frames:
+            open_frame(frame)
+
+    return work
+
+
+def _decode(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for data in fixture.encoded:
+            decode_event(data, fixture.schema)
+
+    return work
+
+
+def _fastavro_read(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for data in fixture.encoded:
+            fastavro.schemaless_reader(io.BytesIO(data), fixture.schema.parsed, None)
+
+    return work
+
+
+def _to_document(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for event in fixture.decoded:
+            to_document("access_event.v1", event)
+
+    return work
+
+
+def _enrich(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for document in fixture.documents:
+            enrich(document, fixture.context.catalog)
+
+    return work
+
+
+def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
+    def step(fixture: Fixture) -> Callable[[], None]:
+        given: list[dict[str, Any]] = getattr(fixture, name)
+        documents = [copy.deepcopy(to_document("access_event.v1", event)) for event in given]
+        result = IntakeResult()
+
+        def work() -> None:
+            for document, event in zip(documents, given, strict=True):
+                redact_event(document, event, fixture.context, result)
+            assert not result.redaction_failures
+
+        return work
+
+    return step
+
+
+def _render(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for document in fixture.built:
+            render.render(document, 1)
+
+    return work
+
+
+def _dumps(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for document in fixture.built:
+            orjson.dumps(document)
+
+    return work
+
+
+def _document_frames(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for result in fixture.results:
+            list(document_frames(result, SOURCE, fixture.context))
+
+    return work
+
+
+def _intake(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for frame in fixture.frames:
+            result = process_frame(frame, SOURCE, fixture.context, 1)
+            list(document_frames(result, SOURCE, fixture.context))
+
+    return work
+
+
+def _least(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for data in fixture.encoded:
+            event = fastavro.schemaless_reader(io.BytesIO(data), fixture.schema.parsed, None)
+            orjson.dumps(event, default=bytes.decode)
+
+    return work
+
+
+STEPS: dict[str, Callable[[Fixture], Callable[[], None]]] = {
+    "encode event (producer)": _encode,
+    "open frame": _open,
+    "decode event": _decode,
+    "to_document": _to_document,
+    "enrich": _enrich,
+    "redact, metadata only": _redacting("decoded"),
+    "redact, with content": _redacting("with_content"),
+    "render and digest document": _render,
+    "encode document frames": _document_frames,
+    "intake, all steps": _intake,
+}
+BASELINE_STEPS: dict[str, Callable[[Fixture], Callable[[], None]]] = {
+    "fastavro.schemaless_writer": _fastavro_write,
+    "fastavro.schemaless_reader": _fastavro_read,
+    "orjson.dumps": _dumps,
+    "fastavro.schemaless_reader + orjson.dumps": _least,
+}
