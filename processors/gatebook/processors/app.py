@@ -32,6 +32,7 @@ EXIT_FAILED = 70  # EX_SOFTWARE: nothing of the batch was committed; a superviso
 QUEUE_MESSAGES = 256
 HEARTBEATS_PER_SESSION = 6
 REGISTRY_PAUSE_SECONDS = 2.0
+REQUEST_TIMEOUT_SECONDS = 90.0  # Faust's default; it refuses a session timeout above it
 
 
 def _worker_of(app: Any) -> RoleWorker:
@@ -91,6 +92,9 @@ class RoleWorker:
             consumer_max_fetch_size=16 * 1024 * 1024,
             broker_commit_interval=self.settings.commit_interval_seconds,
             broker_session_timeout=self.settings.session_timeout_seconds,
+            broker_request_timeout=max(
+                REQUEST_TIMEOUT_SECONDS, self.settings.session_timeout_seconds
+            ),
             broker_heartbeat_interval=self.settings.session_timeout_seconds
             / HEARTBEATS_PER_SESSION,
             stream_buffer_maxsize=QUEUE_MESSAGES,
