@@ -88,6 +88,7 @@ def kafka_configuration(settings: ProducerSettings) -> dict[str, str | int | boo
         "linger.ms": 0,  # a frame is a batch already
         "message.max.bytes": max(LIBRDKAFKA_DEFAULT_MESSAGE_BYTES, settings.frame_max_bytes),
         "reconnect.backoff.max.ms": 2000,
+        "log_level": 2,  # what librdkafka would print at each reconnect comes through error_cb
         **settings.kafka_properties,
         "bootstrap.servers": settings.kafka_bootstrap,
         "acks": "all",
@@ -107,9 +108,9 @@ class KafkaPublisher:
         self._attempt = 0
 
     def check(self) -> None:
-        """Refuse properties that librdkafka does not know, before there is anything to send.
-        Does not say that a broker answers. Raises Fatal."""
-        self._make().purge()
+        """Refuse properties that librdkafka does not take, before there is anything to send. Does
+        not say that a broker answers. Leaves no client behind. Raises Fatal."""
+        self._make()
 
     def submit(self, message: bytes, key: bytes) -> None:
         if self._producer is None:

@@ -149,6 +149,8 @@ class Recorder:
         self.settings = settings.check()
         if settings.delivery_mode == "strict":
             check_root(settings.spool_path)
+        if settings.kafka_properties and publisher is KafkaPublisher:
+            KafkaPublisher(settings).check()
         self._make_publisher = publisher
         self._reset()
         _recorders.add(self)
@@ -383,7 +385,7 @@ class Recorder:
             if not entries and self._ending.is_set():
                 break
             for part in self._parts(self._encode(entries)):
-                self._store(part)
+                self._store_guarded(part)
             self._note_losses()
         self._finish_writing()
         self._sendable.set()
@@ -441,6 +443,15 @@ class Recorder:
             room -= len(item.data)
         return parts
 
+    def _store_guarded(self, batch: list[_Encoded]) -> None:
+        """An error of our own costs this batch, not the writer."""
+        try:
+            self._store(batch)
+        except Exception:
+            log.exception("the writer goes on after an error of its own")
+            for item in batch:
+                self._give_up(item.size, item.waiter, "spool_unavailable")
+
     def _store(self, batch: list[_Encoded]) -> None:
         """Spool a batch. Where the spool refuses: waiters are told at once, the others are held
         here until there is room, while the queue fills up behind them."""
@@ -450,6 +461,7 @@ class Recorder:
                 durable = self._journal.append([item.data for item in batch])
             except (SpoolFull, SpoolUnavailable) as error:
                 batch = self._held(batch, error.reason)
+                self._note_losses()
             else:
                 self._stored(batch, durable)
                 return
@@ -503,7 +515,7 @@ class Recorder:
             self._queued_bytes -= size
             self._drop(reason, 1)
             self._progress.notify_all()
-        if waiter is not None:
+        if waiter is not None and not waiter.done():
             waiter.set_exception(NotDurable(reason))
 
     def _note_losses(self, *, closed: bool = False, always: bool = False) -> None:

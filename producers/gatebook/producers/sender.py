@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gatebook.producers.config import ProducerSettings
-from gatebook.producers.publisher import MessageRefused, Publisher, PublishFailed
+from gatebook.producers.publisher import KafkaPublisher, MessageRefused, Publisher, PublishFailed
 from gatebook.producers.shrink import shrink_event
 from gatebook.producers.spool import FileSpool, SpooledEvent, abandoned_spools
 from gatebook.schemas.codec import FrameHeader, build_frame
@@ -245,11 +245,13 @@ class Adopter:
 
 
 def recover_abandoned(
-    settings: ProducerSettings, publisher: Publisher, deadline_seconds: float
+    settings: ProducerSettings, publisher: Publisher | None = None, deadline_seconds: float = 60.0
 ) -> RecoveryReport:
     """Send every spool that a dead process left, and delete it. Returns at the deadline at the
-    latest; what is left then stays spooled. Closes the publisher."""
+    latest; what is left then stays spooled. Sends to Kafka unless a publisher is given; closes
+    it."""
     deadline = time.monotonic() + deadline_seconds
+    publisher = publisher or KafkaPublisher(settings)
     adopter = Adopter(settings, FrameSender(settings, publisher))
 
     def give_up() -> bool:

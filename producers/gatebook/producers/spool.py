@@ -313,9 +313,9 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, flags: int = 0) -> int | None:
     """Hold the folder's lock; None where another process, or another spool here, holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE_FILE)
+    fd = os.open(path, os.O_RDWR | flags, _PRIVATE_FILE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -333,7 +333,7 @@ def _make_directory(parent: Path, epoch: int) -> tuple[Path, int]:
     renamed, so that it is never seen without its lock."""
     draft = parent / f".new-{os.getpid()}-{secrets.token_hex(4)}"
     draft.mkdir(mode=_PRIVATE_DIR)
-    lock_fd = _lock(draft / "lock")
+    lock_fd = _lock(draft / "lock", os.O_CREAT)
     assert lock_fd is not None, "nobody else knows this name"
     try:
         directory = draft.rename(parent / str(epoch))
@@ -390,7 +390,13 @@ class FileSpool:
     def adopt(cls, directory: Path, max_bytes: int) -> FileSpool | None:
         """The spool a dead process left; None while its owner lives. Cuts a torn tail. May raise
         OSError."""
-        lock_fd = _lock(directory / "lock")
+        try:
+            lock_fd = _lock(directory / "lock")
+        except FileNotFoundError:
+            # Being removed, or its remover died before the last step: finish that.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+            return None
         if lock_fd is None:
             return None
         try:

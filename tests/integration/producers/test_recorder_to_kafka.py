@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
+from tests.integration.producers.kafka_reading import closed, create_topic, read_frames, sequences
 
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.recorder import Recorder
 from gatebook.schemas.codec import decode_event
+from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import ACCESS, topic_name
-
-sys.path.insert(0, str(Path(__file__).parent))
-from kafka_reading import closed, create_topic, read_frames, sequences
 
 
 def test_events_arrive_once_numbered_without_a_gap(
@@ -35,3 +36,15 @@ def test_events_arrive_once_numbered_without_a_gap(
     assert sequences(frames) == list(range(2000))
     assert [event["event"]["id"] for event in events] == ids
     assert frames[-1].header.first_sequence == 2000
+
+
+def test_a_property_that_librdkafka_does_not_take_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Not by a log line after the first event; and nothing is left running."""
+    settings = ProducerSettings(
+        home=str(tmp_path), kafka_properties={"security.protocol": "no such protocol"}
+    )
+    begun = time.monotonic()
+    with pytest.raises(Fatal, match="configuration"):
+        Recorder(settings)
+    Recorder(ProducerSettings(home=str(tmp_path), kafka_properties={"client.rack": "r1"}))
+    assert time.monotonic() - begun < 5
