@@ -7,6 +7,7 @@ processed becomes a dead letter, its neighbours go on.
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +18,9 @@ from typing import Any
 import msgspec
 
 from gatebook.processors import render
+from gatebook.processors.clean import CleanTexts
 from gatebook.processors.enrich import Catalog, enrich
-from gatebook.processors.redact import RedactionFailed, Redactor
+from gatebook.processors.redact import SECRET_KINDS, RedactionFailed, Redactor
 from gatebook.schemas.codec import (
     SINGLE_OBJECT,
     FrameHeader,
@@ -30,15 +32,24 @@ from gatebook.schemas.codec import (
     peek_header,
 )
 from gatebook.schemas.documents import Document, to_document
-from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.errors import GatebookError, RecordRejected
 from gatebook.schemas.wire import WireFormat
 
 NAMESPACE_DEAD_LETTER = uuid.UUID("6b1c1f0e-52a6-4c0b-8f0e-1d7f6f0a9b11")
-# Events outside these years have a broken clock, not a history: 2000-01-01 and 2100-01-01.
+# Times outside these years have a broken clock, not a history: 2000-01-01 and 2100-01-01.
 EARLIEST_NS = 946_684_800 * 10**9
 LATEST_NS = 4_102_444_800 * 10**9
+# So has an event so far from the time it comes in. Every day is an index of its own: without this
+# bound one producer could use up the shards of the cluster and stop everybody's indexing.
+MAX_AHEAD_NS = 2 * 86_400 * 10**9
+MAX_BEHIND_NS = 400 * 86_400 * 10**9
 DOCUMENT_FRAME_BYTES = 2 * 1024 * 1024
-MAX_EVENT_ID_CHARS = 64
+# A document may grow beyond its event: JSON writes a control character as six.
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+MAX_PRINCIPAL_CHARS = 256
+# An id is a code. Anything else in its place could be what somebody typed, and is not kept.
+EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+TRACE_ID = re.compile(r"[0-9A-Fa-f-]{1,64}")
 Redact = Callable[[Any], tuple[Any, dict[str, int]]]
 CONTENT_FIELDS = {
     "input_messages": ("input", "messages"),
@@ -66,6 +77,7 @@ class IntakeContext:
     partitions: int
     wire: WireFormat = SINGLE_OBJECT
     redaction_version: str = "1"
+    clean: CleanTexts = field(default_factory=CleanTexts)
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ def process_frame(
     """
     result = IntakeResult()
     try:
-        frame = open_frame(message, context.wire)
+        frame = _open(message, context.wire)
     except RecordRejected as error:
         result.header = peek_header(message, context.wire)
         count = result.header.count if result.header else declared_count
@@ -113,6 +125,15 @@ def process_frame(
     result.header = frame.header
     _process_events(frame, source, context, ingested_at_ns, result)
     return result
+
+
+def _open(message: bytes, wire: WireFormat) -> OpenedFrame:
+    try:
+        return open_frame(message, wire)
+    except GatebookError:
+        raise
+    except Exception as error:  # one frame must never stop the stream
+        raise RecordRejected("undecodable_frame", type(error).__name__) from None
 
 
 def _process_events(
@@ -126,29 +147,40 @@ def _process_events(
         event: Record = {}
         try:
             event = decode_event(data, frame.event_schema)
-            check_event(event)
+            check_event(event, ingested_at_ns)
             document = build_document(event, frame.header, index, context, result)
             result.documents.append(_rendered(event, document, ingested_at_ns))
-        except RecordRejected as error:
-            result.dead_letters.append(
-                dead_letter("intake", error, source, data, frame.header, index, event_id_of(event))
-            )
         except Exception as error:  # one event must never stop the stream
-            rejected = RecordRejected("render_failed", type(error).__name__)
-            result.dead_letters.append(
-                dead_letter(
-                    "intake", rejected, source, data, frame.header, index, event_id_of(event)
-                )
-            )
+            letter = _letter_for_event(error, source, data, frame.header, index, event)
+            result.dead_letters.append(letter)
 
 
-def check_event(event: Record) -> None:
+def _letter_for_event(
+    error: Exception, source: Source, data: bytes, header: FrameHeader, index: int, event: Record
+) -> Record:
+    rejected = (
+        error
+        if isinstance(error, RecordRejected)
+        else RecordRejected("render_failed", type(error).__name__)
+    )
+    # A producer that dies before it hears of the delivery sends the event again, in another
+    # message: its number tells that it is the same one.
+    sequence = header.first_sequence + index
+    digest = hashlib.sha256(data).hexdigest()
+    identity = f"{header.producer_id}/{header.epoch}/{sequence}/{digest}"
+    event_id = event_id_of(event)
+    return dead_letter("intake", rejected, source, data, header, index, event_id, identity=identity)
+
+
+def check_event(event: Record, ingested_at_ns: int) -> None:
     """Refuse an event that no index could hold or no search could find."""
-    identifier = event["event"]["id"]
-    if not identifier or len(identifier) > MAX_EVENT_ID_CHARS or not identifier.isascii():
+    if not EVENT_ID.fullmatch(event["event"]["id"]):
         raise RecordRejected("invalid_event", "event.id")
+    age_ns = ingested_at_ns - event["timestamp"]
     if not EARLIEST_NS <= event["timestamp"] < LATEST_NS:
         raise RecordRejected("invalid_event", "@timestamp")
+    if not -MAX_AHEAD_NS <= age_ns <= MAX_BEHIND_NS:
+        raise RecordRejected("invalid_event", "@timestamp is too far from the time it came in")
     if not 0 <= event["event"]["end"] < LATEST_NS:
         raise RecordRejected("invalid_event", "event.end")
 
@@ -162,8 +194,8 @@ def build_document(
     ours["producer_id"] = header.producer_id
     ours["epoch"] = header.epoch
     ours["sequence"] = header.first_sequence + index
-    ours["principal"] = principal_of(document)
     redact_event(document, event, context, result)
+    ours["principal"] = principal_of(document)  # of the masked identity, or it would tell the plain
     return document
 
 
@@ -180,11 +212,14 @@ def principal_of(document: Mapping[str, Any]) -> str:
         who = f"key:{key}"
     else:
         who = f"ip:{address}" if address else f"producer:{ours.get('producer_id', '')}"
-    return f"{tenant}/{who}" if tenant else who
+    principal = f"{tenant}/{who}" if tenant else who
+    if len(principal) <= MAX_PRINCIPAL_CHARS:
+        return principal
+    digest = hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{principal[: MAX_PRINCIPAL_CHARS - 65]}#{digest}"
 
 
-# Values these fields hold come from a closed list or from our own digests; every other text in an
-# event was typed by somebody and is redacted like content.
+# What a client, a model server or an operator wrote freely is redacted like content.
 FREE_TEXT_FIELDS = (
     ("user_agent", "original"),
     ("user_agent", "name"),
@@ -204,34 +239,63 @@ FREE_TEXT_FIELDS = (
     ("http", "request", "id"),
     ("session", "id"),
 )
+# Who called, and codes that say what happened, have to stay readable: a number in them is no
+# telephone number. A mail address or a credential in them is masked all the same; the same
+# person still reads the same. What is in neither list holds numbers, our own digests, names from
+# the service's configuration, or user.email, which is there only where the policy allows it.
+CODE_FIELDS = (
+    ("user", "id"),
+    ("user", "name"),
+    ("user", "roles"),
+    ("organization", "id"),
+    ("gatebook", "identity", "key_id"),
+    ("gatebook", "identity", "issuer"),
+    ("gatebook", "model", "resolved"),
+    ("url", "domain"),
+    ("http", "request", "method"),
+    ("event", "action"),
+    ("event", "reason"),
+    ("gen_ai", "operation", "name"),
+    ("gen_ai", "provider", "name"),
+    ("gen_ai", "response", "id"),
+    ("gen_ai", "response", "finish_reasons"),
+)
+CODE_KINDS = SECRET_KINDS | {"email"}
+_CODES = frozenset(CODE_FIELDS)
 
 
 def redact_event(
     document: Document, event: Record, context: IntakeContext, result: IntakeResult
 ) -> None:
-    """Put redacted content and free text into the document. Fails closed: where redaction
-    fails, content is dropped, the event goes on and says so."""
+    """Put redacted content and free text into the document. Fails closed: a text that cannot be
+    redacted is dropped, the event goes on and says so."""
     counts: dict[str, int] = {}
-    failed = ""
     redact = partial(
         context.redactor.redact_json, tenant=document.get("organization", {}).get("id", "")
     )
-    try:
-        _redact_free_text(document, redact, counts)
-    except RedactionFailed as error:
-        failed = error.reason
-        _drop_free_text(document)
+    _drop_malformed(document)
+    failed = _redact_fields(document, redact, counts, context.clean)
     try:
         _redact_content(document, event, redact, counts)
     except RedactionFailed as error:
-        failed = error.reason
+        failed.append(error.reason)
     summary = document["gatebook"].setdefault("redaction", {})
     summary["policy_version"] = context.redaction_version
     if counts:
         summary["entities"], summary["counts"] = sorted(counts), counts
     if failed:
-        summary["failed"] = failed
-        result.redaction_failures.append(failed)
+        summary["failed"] = failed[-1]
+        result.redaction_failures.append(failed[-1])
+
+
+def _drop_malformed(document: Document) -> None:
+    """What stands where an address or a trace id belongs and is none goes: it could be anything,
+    and the index would keep it in the stored document without a word."""
+    if document["gatebook"].get("source", {}).get("address_class") == "invalid":
+        document["source"].pop("ip", None)
+    for name in ("trace", "span"):
+        if name in document and not TRACE_ID.fullmatch(document[name].get("id", "")):
+            del document[name]
 
 
 def _add(counts: dict[str, int], found: Mapping[str, int]) -> None:
@@ -248,19 +312,28 @@ def _holder(document: Document, path: Sequence[str]) -> Document | None:
     return node if path[-1] in node else None
 
 
-def _redact_free_text(document: Document, redact: Redact, counts: dict[str, int]) -> None:
-    for path in FREE_TEXT_FIELDS:
+def _redact_fields(
+    document: Document, redact: Redact, counts: dict[str, int], clean: CleanTexts
+) -> list[str]:
+    """Redact in place; what cannot be redacted goes, its neighbours stay. Reasons of failures."""
+    failed = []
+    for path in FREE_TEXT_FIELDS + CODE_FIELDS:
         holder = _holder(document, path)
-        if holder is not None:
-            holder[path[-1]], found = redact(holder[path[-1]])
-            _add(counts, found)
-
-
-def _drop_free_text(document: Document) -> None:
-    for path in FREE_TEXT_FIELDS:
-        holder = _holder(document, path)
-        if holder is not None:
+        if holder is None or holder[path[-1]] in clean:
+            continue
+        try:
+            value, found = redact(holder[path[-1]])
+        except RedactionFailed as error:
             del holder[path[-1]]
+            failed.append(error.reason)
+            continue
+        if not found:
+            clean.add(value)
+        elif path in _CODES and CODE_KINDS.isdisjoint(found):
+            continue
+        holder[path[-1]] = value
+        _add(counts, found)
+    return failed
 
 
 def _redact_content(
@@ -273,7 +346,7 @@ def _redact_content(
         raise RedactionFailed("unknown_content_encoding")
     try:
         values = msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RedactionFailed("undecodable_content") from None
     redacted = {}
     for name, value in values.items():  # tools and error texts count too, but are not stored
@@ -294,6 +367,8 @@ def _place(target: Document, path: Sequence[str], value: Any) -> None:
 
 def _rendered(event: Record, document: Document, ingested_at_ns: int) -> RenderedDocument:
     digest, body = render.render(document, ingested_at_ns)
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise RecordRejected("oversize", f"{len(body)} bytes, limit {MAX_DOCUMENT_BYTES}")
     return RenderedDocument(
         id=event["event"]["id"],
         timestamp=event["timestamp"],
@@ -304,9 +379,9 @@ def _rendered(event: Record, document: Document, ingested_at_ns: int) -> Rendere
 
 
 def event_id_of(event: Mapping[str, Any]) -> str:
-    """event.id of a decoded event, or nothing."""
+    """event.id of a decoded event where it is one, or nothing."""
     value = event.get("event", {}).get("id", "")
-    return value if isinstance(value, str) and value.isascii() else ""
+    return value if EVENT_ID.fullmatch(value) else ""
 
 
 def dead_letter(
@@ -318,16 +393,18 @@ def dead_letter(
     index: int = 0,
     event_id: str = "",
     count: int = 1,
+    identity: str = "",
 ) -> Record:
     """A dead letter record: the reason and where to find what was rejected, never its content.
 
-    Its id and every field follow from the message it is about, so that rejecting the same thing
-    again after a crash gives the same dead letter.
+    Its id follows from what it is about, so that rejecting the same thing again after a crash
+    gives the same dead letter: from `identity`, else from the place in Kafka and the bytes.
     """
     digest = hashlib.sha256(data).hexdigest()
-    name = f"{stage}/{source.topic}/{source.partition}/{source.offset}/{index}/{digest}"
+    place = f"{source.topic}/{source.partition}/{source.offset}/{index}/{digest}"
+    name = f"{stage}/{identity or place}"
     return {
-        "timestamp": source.timestamp_ms * 1_000_000,
+        "timestamp": min(max(source.timestamp_ms * 1_000_000, EARLIEST_NS), LATEST_NS),
         "event": {
             "id": str(uuid.uuid5(NAMESPACE_DEAD_LETTER, name)),
             "kind": "pipeline_error",

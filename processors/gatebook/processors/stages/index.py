@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from gatebook.schemas.documents import day_text, to_document
 from gatebook.schemas.errors import RecordRejected
 from gatebook.schemas.topics import ALERT, DEAD_LETTER, EVENT, FINDING, topic_name
 from gatebook.schemas.wire import WireFormat
+
+log = logging.getLogger(__name__)
 
 # Topic key -> (kind of index, schema of its messages)
 RECORDS = {
@@ -44,7 +47,7 @@ class IndexStage:
 
     async def process(self, batch: Sequence[Incoming]) -> None:
         rows: list[Row] = []
-        origin: dict[str, Incoming] = {}
+        origin: dict[int, Incoming] = {}  # by the row itself: two messages may hold the same id
         letters: list[Record] = []
         for message in batch:
             try:
@@ -53,11 +56,11 @@ class IndexStage:
                 letters += self._letters_for_message(message, error)
                 continue
             rows += found
-            origin.update((row.id, message) for row in found)
+            origin.update((id(row), message) for row in found)
         outcome = await self._sink.write(rows)
         self._count(rows, outcome)
         letters += [
-            self._letter_for_row(rejected, origin[rejected.row.id])
+            self._letter_for_row(rejected, origin[id(rejected.row)])
             for rejected in outcome.rejected
             if rejected.row.kind == "access"  # a dead letter about a dead letter would never end
         ]
@@ -74,20 +77,27 @@ class IndexStage:
         kind, schema = self._records[message.topic]
         record = decode(schema, message.value, self._wire)
         document = to_document(schema, record)
-        # A delivery repeated after a crash is the same alert, though it took another time.
-        covered = {"event": {"id": record["event"]["id"]}} if kind == "alert" else document
+        # What is repeated after a crash is the same alert, though it took another time, and the
+        # same dead letter, though the rejected event came in another message.
+        repeatable = kind in ("alert", "deadletter")
+        covered = {"event": {"id": record["event"]["id"]}} if repeatable else document
         digest, body = render.render(document, time.time_ns(), render.digest(covered))
         return [Row(kind, day_text(record["timestamp"]), record["event"]["id"], digest, body)]
 
     def _letters_for_message(self, message: Incoming, error: RecordRejected) -> list[Record]:
         if message.topic == self._dead_letter_topic:
+            log.error("a dead letter cannot be read")  # one about it would never end
             return []
         return [dead_letter("index", error, _source(message), message.value)]
 
     def _letter_for_row(self, rejected: Rejected, message: Incoming) -> Record:
         error = RecordRejected(rejected.reason, rejected.detail)
         row = rejected.row
-        return dead_letter("index", error, _source(message), row.body, event_id=row.id)
+        # Intake that dies after its delivery passes the event on again, in another message: its id
+        # and its digest tell that it is the same one.
+        identity = f"{row.id}/{row.hash}/{rejected.reason}"
+        source = _source(message)
+        return dead_letter("index", error, source, row.body, event_id=row.id, identity=identity)
 
     def _outgoing(self, letter: Record) -> Outgoing:
         reason = letter["event"]["reason"]

@@ -20,11 +20,26 @@ from gatebook.processors.intake import (
 )
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Incoming
-from gatebook.schemas.codec import SINGLE_OBJECT, Record, encode
+from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
 from gatebook.schemas.topics import ACCESS, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
 
 COUNT_HEADER = "gatebook-count"  # how many events a frame stands for, readable without Avro
+# Reasons our producers give for a loss.
+LOSS_REASONS = frozenset(
+    {
+        "buffer_full",
+        "spool_full",
+        "spool_unavailable",
+        "spool_corrupt",
+        "invalid_event",
+        "oversize",
+        "not_durable",
+        "broker_rejected",
+        "shutdown",
+        "closed",
+    }
+)
 
 
 class IntakeStage:
@@ -83,17 +98,24 @@ class IntakeStage:
             metrics.SEQUENCE_GAPS.inc(missing)
             metrics.SEQUENCE_REPEATS.inc(repeated)
             for reason, number in self._ledger.new_losses(result.header).items():
-                metrics.PRODUCER_LOSSES.labels(reason).inc(number)
+                metrics.PRODUCER_LOSSES.labels(_loss_label(reason)).inc(number)
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
-        self._ledger = SequenceLedger()
+        self._ledger.expected.clear()  # another worker goes on counting; losses told stay told
 
     async def stop(self) -> None:
         """Nothing to close: deliver() leaves nothing behind."""
 
 
 def _declared_count(message: Incoming) -> int:
+    """What the header says, within what a frame may hold; 1 where it says nothing usable."""
     try:
-        return max(0, int(message.headers.get(COUNT_HEADER, b"1")))
-    except ValueError:
+        declared = int(message.headers.get(COUNT_HEADER, b"1"))
+    except (TypeError, ValueError):  # a header may be null
         return 1
+    return min(max(0, declared), MAX_EVENTS_PER_FRAME)
+
+
+def _loss_label(reason: str) -> str:
+    """A reason as a metric's label: no producer writes what it likes into the metrics."""
+    return reason if reason in LOSS_REASONS else "other"
