@@ -1,0 +1,51 @@
+"""Remembers texts that need no redaction, so that they are not read again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Key = str | tuple[str, ...]
+MAX_CLEAN_TEXT_CHARS = 256
+
+
+class CleanTexts:
+    """Short texts in which one redactor found nothing: paths, clients and models come again with
+    every event, and what a redactor says of a text depends on nothing but the text.
+
+    A text in which something was found is never to be added. Bounded: two generations of `limit`
+    texts, of which the older is forgotten when the younger is full. For one redactor only.
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._younger: set[Key] = set()
+        self._older: set[Key] = set()
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether this text, or list of texts, was added and is not forgotten."""
+        key = _key(value)
+        if key is None or key in self._younger:
+            return key is not None
+        if key not in self._older:
+            return False
+        self._keep(key)
+        return True
+
+    def add(self, value: Any) -> None:
+        """Remember a text, or a list of texts; long ones and other values are not kept."""
+        key = _key(value)
+        if key is not None:
+            self._keep(key)
+
+    def _keep(self, key: Key) -> None:
+        if len(self._younger) >= self._limit:
+            self._older, self._younger = self._younger, set()
+        self._younger.add(key)
+
+
+def _key(value: Any) -> Key | None:
+    if type(value) is str:
+        return value if len(value) <= MAX_CLEAN_TEXT_CHARS else None
+    if type(value) is list and all(type(item) is str for item in value):
+        return tuple(value) if sum(map(len, value)) <= MAX_CLEAN_TEXT_CHARS else None
+    return None
