@@ -31,7 +31,7 @@ def emit_without_end(recorder: Recorder) -> None:
     """Load beside the durable events."""
     while True:
         recorder.emit({"event": {"kind": "event"}, "content": b"x" * 500})
-        time.sleep(0.0002)
+        time.sleep(0.0002)  # waits: the pace of the load
 
 
 def run_until_killed(recorder: Recorder) -> None:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.waiting import wait_until
 
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.publisher import KafkaPublisher
@@ -79,13 +80,6 @@ def assert_without_gaps(frames: list[OpenedFrame]) -> None:
         assert sorted(numbers) == list(range(len(numbers)))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def topic(engines: Any, namespace: str) -> str:
     name = topic_name(namespace, ACCESS)
@@ -138,7 +132,7 @@ def test_a_producer_killed_under_load_loses_nothing_it_called_durable(
         with child(settings, "killed") as process:
             assert process.stdout is not None
             told.add(process.stdout.readline().strip().decode())
-            time.sleep(chance.uniform(0.05, 0.8))  # the moment of death is the input here
+            time.sleep(chance.uniform(0.05, 0.8))  # waits: the moment of death is the input
             process.kill()
             told.update(read_lines(process))
 
@@ -243,7 +237,7 @@ def test_a_broker_that_is_down_at_the_start_gets_everything_later(
         for _ in range(500):
             recorder.emit(EVENT)
         assert time.monotonic() - begun < 5
-        wait_until(lambda: recorder.counters().spooled == 500)
+        wait_until("the counters", lambda: recorder.counters().spooled == 500)
         assert recorder.counters().acknowledged == 0
     finally:
         engines.start_kafka()
@@ -265,15 +259,15 @@ def test_a_broker_that_dies_under_load_gets_everything_once_when_it_is_back(
     def load() -> None:
         while not stop.is_set():
             emitted.add(recorder.emit(EVENT))
-            time.sleep(0.001)
+            stop.wait(0.001)
 
     thread = threading.Thread(target=load)
     thread.start()
-    wait_until(lambda: recorder.counters().acknowledged > 200)
+    wait_until("the counters", lambda: recorder.counters().acknowledged > 200)
     engines.kill_kafka()
     try:
         before = recorder.counters().spooled
-        wait_until(lambda: recorder.counters().spooled > before + 200)
+        wait_until("the counters", lambda: recorder.counters().spooled > before + 200)
     finally:
         engines.start_kafka()
     stop.set()

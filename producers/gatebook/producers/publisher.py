@@ -147,7 +147,7 @@ class KafkaPublisher:
     def leave_after_fork(self) -> None:
         """In a child process: forget the parent's client without destroying it.
 
-        Its threads do not exist here, so its destructor would wait for them for ever; one more
+        Its threads do not exist here, so what its destructor would do is undefined; one more
         reference keeps it from running, at the interpreter's end too.
         """
         if self._producer is not None:

@@ -529,6 +529,7 @@ class FileSpool:
             offset = size if at_end else offset + found.consumed
             expected = end
             self._position[segment.ordinal] = offset, expected
+        self._note_missing(Scan(expected), expected, end_sequence)
         if not have_some and segment is self._segments[0]:
             self.acknowledge(max(self._state.acknowledged, end_sequence))
         return []

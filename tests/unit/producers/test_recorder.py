@@ -7,11 +7,11 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import wait_until
 
 from gatebook.producers.publisher import MemoryPublisher
 from gatebook.producers.recorder import NotDurable
@@ -20,14 +20,6 @@ from gatebook.producers.spool import abandoned_spools
 from gatebook.schemas.errors import Fatal
 
 SMALL = {"frame_max_bytes": 16 * 1024, "spool_max_bytes": 128 * 1024}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Await a condition; fails where it does not come true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.005)
 
 
 def event(number: int, size: int = 0) -> dict[str, Any]:
@@ -73,7 +65,7 @@ def test_frames_grow_with_the_load(make_recorder: Any, published: Any) -> None:
     published.publisher.down = True
     for n in range(400):
         recorder.emit(event(n))
-    wait_until(lambda: recorder.counters().spooled == 400)
+    wait_until("the counters", lambda: recorder.counters().spooled == 400)
     published.publisher.down = False
     assert recorder.flush(10).complete
 
@@ -137,8 +129,9 @@ def test_what_is_emitted_is_acknowledged_or_counted_when_the_broker_is_away(
     published.publisher.down = True
     for n in range(300):
         recorder.emit(event(n, size=1000))
-        time.sleep(0.0005)
-    wait_until(lambda: sum(recorder.counters().dropped.values()) > 0)
+        if n % 20 == 0:  # let the writer run: the spool is to fill up, not the queue alone
+            time.sleep(0.005)  # waits: for nothing that could be awaited once all is full
+    wait_until("a drop", lambda: sum(recorder.counters().dropped.values()) > 0)
     published.publisher.down = False
     assert recorder.close(20).complete
 
@@ -204,7 +197,7 @@ def test_a_starting_recorder_sends_what_a_dead_one_left(make_recorder: Any, publ
 
     second = make_recorder()
     second.emit(event(5))
-    wait_until(lambda: second.counters().recovered == 5)
+    wait_until("the counters", lambda: second.counters().recovered == 5)
     assert second.close(10).complete
 
     epochs = {f.header.epoch for f in published.frames()}
@@ -235,7 +228,7 @@ def test_a_heartbeat_says_the_next_number_when_there_is_nothing_to_say(
     """Silence of a producer can be told from its death."""
     recorder = make_recorder(heartbeat_interval_seconds=0.05)
     recorder.emit(event(0))
-    wait_until(lambda: len(published.frames()) > 4)
+    wait_until("the counters", lambda: len(published.frames()) > 4)
 
     beats = [f.header for f in published.frames() if f.header.count == 0]
     assert beats[-1].first_sequence == 1
@@ -285,9 +278,12 @@ def test_buffered_goes_on_in_memory_when_the_disk_refuses_and_returns_when_it_ca
         patch.setattr("gatebook.producers.spool.os.fdatasync", failing(code))
         for n in range(1, 10):
             recorder.emit(event(n))
-        wait_until(lambda: recorder.counters().degraded == 9)
+        wait_until("the counters", lambda: recorder.counters().degraded == 9)
         assert recorder.counters().is_degraded
-    wait_until(lambda: recorder.emit(event(-1)) != "" and not recorder.counters().is_degraded)
+    wait_until(
+        "the counters",
+        lambda: recorder.emit(event(-1)) != "" and not recorder.counters().is_degraded,
+    )
     published.publisher.down = False
     assert recorder.close(10).complete
 
@@ -379,7 +375,7 @@ def test_a_forked_child_is_a_producer_of_its_own(make_recorder: Any, published: 
     recorder = make_recorder()
     published.publisher.down = True
     recorder.emit(event(0))
-    wait_until(lambda: recorder.counters().spooled == 1)
+    wait_until("the counters", lambda: recorder.counters().spooled == 1)
     pid = os.fork()
     if pid == 0:
         status = 1

@@ -180,6 +180,19 @@ def test_each_flipped_bit_costs_one_event_and_is_counted(tmp_path: Path) -> None
         damaged.close()
 
 
+def test_a_segment_that_is_damaged_throughout_is_counted(tmp_path: Path) -> None:
+    """Its events are known by the number of the segment that follows."""
+    spool = create(tmp_path)
+    spool.append(0, [b"x" * 9000])  # fills a segment
+    spool.append(1, [b"1"])
+    spool.close()
+    flip(segments(tmp_path)[0], 0)
+
+    adopted = adopt(tmp_path)
+    assert drain(adopted) == [(1, b"1")]
+    assert adopted.corrupt_events == 1
+
+
 def test_a_payload_that_looks_like_records_is_never_read_as_one(tmp_path: Path) -> None:
     """A caller who knows the format cannot plant events: the checksums start from a secret seed."""
     planted = b"".join(encode_record(n, b"planted", 0) for n in range(1, 50))

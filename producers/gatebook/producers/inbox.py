@@ -1,0 +1,138 @@
+"""The inbox: events between the request and the writer, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+from gatebook.producers.accounts import Accounts, NotDurable
+from gatebook.producers.ids import uuid7
+
+Event = Mapping[str, Any]
+APPROXIMATE_EVENT_BYTES = 2048  # of a mapping in memory, without its content
+BATCH_EVENTS = 500
+
+
+class Draft(Protocol):
+    """An event that is still to be built, in the writer thread rather than in the request."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory it holds, approximately."""
+
+    def build(self) -> Event:
+        """The event, without event.id and event.created. Called once. Whatever it raises, the
+        event counts as dropped for invalid_event."""
+
+
+class Entry(NamedTuple):
+    """One event on its way to the writer. `waiter` learns whether it became durable."""
+
+    event: Event | Draft
+    event_id: str
+    created: int
+    size: int
+    waiter: Future[None] | None
+
+
+class Inbox:
+    """A queue that refuses the newest event where it is full, and never gives up the oldest.
+
+    `memory_bytes` tells what stands in memory behind the queue: both share one bound.
+    """
+
+    def __init__(self, accounts: Accounts, max_bytes: int, memory_bytes: Callable[[], int]) -> None:
+        self._accounts = accounts
+        self._lock = accounts.lock
+        self._max_bytes = max_bytes
+        self._memory_bytes = memory_bytes
+        self._work = threading.Condition(self._lock)
+        self._queue: deque[Entry] = deque()
+        self._reader_idle = False
+        self._urgent = False
+        self.closed = False
+        self.blocked_reason = ""  # why the writer cannot go on, if so
+        self.events = self.bytes = 0  # in the queue, or taken and not settled yet
+
+    def put(self, event: Event | Draft, waiter: Future[None] | None) -> str:
+        """Take an event or count it as dropped; its id. Takes microseconds."""
+        size = approximate_size(event)
+        entry = Entry(event, uuid7(), time.time_ns(), size, waiter)
+        with self._lock:
+            self._accounts.emitted += 1
+            refused = self._refuse(size)
+            if refused:
+                self._accounts.drop_held(refused)
+            else:
+                self._add(entry)
+        if refused and waiter is not None:
+            waiter.set_exception(NotDurable(refused))
+        return entry.event_id
+
+    def _refuse(self, size: int) -> str:
+        if self.closed:
+            return "closed"
+        if self.bytes + self._memory_bytes() + size <= self._max_bytes:
+            return ""
+        return self.blocked_reason or "buffer_full"
+
+    def _add(self, entry: Entry) -> None:
+        self._queue.append(entry)
+        self.bytes += entry.size
+        self.events += 1
+        if entry.waiter is not None:
+            self._urgent = True
+        if self._reader_idle or self._urgent or len(self._queue) == BATCH_EVENTS:
+            self._work.notify()
+
+    def hurry(self) -> None:
+        """Let the reader not wait for company."""
+        with self._lock:
+            self._urgent = True
+            self._work.notify()
+
+    def close(self) -> None:
+        """Take nothing more. What is queued is still read."""
+        with self._lock:
+            self.closed = True
+            self._work.notify()
+
+    def take(self, patience_seconds: float, linger_seconds: float) -> list[Entry]:
+        """The next entries, perhaps none: waits for the first, and a little for company."""
+        with self._lock:
+            self._reader_idle = True
+            self._work.wait_for(lambda: self._queue or self.closed, patience_seconds)
+            self._reader_idle = False
+            if self._queue:
+                self._work.wait_for(self._enough, linger_seconds)
+            self._urgent = False
+            count = min(len(self._queue), BATCH_EVENTS)
+            return [self._queue.popleft() for _ in range(count)]
+
+    def _enough(self) -> bool:
+        return self._urgent or self.closed or len(self._queue) >= BATCH_EVENTS
+
+    def settled_held(self, events: int, size: int) -> None:
+        """Entries that were taken need no memory any more. Called with the lock held."""
+        self.events -= events
+        self.bytes -= size
+
+    def take_waiting_held(self) -> list[Entry]:
+        """Take out the entries somebody waits for. Called with the lock held."""
+        waiting = [entry for entry in self._queue if entry.waiter is not None]
+        if waiting:
+            self._queue = deque(entry for entry in self._queue if entry.waiter is None)
+        return waiting
+
+
+def approximate_size(event: Event | Draft) -> int:
+    """Memory an event holds, roughly and fast."""
+    if isinstance(event, dict):
+        content = event.get("content")
+        return APPROXIMATE_EVENT_BYTES + (len(content) if isinstance(content, bytes) else 0)
+    size = getattr(event, "size_bytes", 0)
+    return APPROXIMATE_EVENT_BYTES + (size if isinstance(size, int) else 0)
