@@ -94,7 +94,15 @@ async def store(
     url = request.getfixturevalue("engines").elasticsearch_url
     connection = Connection(ElasticsearchSettings(url=url))
     yield await elasticsearch_store(namespace, url, connection)
+    await drop_indices(connection, namespace)
     await connection.close()
+
+
+async def drop_indices(connection: Connection, namespace: str) -> None:
+    """A run of many tests must not reach the cluster's limit of shards."""
+    found = await connection.request("GET", f"/{namespace}-*/_alias")
+    if found.body:
+        await connection.request("DELETE", "/" + ",".join(found.body))
 
 
 def reasons(outcome: BulkOutcome) -> list[tuple[str, str]]:

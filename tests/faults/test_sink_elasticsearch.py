@@ -67,6 +67,8 @@ async def server(engines: Any, namespace: str) -> AsyncIterator[Server]:
     found = Server(engines.elasticsearch_url, namespace)
     await setup_elasticsearch(ElasticsearchSettings(url=engines.elasticsearch_url), namespace)
     yield found
+    names = await found.connection.request("GET", f"{found.pattern}/_alias")
+    await found.connection.request("DELETE", "/" + ",".join(names.body))
     await found.connection.close()
 
 
@@ -120,6 +122,28 @@ async def test_while_writing_is_blocked_only_a_probe_is_sent(
     await server.block(False)
     assert await asyncio.wait_for(writing, 60) == BulkOutcome(indexed=100)
     assert sent <= len(bulk.body(namespace, rows)) + probes
+
+
+async def test_a_cluster_without_room_for_another_shard_is_waited_for(
+    server: Server, sink: ElasticsearchSink
+) -> None:
+    """The new day's index cannot be created: that is no fault of the rows, so they wait."""
+
+    async def limit(shards: int | None) -> None:
+        setting = {"persistent": {"cluster.max_shards_per_node": shards}}
+        answer = await server.connection.request("PUT", "/_cluster/settings", json=setting)
+        assert answer.status == 200
+
+    async def paused() -> bool:
+        return metrics.PAUSED._value.get() >= 1
+
+    await limit(1)
+    try:
+        writing = asyncio.create_task(sink.write([make_row(n) for n in range(10)]))
+        await until(paused)
+    finally:
+        await limit(None)
+    assert await asyncio.wait_for(writing, 60) == BulkOutcome(indexed=10)
 
 
 def sample(name: str) -> float:

@@ -82,6 +82,9 @@ async def book(engines: Any, namespace: str) -> AsyncIterator[Book]:
     await setup_elasticsearch(ElasticsearchSettings(url=engines.elasticsearch_url), namespace)
     found = Book(engines.elasticsearch_url, namespace)
     yield found
+    names = await found.connection.request("GET", f"/{namespace}-*/_alias")
+    if names.body:
+        await found.connection.request("DELETE", "/" + ",".join(names.body))
     await found.connection.close()
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,14 @@ KINDS = ("access", "finding", "deadletter", "alert")
 @pytest.fixture
 def admin(engines: Any) -> AdminClient:
     return AdminClient({"bootstrap.servers": engines.kafka_bootstrap})
+
+
+@pytest.fixture(autouse=True)
+def drop_indices(engines: Any, namespace: str) -> Iterator[None]:
+    """A run of many tests must not reach the cluster's limit of shards."""
+    yield
+    if names := ask(engines, "GET", f"/{namespace}-*/_alias"):
+        ask(engines, "DELETE", "/" + ",".join(names))
 
 
 def ask(engines: Any, method: str, path: str, body: Any = None) -> Any:

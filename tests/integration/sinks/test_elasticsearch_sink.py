@@ -49,8 +49,11 @@ class Server:
         return self._sinks[-1]
 
     async def close(self) -> None:
+        """Also drops the indices: a run of many tests must not reach the limit of shards."""
         for sink in self._sinks:
             await sink.close()
+        if names := await self.indices():
+            await self.connection.request("DELETE", "/" + ",".join(names))
         await self.connection.close()
 
     async def search(self, query: dict[str, Any]) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ class Verdict:
 
 INDEXED = Verdict(Decision.INDEXED)
 EXISTS = Verdict(Decision.EXISTS)
+_CREATED = {"create": {"status": 201}}
 DUPLICATE = Verdict(Decision.DUPLICATE)
 CONFLICT = Verdict(Decision.REJECTED, "another document has this id", "id_conflict")
 
@@ -91,16 +92,24 @@ def _is_day(day: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
+def _action_start(namespace: str, kind: str, day: str) -> bytes:
+    return f'{{"create":{{"_index":"{namespace}-{kind}-{day}","_id":'.encode()
+
+
+def _parts(namespace: str, row: Row) -> tuple[bytes, ...]:
+    quoted = f'"{row.id}"'.encode() if _PLAIN_ID.fullmatch(row.id) else orjson.dumps(row.id)
+    return _action_start(namespace, row.kind, row.day), quoted, b"}}\n", row.body, b"\n"
+
+
 def lines(namespace: str, row: Row) -> bytes:
     """The action line and the body of one row, as the bulk API reads them."""
-    quoted = f'"{row.id}"'.encode() if _PLAIN_ID.fullmatch(row.id) else orjson.dumps(row.id)
-    index = index_name(namespace, row).encode()
-    return b'{"create":{"_index":"%b","_id":%b}}\n%b\n' % (index, quoted, row.body)
+    return b"".join(_parts(namespace, row))
 
 
 def body(namespace: str, rows: Iterable[Row]) -> bytes:
     """A whole bulk request."""
-    return b"".join(lines(namespace, row) for row in rows)
+    return b"".join(part for row in rows for part in _parts(namespace, row))
 
 
 def chunks(rows: Sequence[Row], max_bytes: int, max_documents: int) -> Iterator[list[Row]]:
@@ -129,6 +138,8 @@ def verdicts(answer: Any, count: int) -> list[Verdict] | None:
 
 
 def _item_verdict(item: Any) -> Verdict:
+    if item == _CREATED:
+        return INDEXED
     result = item.get("create") if isinstance(item, dict) else None
     if not isinstance(result, dict) or not isinstance(result.get("status"), int):
         return Verdict(Decision.RETRY, "unreadable item")

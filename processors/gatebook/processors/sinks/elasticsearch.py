@@ -138,9 +138,11 @@ class BulkRequests:
         verdicts = bulk.verdicts(answer.body, len(rows))
         if verdicts is None:
             return [(row, Verdict(Decision.RETRY, "unreadable_answer")) for row in rows]
-        for row, verdict in zip(rows, verdicts, strict=True):
-            self._note(row, verdict)
-        return list(zip(rows, verdicts, strict=True))
+        judged = list(zip(rows, verdicts, strict=True))
+        for row, verdict in judged:
+            if verdict is not bulk.INDEXED:
+                self._note(row, verdict)
+        return judged
 
     def _note(self, row: Row, verdict: Verdict) -> None:
         if verdict.decision is Decision.NO_INDEX:

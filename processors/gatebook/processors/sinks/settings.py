@@ -65,7 +65,7 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
     ] = 16 * 1024 * 1024
     concurrent_requests: Annotated[
         int, Meta(ge=1, le=16, description="Bulk requests in flight at once.")
-    ] = 2
+    ] = 3
     retry_base_seconds: Annotated[
         float, Meta(gt=0, description="First retry waits up to this long; it doubles each time.")
     ] = 0.2
