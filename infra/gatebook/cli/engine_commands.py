@@ -17,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from gatebook.engines.check import Check
     from gatebook.engines.progress import Progress
-    from gatebook.engines.settings import EngineSettings, Status
+    from gatebook.engines.settings import Endpoints, EngineSettings, Status
 
 KINDS = ("auto", "embedded", "docker", "external")
 EXIT_PROBLEM = 1
@@ -58,6 +58,8 @@ def up(engine: str | None, as_json: bool) -> None:
     click.echo(f"Kafka          {endpoints.kafka_bootstrap}")
     click.echo(f"Elasticsearch  {endpoints.elasticsearch_url}")
     click.echo(f"Engines        {_whose(endpoints.engine, settings)}")
+    if elsewhere := _exports(endpoints, settings):
+        click.echo(f"Before more    {elsewhere}")
     click.echo("Next           gatebook setup (topics, index templates), then gatebook worker")
 
 
@@ -127,6 +129,18 @@ def _whose(engine: str, settings: EngineSettings) -> str:
     if engine == "external":
         return "not ours (addresses are given); `gatebook down` will not stop them"
     return f"{engine}; `gatebook down` stops them, data stays in {settings.home}"
+
+
+def _exports(endpoints: Endpoints, settings: EngineSettings) -> str:
+    """The command that leads the other commands here; empty where they come here by themselves."""
+    from gatebook.engines.settings import LOOPBACK, EngineSettings
+
+    default = EngineSettings(home=settings.home)
+    usual = {f"{LOOPBACK}:{default.kafka_port}", f"http://{LOOPBACK}:{default.elasticsearch_port}"}
+    pairs = endpoints.as_environment()
+    if endpoints.engine == "external" or set(pairs.values()) == usual:
+        return ""
+    return "export " + " ".join(f"{name}={value}" for name, value in pairs.items())
 
 
 def _print_status(found: Status, settings: EngineSettings) -> None:

@@ -9,7 +9,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatebook.engines import jars, java
 from gatebook.engines.errors import BadSetting, DidNotStart
@@ -116,16 +116,22 @@ def admin_client(bootstrap: str, properties: Mapping[str, str] | None = None) ->
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    quiet = logging.getLogger("gatebook.engines.kafka.client")
-    quiet.disabled = True
+    settings: dict[str, Any] = {**(properties or {}), "bootstrap.servers": bootstrap}
     try:
-        return AdminClient({**(properties or {}), "bootstrap.servers": bootstrap}, logger=quiet)
+        return AdminClient(settings, logger=quiet_logger())
     except KafkaException as error:
         # Its text may quote a value, so it is not passed on.
         raise BadSetting(
             f"librdkafka refuses one of these properties: {', '.join(sorted(properties or {}))}.",
             "correct or unset the GATEBOOK_KAFKA_* variable of that name",
         ) from error
+
+
+def quiet_logger() -> logging.Logger:
+    """Where librdkafka's own lines are forgotten: what matters of them reaches us as errors."""
+    quiet = logging.getLogger("gatebook.engines.kafka.client")
+    quiet.disabled = True
+    return quiet
 
 
 def _java_command(settings: EngineSettings, temporary_dir: Path, log4j: Path) -> list[str]:

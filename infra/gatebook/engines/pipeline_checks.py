@@ -6,7 +6,7 @@ Reads only. A server that refuses an answer makes a row that says so, never an e
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 REQUEST_TIMEOUT_SECONDS = 5.0
+COORDINATOR_WAIT_SECONDS = 10.0
+POLL_SECONDS = 0.3
+NOT_READY = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 DAY_SECONDS = 86_400
 KINDS = ("access", "finding", "deadletter", "alert")
 # Which topics each role's consumer group reads, in the order of the flow.
@@ -152,16 +155,30 @@ def check_kafka(bootstrap: str, namespace: str, login: EngineSettings | None) ->
     properties = login.kafka_properties if login else {}
     counts = kafka.metadata_topics(bootstrap, properties) or {}
     yield judge_topics(counts, namespace)
-    admin = kafka.admin_client(bootstrap, properties)
+    admin = kafka.admin_client(bootstrap, properties)  # held: its futures end with it
+    given = {**properties, "bootstrap.servers": bootstrap}
     for role in ROLE_TOPICS:
         try:
-            yield judge_group(group_of(admin, namespace, role, counts))
+            group = _patiently(lambda r=role: group_of(admin, given, namespace, r, counts))  # type: ignore[misc]  # bound per turn
+            yield judge_group(group)
         except KafkaException as error:
             yield _kafka_refused(f"worker {role}", error)
     try:
         yield judge_dead_letters(*dead_letters(admin, namespace, counts, time.time()))
     except KafkaException as error:
         yield _kafka_refused("dead letters", error)
+
+
+def _patiently(ask: Callable[[], Group]) -> Group:
+    """Ask again for some seconds while the broker prepares its first consumer group."""
+    deadline = time.monotonic() + COORDINATOR_WAIT_SECONDS
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            if _code(error) not in NOT_READY or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def judge_topics(counts: dict[str, int], namespace: str) -> Check:
@@ -178,7 +195,9 @@ def judge_topics(counts: dict[str, int], namespace: str) -> Check:
     )
 
 
-def group_of(admin: AdminClient, namespace: str, role: str, counts: dict[str, int]) -> Group:
+def group_of(
+    admin: AdminClient, login: dict[str, str], namespace: str, role: str, counts: dict[str, int]
+) -> Group:
     """How a role's group stands now. KafkaException where the broker does not tell."""
     from confluent_kafka import TopicPartition
 
@@ -186,7 +205,7 @@ def group_of(admin: AdminClient, namespace: str, role: str, counts: dict[str, in
     parts = [TopicPartition(t, number) for t in topics for number in range(counts.get(t, 0))]
     name = f"{namespace}-{role}"
     first, end = _offsets(admin, parts, "earliest"), _offsets(admin, parts, "latest")
-    committed = _committed(admin, name)
+    committed = _committed(login, name, parts)
     lag = sum(end[at] - min(end[at], max(first[at], committed.get(at, 0))) for at in end)
     members, state = _members(admin, name)
     return Group(role, lag, members, state)
@@ -250,27 +269,38 @@ def _offsets(admin: AdminClient, parts: list[TopicPartition], at: str | int) -> 
         spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     if not parts:
         return {}
-    found: dict[TopicPartition, Future[Any]] = admin.list_offsets(dict.fromkeys(parts, spec))
+    found: dict[TopicPartition, Future[Any]] = admin.list_offsets(
+        dict.fromkeys(parts, spec), request_timeout=REQUEST_TIMEOUT_SECONDS
+    )
     return {
-        (part.topic, part.partition): int(future.result(REQUEST_TIMEOUT_SECONDS).offset)
-        for part, future in found.items()
+        (part.topic, part.partition): int(future.result().offset) for part, future in found.items()
     }
 
 
-def _committed(admin: AdminClient, group: str) -> Offsets:
-    from confluent_kafka import ConsumerGroupTopicPartitions
+def _committed(login: dict[str, str], group: str, parts: list[TopicPartition]) -> Offsets:
+    """What the group has committed; -1001 where nothing. Asking does not join the group.
 
-    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
-    found = future.result(REQUEST_TIMEOUT_SECONDS).topic_partitions
-    return {(one.topic, one.partition): one.offset for one in found}
+    By a consumer and not by the admin client: on a broker that never had a group, the answer to
+    `list_consumer_group_offsets` ends the process with SIGSEGV (confluent-kafka 2.16).
+    """
+    from confluent_kafka import Consumer
+
+    if not parts:
+        return {}
+    consumer = Consumer({**login, "group.id": group}, logger=kafka.quiet_logger())
+    try:
+        found = consumer.committed(parts, timeout=REQUEST_TIMEOUT_SECONDS)
+        return {(one.topic, one.partition): one.offset for one in found}
+    finally:
+        consumer.close()
 
 
 def _members(admin: AdminClient, group: str) -> tuple[int, str]:
     from confluent_kafka import KafkaException
 
-    future = admin.describe_consumer_groups([group])[group]
+    asked = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_SECONDS)
     try:
-        found = future.result(REQUEST_TIMEOUT_SECONDS)
+        found = asked[group].result()
     except KafkaException as error:
         if _code(error) == "GROUP_ID_NOT_FOUND":  # nobody was ever in it
             return 0, "empty"
