@@ -49,14 +49,23 @@ BASELINES = {
 }
 
 
+# A directory that knows half of the users, and the service.
+CATALOG = Catalog(
+    Directory(
+        {f"user-{n}": Person(f"user-{n}", f"User {n}", "", "", ("analyst",)) for n in range(250)}
+    ),
+    {"support-assistant": ServiceEntry("gateway", "assistants", "production", "high")},
+)
+
+
 class Fixture:
     """The same events in every form a step begins with."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.schema = load("access_event.v1")
-        redactor = Redactor.default(b"bench-key-0123456789", "e1")
-        self.context = IntakeContext(_catalog(), redactor, 4)
+        self.now = time.time_ns()
+        self.redactor = Redactor.default(b"bench-key-0123456789", "e1")
         self.events = list(events(count))
         self.encoded = [encode_event(event) for event in self.events]
         self.decoded = [decode_event(data) for data in self.encoded]
@@ -68,21 +77,17 @@ class Fixture:
             for n in range(0, count, FRAME_EVENTS)
         ]
         self.documents = [to_document("access_event.v1", event) for event in self.decoded]
-        self.built = [self._built(event) for event in self.decoded]
-        self.results = [process_frame(f, SOURCE, self.context, 1) for f in self.frames]
+        self.built = [
+            build_document(dict(event), HEADER, 0, self.context(), IntakeResult())
+            for event in self.decoded
+        ]
+        context = self.context()
+        self.results = [process_frame(f, SOURCE, context, self.now) for f in self.frames]
         assert sum(len(result.documents) for result in self.results) == count
 
-    def _built(self, event: Mapping[str, Any]) -> Document:
-        return build_document(dict(event), HEADER, 0, self.context, IntakeResult())
-
-
-def _catalog() -> Catalog:
-    """A directory that knows half of the users, and the service."""
-    people = {
-        f"user-{n}": Person(f"user-{n}", f"User {n}", "", "", ("analyst",)) for n in range(250)
-    }
-    services = {"support-assistant": ServiceEntry("gateway", "assistants", "production", "high")}
-    return Catalog(Directory(people), services)
+    def context(self) -> IntakeContext:
+        """As a worker begins: whatever intake remembers, it has seen nothing yet."""
+        return IntakeContext(CATALOG, self.redactor, 4)
 
 
 def run(context: Context) -> list[Figure]:
@@ -165,7 +170,7 @@ def _to_document(fixture: Fixture) -> Callable[[], None]:
 def _enrich(fixture: Fixture) -> Callable[[], None]:
     def work() -> None:
         for document in fixture.documents:
-            enrich(document, fixture.context.catalog)
+            enrich(document, CATALOG)
 
     return work
 
@@ -174,11 +179,11 @@ def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
     def step(fixture: Fixture) -> Callable[[], None]:
         given: list[dict[str, Any]] = getattr(fixture, name)
         documents = [copy.deepcopy(to_document("access_event.v1", event)) for event in given]
-        result = IntakeResult()
+        context, result = fixture.context(), IntakeResult()
 
         def work() -> None:
             for document, event in zip(documents, given, strict=True):
-                redact_event(document, event, fixture.context, result)
+                redact_event(document, event, context, result)
             assert not result.redaction_failures
 
         return work
@@ -189,7 +194,7 @@ def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
 def _render(fixture: Fixture) -> Callable[[], None]:
     def work() -> None:
         for document in fixture.built:
-            render.render(document, 1)
+            render.render(document, fixture.now)
 
     return work
 
@@ -203,18 +208,22 @@ def _dumps(fixture: Fixture) -> Callable[[], None]:
 
 
 def _document_frames(fixture: Fixture) -> Callable[[], None]:
+    context = fixture.context()
+
     def work() -> None:
         for result in fixture.results:
-            list(document_frames(result, SOURCE, fixture.context))
+            list(document_frames(result, SOURCE, context))
 
     return work
 
 
 def _intake(fixture: Fixture) -> Callable[[], None]:
+    context = fixture.context()
+
     def work() -> None:
         for frame in fixture.frames:
-            result = process_frame(frame, SOURCE, fixture.context, 1)
-            list(document_frames(result, SOURCE, fixture.context))
+            result = process_frame(frame, SOURCE, context, fixture.now)
+            list(document_frames(result, SOURCE, context))
 
     return work
 
