@@ -173,9 +173,13 @@ class _Exchange:
             self.record()
 
     def record(self) -> None:
-        """Emit the event, once."""
-        if not self._recorded:
+        """Emit the event, once. A recorder that fails must not cost the caller the answer."""
+        if self._recorded:
+            return
+        try:
             self.middleware.recorder.emit(self.finished())
+        except Exception as error:
+            log.error("an access could not be recorded: %s", type(error).__name__)
 
     def finished(self) -> AccessDraft:
         """The draft, complete. What is seen from here on is not in it."""
