@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.errors import Fatal, GatebookError
 
 # Subcommand -> module that has it in its COMMANDS. A module is imported when it is needed, so
 # that a model server needs neither Faust nor Elasticsearch.
@@ -34,6 +34,7 @@ COMMANDS = {
     "metrics": "settings_commands",
 }
 EXIT_ERROR = 1
+EXIT_MISSING_PACKAGE = 6
 
 
 class LazyGroup(click.Group):
@@ -79,6 +80,18 @@ def main(arguments: list[str] | None = None) -> None:
     except GatebookError as error:
         _report(error, json_wanted="--json" in (arguments or sys.argv))
         sys.exit(int(getattr(error, "exit_code", EXIT_ERROR)))
+    except ModuleNotFoundError as error:  # an extra that the command found missing as it ran
+        if not error.name or error.name.startswith("gatebook"):
+            raise
+        _report(_missing(error.name), json_wanted="--json" in (arguments or sys.argv))
+        sys.exit(EXIT_MISSING_PACKAGE)
+
+
+def _missing(package: str) -> Fatal:
+    return Fatal(
+        f"this command needs the package {package}, which is not installed",
+        "run: pip install 'gatebook[all]'",
+    )
 
 
 def _report(error: GatebookError, json_wanted: bool) -> None:

@@ -1,0 +1,133 @@
+"""What `gatebook doctor`, `status` and `up` say to somebody who was woken up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gatebook.cli import doctor_checks
+from gatebook.cli.engine_commands import _exports, _print_rows
+from gatebook.cli.main import cli
+from gatebook.engines.check import Check
+from gatebook.engines.settings import Endpoints, EngineSettings
+from gatebook.producers.spool import FileSpool
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, and no other settings."""
+    for name in [name for name in os.environ if name.startswith("GATEBOOK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GATEBOOK_HOME", str(tmp_path))
+    monkeypatch.setenv("GATEBOOK_ENGINE", "embedded")
+    return tmp_path
+
+
+def rows() -> dict[str, Check]:
+    return {row.name: row for row in doctor_checks.check_surroundings()}
+
+
+def test_good_settings_are_ok_and_leave_nothing_behind(home: Path) -> None:
+    """Looking makes no key, no folder."""
+    assert {row.verdict for row in rows().values()} == {"ok"}
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "row"),
+    [
+        ("GATEBOOK_DELIVERY_MODE", "sometimes", "settings producer"),
+        ("GATEBOOK_BATCH_MESSAGES", "no-number", "settings worker"),
+        ("GATEBOOK_SINK_CONCURRENT_REQUESTS", "99", "settings worker"),
+        ("GATEBOOK_ALERT_DEADLINE_SECONDS", "-1", "settings alerts"),
+    ],
+)
+def test_a_setting_that_a_part_would_refuse_is_told_before(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, row: str
+) -> None:
+    """A process that cannot start because of it is not found out at night."""
+    monkeypatch.setenv(variable, value)
+    found = rows()[row]
+    assert found.verdict == "fail"
+    assert found.next_step
+
+
+def test_a_typing_error_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would change nothing, silently; its value is not shown."""
+    monkeypatch.setenv("GATEBOOK_CAPTURE_LEVLE", "planted")
+    found = rows()["variables"]
+    assert found.verdict == "warn"
+    assert "GATEBOOK_CAPTURE_LEVLE" in found.detail
+    assert "planted" not in found.detail
+
+
+def test_a_spool_that_does_not_move_warns(tmp_path: Path) -> None:
+    """Fresh events are on their way; the same an hour later are stuck."""
+    spool = FileSpool.create(tmp_path, "p1", 7, 1024 * 1024)
+    spool.append(0, [b"one", b"two"])
+    spool.acknowledge(1)
+    acknowledged_at = (spool.directory / "state").stat().st_mtime
+    assert doctor_checks.judge_spools(tmp_path, acknowledged_at + 1).verdict == "ok"
+    stuck = doctor_checks.judge_spools(tmp_path, acknowledged_at + 3 * 3600)
+    assert stuck.verdict == "warn"
+    assert "1 unsent events" in stuck.detail
+    assert "p1/7 has not moved for 3 hours" in stuck.detail
+    spool.acknowledge(2)
+    assert "nothing unsent" in doctor_checks.judge_spools(tmp_path, acknowledged_at).detail
+    spool.close()
+
+
+def test_a_torn_or_foreign_spool_does_not_stop_the_doctor(tmp_path: Path) -> None:
+    """Whatever stands there."""
+    folder = tmp_path / "p1" / "3"
+    folder.mkdir(parents=True)
+    (folder / "state").write_bytes(b"\xff" * 11)
+    (folder / "notes.seg").write_text("not ours")
+    (folder / "00000001-00000000000000000000-00000007.seg").write_bytes(b"Gb torn")
+    (tmp_path / "p2" / "4").mkdir(parents=True)
+    assert doctor_checks.judge_spools(tmp_path, 0).verdict == "ok"
+
+
+def test_the_summary_names_what_wants_something_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """Worst first, at the end, where one still sees it."""
+    _print_rows(
+        [
+            Check(name="a", verdict="warn", detail="odd", next_step="look"),
+            Check(name="b", verdict="fail", detail="dead", next_step="start it"),
+            Check(name="c", verdict="ok", detail="fine"),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines[-3:] if line] == ["Broken: b", "Worth a look: a"]
+    _print_rows([Check(name="c", verdict="ok", detail="fine")])
+    assert capsys.readouterr().out.endswith("All is well.\n")
+
+
+def test_status_says_what_to_do_next() -> None:
+    """Not only that it is stopped."""
+    done = CliRunner().invoke(cli, ["status"])
+    assert done.exit_code == 1
+    assert "`gatebook up` starts" in done.output
+
+
+def test_up_tells_how_other_commands_find_unusual_ports(tmp_path: Path) -> None:
+    """They look at the usual ports by themselves, at others only when told."""
+    settings = EngineSettings(home=tmp_path)
+    usual = Endpoints(
+        engine="embedded",
+        kafka_bootstrap="127.0.0.1:19092",
+        elasticsearch_url="http://127.0.0.1:19200",
+    )
+    assert _exports(usual, settings) == ""
+    other = Endpoints(
+        engine="embedded",
+        kafka_bootstrap="127.0.0.1:29092",
+        elasticsearch_url="http://127.0.0.1:19200",
+    )
+    assert _exports(other, settings) == (
+        "export GATEBOOK_KAFKA_BOOTSTRAP=127.0.0.1:29092 "
+        "GATEBOOK_ELASTICSEARCH_URL=http://127.0.0.1:19200"
+    )
