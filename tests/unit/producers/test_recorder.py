@@ -280,10 +280,12 @@ def test_buffered_goes_on_in_memory_when_the_disk_refuses_and_returns_when_it_ca
             recorder.emit(event(n))
         wait_until("the counters", lambda: recorder.counters().degraded == 9)
         assert recorder.counters().is_degraded
-    wait_until(
-        "the counters",
-        lambda: recorder.emit(event(-1)) != "" and not recorder.counters().is_degraded,
-    )
+
+    def back() -> bool:
+        recorder.emit(event(-1))  # the spool is tried again when there is something to keep
+        return not recorder.counters().is_degraded
+
+    wait_until("the file spool in use again", back)
     published.publisher.down = False
     assert recorder.close(10).complete
 
