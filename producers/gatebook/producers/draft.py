@@ -33,7 +33,10 @@ _FILTER_MARKS = ("content_filter", "content_policy")
 
 @dataclass(kw_only=True)
 class AccessDraft:
-    """What one HTTP request showed. Filled on the event loop, read once in `build`."""
+    """What one HTTP request showed. Filled on the event loop, read once in `build`.
+
+    `provider` goes before the setting of that name; `model` is the group gatebook.model.
+    """
 
     settings: ProducerSettings
     content_key: bytes
@@ -54,6 +57,10 @@ class AccessDraft:
     sent_all: bool = False
     client_gone: bool = False
     raised: Raised | None = None
+    provider: str = ""
+    component: str = ""
+    model: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -64,6 +71,16 @@ class AccessDraft:
     def streamed(self) -> bool:
         """Whether the answer is a stream by its content type."""
         return self.answer_headers.get("content-type", "").startswith(STREAM_TYPES)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the answer's bytes are many JSON objects rather than one."""
+        return self.streamed
+
+    @property
+    def action(self) -> str:
+        """event.action."""
+        return action_of(self.path)
 
     def build(self) -> dict[str, Any]:
         """The access event. What cannot be read is left out and said in degraded_reason."""
@@ -79,7 +96,7 @@ class AccessDraft:
             "http": self._http(),
             "gen_ai": self._gen_ai(reading),
             "error": self._error(verdict, reading.answer),
-            "attributes": _attributes(reading.answer),
+            "attributes": {**_attributes(reading.answer), **self.attributes},
             **self._trace(),
             **self._ours(verdict, reading),
         }
@@ -105,7 +122,7 @@ class AccessDraft:
                 "kind": "event",
                 "category": verdict.category,
                 "type": verdict.event_type,
-                "action": action_of(self.path),
+                "action": self.action,
                 "outcome": verdict.outcome,
                 "reason": verdict.reason,
                 "end": self.started_ns + self.duration_ns,
@@ -153,11 +170,10 @@ class AccessDraft:
 
     def _gen_ai(self, reading: _Reading) -> dict[str, Any]:
         asked, said = reading.request, reading.answer
-        action = action_of(self.path)
         first = self.first_chunk_ns
         return {
-            "operation": {"name": action if action in OPERATIONS else ""},
-            "provider": {"name": self.settings.provider_name},
+            "operation": {"name": self.action if self.action in OPERATIONS else ""},
+            "provider": {"name": self.provider or self.settings.provider_name},
             "request": {
                 "model": asked.model,
                 "stream": asked.stream,
@@ -203,6 +219,8 @@ class AccessDraft:
         content, encoding = reading.content, "json" if reading.content else ""
         ours: dict[str, Any] = {
             "phase": "terminal",
+            "component": values.text(self.component),
+            "model": dict(self.model),
             "identity": {
                 "method": who.method,
                 "assurance": who.assurance,
@@ -284,7 +302,7 @@ class _Reading:
         body = self._plain(draft.answer, draft.answer_headers)
         if not body:
             return AnswerFacts()
-        if draft.streamed:
+        if draft.in_parts:
             return read_stream([body, draft.answer.tail()])
         if not draft.answer.complete:
             self._degrade("answer_too_large")
