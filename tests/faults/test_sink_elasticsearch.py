@@ -137,7 +137,9 @@ async def test_a_cluster_without_room_for_another_shard_is_waited_for(
     async def paused() -> bool:
         return metrics.PAUSED._value.get() >= 1
 
-    await limit(1)
+    other = make_row(0)
+    await sink.write([Row("finding", other.day, other.id, other.hash, other.body)])
+    await limit(1)  # which that index takes up
     try:
         writing = asyncio.create_task(sink.write([make_row(n) for n in range(10)]))
         await until(paused)
