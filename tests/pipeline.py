@@ -16,7 +16,6 @@ import httpx
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     Producer,
     TopicPartition,
 )
@@ -25,7 +24,7 @@ from tests.waiting import wait_until
 
 from gatebook.processors.setup import setup
 from gatebook.schemas.codec import FrameHeader, Record, build_frame, decode, encode_event
-from gatebook.schemas.topics import ACCESS, topic_name
+from gatebook.schemas.topics import ACCESS, all_topics, topic_name
 
 KILL = signal.SIGKILL
 TERM = signal.SIGTERM
@@ -216,8 +215,14 @@ class Pipeline:
     def committed(self, role: str) -> int:
         """Offsets a role has committed, all partitions together."""
         group = f"{self.namespace}-{role}"
-        future = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        return sum(max(0, p.offset) for p in future[group].result(10).topic_partitions)
+        asker = Consumer({"bootstrap.servers": self.engines.kafka_bootstrap, "group.id": group})
+        try:
+            names = [topic_name(self.namespace, key) for key in all_topics()]
+            found = asker.list_topics(timeout=10).topics
+            parts = [TopicPartition(n, p) for n in names for p in found[n].partitions]
+            return sum(max(0, part.offset) for part in asker.committed(parts, timeout=10))
+        finally:
+            asker.close()
 
     def logs(self) -> str:
         """What the workers wrote."""

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from gatebook import engines
 from gatebook.cli.demo import picture as pictures
@@ -317,35 +317,32 @@ def _await(what: str, condition: Callable[[], bool], timeout_seconds: float | No
 
 def _wait_until_read(bootstrap: str, namespace: str) -> None:
     """Until every group has committed the end of each of its topics: nothing is under way."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{namespace}-demo"})
-    try:
-        # One after the other, because each group writes what the next one reads.
-        for role, keys in GROUPS.items():
-            topics = [topic_name(namespace, key) for key in keys]
+    # One after the other, because each group writes what the next one reads.
+    for role, keys in GROUPS.items():
+        group = f"{namespace}-{role}"
+        # A consumer that never subscribes: it asks for the group's offsets without joining it.
+        asker = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+        topics = [topic_name(namespace, key) for key in keys]
+        try:
             _await(
                 f"worker {role} to read {', '.join(topics)}",
-                lambda group=f"{namespace}-{role}", t=topics: _is_read(admin, reader, group, t),  # type: ignore[misc]  # bound per turn
+                partial(_is_read, asker, topics),
                 SETTLE_TIMEOUT_SECONDS,
             )
-    finally:
-        reader.close()
+        finally:
+            asker.close()
 
 
-def _is_read(admin: AdminClient, reader: Consumer, group: str, topics: list[str]) -> bool:
+def _is_read(asker: Consumer, topics: list[str]) -> bool:
     try:
-        committed = _committed(admin, group)
-        for topic in topics:
-            for number in admin.list_topics(topic, timeout=5).topics[topic].partitions:
-                _, end = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
-                if end and committed.get((topic, number), 0) < end:
-                    return False
+        return all(_is_topic_read(asker, topic) for topic in topics)
     except KafkaException:
         return False  # the group or the broker is not there yet
-    return True
 
 
-def _committed(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
-    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
-    found = future.result(timeout=5).topic_partitions
-    return {(p.topic, p.partition): p.offset for p in found}
+def _is_topic_read(asker: Consumer, topic: str) -> bool:
+    numbers = asker.list_topics(topic, timeout=5).topics[topic].partitions
+    parts = [TopicPartition(topic, number) for number in numbers]
+    ends = [asker.get_watermark_offsets(part, timeout=5)[1] for part in parts]
+    committed = [part.offset for part in asker.committed(parts, timeout=5)]
+    return all(max(0, at) >= end for at, end in zip(committed, ends, strict=True))
