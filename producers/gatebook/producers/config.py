@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta
 
+from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
 
@@ -38,13 +39,24 @@ FIXED_KAFKA_PROPERTIES = frozenset(
         "metadata.broker.list",
     }
 )
-LIST_FIELDS = frozenset({"trusted_proxies", "exclude_paths"})
+LIST_FIELDS = frozenset(
+    {
+        "trusted_proxies",
+        "exclude_paths",
+        "identity_resolvers",
+        "api_key_headers",
+        "oidc_audience",
+        "oidc_algorithms",
+    }
+)
 MIN_SECRET_BYTES = 16
 MIN_FRAMES_IN_SPOOL = 4
 FRAME_OVERHEAD_BYTES = 4096
 
 DeliveryMode = Literal["best_effort", "buffered", "strict"]
 CaptureLevel = Literal["none", "metadata", "redacted", "full"]
+ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
+CertificateName = Literal["subject", "common_name", "san"]
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -147,8 +159,90 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     trusted_proxies: Annotated[
         tuple[str, ...],
-        Meta(description="Addresses or networks whose X-Forwarded-For is believed"),
+        Meta(description="Addresses or networks of proxies whose headers are believed"),
     ] = ()
+    forwarded_header: Annotated[
+        ForwardedHeader,
+        Meta(description="The one header in which those proxies write the caller's address"),
+    ] = "x-forwarded-for"
+    identity_resolvers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Ways to tell who calls, in order: oidc, api_key, mtls, header, anonymous"
+        ),
+    ] = ("oidc", "api_key", "mtls", "header", "anonymous")
+    api_key_headers: Annotated[
+        tuple[str, ...],
+        Meta(description="Headers that hold an API key, besides Authorization: Bearer"),
+    ] = ("x-api-key", "api-key")
+    oidc_issuer: Annotated[
+        str, Meta(description="Issuer URL of OIDC tokens, exactly as in their iss; empty: no OIDC")
+    ] = ""
+    oidc_audience: Annotated[
+        tuple[str, ...], Meta(description="A token must be for one of these audiences")
+    ] = ()
+    oidc_algorithms: Annotated[
+        tuple[str, ...], Meta(description="Accepted signature algorithms; public keys only")
+    ] = ("RS256", "ES256", "EdDSA")
+    oidc_jwks_url: Annotated[
+        str, Meta(description="Where the issuer's keys are; default: found by discovery")
+    ] = ""
+    oidc_leeway_seconds: Annotated[
+        float, Meta(ge=0, le=300, description="Clock difference allowed for exp and nbf")
+    ] = 30.0
+    oidc_refresh_seconds: Annotated[
+        float, Meta(ge=1, description="Keys are fetched anew this often, in the background")
+    ] = 600.0
+    oidc_refetch_seconds: Annotated[
+        float, Meta(ge=1, description="An unknown key id leads to a fetch at most this often")
+    ] = 30.0
+    oidc_stale_seconds: Annotated[
+        float, Meta(ge=60, description="Keys are used so long while the issuer cannot be reached")
+    ] = 86_400.0
+    oidc_timeout_seconds: Annotated[
+        Seconds, Meta(description="One fetch from the issuer takes at most so long")
+    ] = 10.0
+    oidc_user_claim: Annotated[
+        str, Meta(min_length=1, description="Claim that is user.id; must not change for a person")
+    ] = "sub"
+    oidc_name_claim: Annotated[str, Meta(description="Claim that is user.name")] = "name"
+    oidc_email_claim: Annotated[str, Meta(description="Claim that is user.email")] = "email"
+    oidc_roles_claim: Annotated[
+        str, Meta(description="Claim that is user.roles; a dot goes into an object")
+    ] = "groups"
+    oidc_organization_claim: Annotated[
+        str, Meta(description="Claim that is organization.id, for example tid")
+    ] = ""
+    oidc_session_claim: Annotated[str, Meta(description="Claim that is session.id")] = "sid"
+    mtls_name: Annotated[
+        CertificateName,
+        Meta(description="What of a client certificate is user.id: subject, common_name or san"),
+    ] = "subject"
+    mtls_xfcc_header: Annotated[
+        str, Meta(description="X-Forwarded-Client-Cert, where trusted proxies set it; else empty")
+    ] = ""
+    mtls_subject_header: Annotated[
+        str, Meta(description="X-SSL-Client-S-DN, where trusted proxies set it; else empty")
+    ] = ""
+    mtls_verify_header: Annotated[
+        str, Meta(description="Must say SUCCESS or 0 beside mtls_subject_header; empty: not asked")
+    ] = "x-ssl-client-verify"
+    identity_user_header: Annotated[
+        str, Meta(description="X-Forwarded-User or the like, set or removed by trusted proxies")
+    ] = ""
+    identity_email_header: Annotated[
+        str,
+        Meta(description="X-Auth-Request-Email or the like; user.id where that is all there is"),
+    ] = ""
+    identity_roles_header: Annotated[
+        str, Meta(description="X-Auth-Request-Groups or the like: roles, separated by commas")
+    ] = ""
+    end_user_header: Annotated[
+        str, Meta(description="Header in which a caller names the end user it acts for")
+    ] = "x-end-user"
+    session_header: Annotated[
+        str, Meta(description="Header with a session id; stored as it is, so never a secret one")
+    ] = ""
     exclude_paths: Annotated[tuple[str, ...], Meta(description="Paths that are not recorded")] = (
         "/health",
         "/healthz",
@@ -383,4 +477,5 @@ _CHECKS = (
     _check_secret,
     _check_proxies,
     _check_plaintext_content,
+    *IDENTITY_CHECKS,
 )
