@@ -33,7 +33,7 @@ from gatebook.schemas.codec import (
     encode_event,
     open_frame,
 )
-from gatebook.schemas.documents import Document, to_document
+from gatebook.schemas.documents import to_document
 from gatebook.schemas.registry import load
 
 BENCH = "steps"
