@@ -10,26 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import Consumer, Transport
 
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings
+from gatebook.processors.ending import Ending
 from gatebook.processors.progress import Admission, Progress
 from gatebook.processors.stages.base import Incoming, Stage
 from gatebook.schemas.errors import Fatal, RegistryUnavailable
 
 log = logging.getLogger(__name__)
 
-EXIT_KILLED_AT_DEADLINE = 124
 EXIT_FAILED = 70  # EX_SOFTWARE: nothing of the batch was committed; a supervisor restarts
+METADATA_AGE_MS = 30_000  # how soon a topic made anew, or a partition added, is found
 QUEUE_MESSAGES = 256
+STREAM_MESSAGES = 32  # Faust's own queue, which knows no bytes
+QUEUE_BYTES = 64 * 1024 * 1024
 HEARTBEATS_PER_SESSION = 6
 REGISTRY_PAUSE_SECONDS = 2.0
 REQUEST_TIMEOUT_SECONDS = 90.0  # Faust's default; it refuses a session timeout above it
@@ -41,8 +45,20 @@ def _worker_of(app: Any) -> RoleWorker:
     return worker
 
 
+class _NothingRead(defaultdict[Any, Any]):
+    """Stands for Faust's offsets read so far, by which it drops lower ones and keeps a tree of
+    gaps. Progress judges both: a lower offset is the first of a topic that was made anew."""
+
+    def __getitem__(self, key: Any) -> None:
+        return None
+
+
 class ProgressConsumer(Consumer):
     """Faust's consumer, committing what Progress says is delivered."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NothingRead()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
         progress = _worker_of(self.app).progress
@@ -56,9 +72,23 @@ class ProgressConsumer(Consumer):
         progress = _worker_of(self.app).progress
         return progress.committable((tp.topic, tp.partition))
 
+    def _should_commit(self, tp: Any, offset: int) -> bool:
+        return True  # Faust refuses a lower offset, and remembers commits that failed as done
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        committed = await super()._commit(offsets)
+        if committed:
+            for tp, offset in offsets.items():
+                _worker_of(self.app).progress.note_committed((tp.topic, tp.partition), offset)
+        return committed
+
     async def perform_seek(self) -> None:
-        await super().perform_seek()
-        _worker_of(self.app).on_assigned(dict(self._committed_offset), self.assignment())
+        """Faust calls this after every assignment, before messages flow."""
+        starts = dict(await self.seek_to_committed())
+        unknown = [tp for tp, offset in starts.items() if not offset]
+        if unknown:  # never committed: the consumer begins at the first of the log
+            starts.update(await self.earliest_offsets(*unknown))
+        _worker_of(self.app).on_assigned(starts)
 
 
 class ProgressTransport(Transport):
@@ -75,6 +105,8 @@ class RoleWorker:
         self.progress = Progress()
         self.busy = False
         self._queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(maxsize=QUEUE_MESSAGES)
+        self._queue_bytes = 0
+        self._taken = asyncio.Event()
         self.app = self._build_app()
 
     def _build_app(self) -> Any:
@@ -90,6 +122,7 @@ class RoleWorker:
             topic_allow_declare=False,  # topics are created by `gatebook setup`
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=16 * 1024 * 1024,
+            consumer_metadata_max_age_ms=METADATA_AGE_MS,
             broker_commit_interval=self.settings.commit_interval_seconds,
             broker_session_timeout=self.settings.session_timeout_seconds,
             broker_request_timeout=max(
@@ -97,7 +130,7 @@ class RoleWorker:
             ),
             broker_heartbeat_interval=self.settings.session_timeout_seconds
             / HEARTBEATS_PER_SESSION,
-            stream_buffer_maxsize=QUEUE_MESSAGES,
+            stream_buffer_maxsize=STREAM_MESSAGES,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
             datadir=str(self.settings.home_path / "faust"),
@@ -113,7 +146,17 @@ class RoleWorker:
     async def _receive(self, stream: Any) -> None:
         """The agent: hands messages on. It yields nothing, so no reply can be asked of it."""
         async for event in stream.noack().events():
+            while self._queue_bytes > QUEUE_BYTES:
+                self._taken.clear()
+                await self._taken.wait()
+            self._queue_bytes += len(event.message.value or b"")
             await self._queue.put((event.message.generation_id, event.message))
+
+    def _took(self, message: Any) -> int:
+        size = len(message.value or b"")
+        self._queue_bytes -= size
+        self._taken.set()
+        return size
 
     async def _run(self, _app: Any) -> None:
         """Batches, one after the other, until the worker ends."""
@@ -134,7 +177,8 @@ class RoleWorker:
 
     async def _batch(self) -> None:
         generation, messages = await self._next_batch()
-        admitted = [m for m in messages if self._admit(m)]
+        admitted = [m for m in messages if await self._admit(m)]
+        admitted = [m for m in admitted if self._holds(m)]  # a rebalance may have come between
         if not admitted:
             return
         started = time.monotonic()
@@ -161,7 +205,7 @@ class RoleWorker:
     async def _next_batch(self) -> tuple[int, list[Any]]:
         """What waits, up to the limits, all of one generation of the consumer group."""
         generation, first = await self._queue.get()
-        messages, size = [first], len(first.value or b"")
+        messages, size = [first], self._took(first)
         while not self._queue.empty() and len(messages) < self.settings.batch_messages:
             if size >= self.settings.batch_bytes:
                 break
@@ -169,24 +213,42 @@ class RoleWorker:
                 break
             message = self._queue.get_nowait()[1]
             messages.append(message)
-            size += len(message.value or b"")
+            size += self._took(message)
         return generation, messages
 
-    def _admit(self, message: Any) -> bool:
-        if message.generation_id != self.app.consumer_generation_id:
-            return False  # of an assignment that is gone; it is fetched again by whoever holds it
+    def _holds(self, message: Any) -> bool:
+        """Whether a message is of the assignment that holds now. Else whoever holds its partition
+        fetches it again."""
+        return (
+            message.generation_id == self.app.consumer_generation_id
+            and (message.topic, message.partition) in self.progress.next_offset
+        )
+
+    async def _admit(self, message: Any) -> bool:
+        if not self._holds(message):
+            return False
         partition = (message.topic, message.partition)
         admission = self.progress.admit(partition, message.offset)
         if admission is Admission.REFETCH:
             metrics.OFFSET_GAPS.labels(self.role).inc()
-            expected = self.progress.next_offset[partition]
-            asyncio.ensure_future(self.app.consumer.seek(message.tp, expected))  # noqa: RUF006
-        return admission is Admission.PROCESS
+            await self._seek(message.tp, self.progress.next_offset[partition])
+        elif admission is Admission.BEGIN_ANEW:
+            metrics.OFFSET_GAPS.labels(self.role).inc()
+            log.warning("%s partition %d begins anew at a lower offset", *partition)
+            await self.stage.revoke([partition])
+        return admission in (Admission.PROCESS, Admission.BEGIN_ANEW)
 
-    def on_assigned(self, committed: dict[Any, int | None], assigned: Any) -> None:
-        """Begin each partition at its committed offset."""
-        for tp in assigned:
-            self.progress.assign((tp.topic, tp.partition), committed.get(tp))
+    async def _seek(self, tp: Any, offset: int) -> None:
+        try:
+            await self.app.consumer.seek(tp, offset)
+        except KafkaError:
+            # The partition was taken away meanwhile; whoever holds it begins where we committed.
+            log.warning("cannot seek in %s partition %d", tp.topic, tp.partition)
+
+    def on_assigned(self, starts: Mapping[Any, int | None]) -> None:
+        """Begin each partition at its committed offset, else at the first of its log."""
+        for tp, offset in starts.items():
+            self.progress.assign((tp.topic, tp.partition), offset)
 
     async def _on_revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
         partitions = [(tp.topic, tp.partition) for tp in revoked]
@@ -211,27 +273,13 @@ def _incoming(message: Any) -> Incoming:
     )
 
 
-def end_on_signal(runner: Any, deadline_seconds: float) -> None:
-    """On SIGTERM or SIGINT stop in good order, and end after the deadline whatever is under way.
-
-    A thread of its own waits for the signal, so that a blocked event loop cannot keep the process
-    alive. What was not committed is read again by the next worker.
-    """
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # threads started later inherit it
-
-    def wait_and_end() -> None:
-        signal.sigwait(signals)
-        runner.loop.call_soon_threadsafe(runner._on_sigterm)
-        time.sleep(deadline_seconds)
-        log.critical("did not stop in time; ending")
-        os._exit(EXIT_KILLED_AT_DEADLINE)
-
-    threading.Thread(target=wait_and_end, name="gatebook-signals", daemon=True).start()
+def _stop(runner: Any) -> None:
+    runner.loop.call_soon_threadsafe(runner._on_sigterm)
 
 
-def run(worker: RoleWorker) -> int:
-    """Run a worker until it is told to stop; the exit code."""
+def run(worker: RoleWorker, ending: Ending) -> int:
+    """Run a worker until it is told to stop; the exit code. Where Faust fails, the process ends
+    here and now: threads that wait for a dependency would keep it alive."""
     runner = faust.Worker(
         worker.app,
         loglevel=None,
@@ -241,9 +289,12 @@ def run(worker: RoleWorker) -> int:
         quiet=True,
     )
     runner.spinner = None  # it writes to the terminal even where nothing is one
-    end_on_signal(runner, worker.settings.stop_deadline_seconds)
+    ending.ask(partial(_stop, runner))
     try:
         runner.execute_from_commandline()
     except SystemExit as end:
         return int(end.code or 0)
+    except Exception as error:
+        log.critical("the worker failed: %s", type(error).__name__)
+        os._exit(EXIT_FAILED)
     return 0

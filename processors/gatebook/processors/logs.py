@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from gatebook.schemas.errors import GatebookError
+
 
 class JsonFormatter(logging.Formatter):
     """A log record as one line of JSON in ECS names."""
@@ -35,14 +37,19 @@ class NoExceptionText(logging.Filter):
     """Libraries format exceptions into their messages; keep the class, drop the words."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and any(
-            isinstance(a, BaseException) for a in record.args
-        ):
-            record.args = tuple(
-                type(a).__name__ if isinstance(a, BaseException) else a for a in record.args
-            )
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_without_words, record.args))
+        if record.name == "asyncio":  # quotes a failed task with its exception, line by line
+            record.msg, record.args = record.getMessage().partition("\n")[0], ()
         record.exc_text = None
         return True
+
+
+def _without_words(argument: Any) -> Any:
+    """The class of an exception; our own errors keep their words, which hold no content."""
+    if isinstance(argument, BaseException) and not isinstance(argument, GatebookError):
+        return type(argument).__name__
+    return argument
 
 
 class NotFaust(logging.Filter):

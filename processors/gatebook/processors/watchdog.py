@@ -25,18 +25,28 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 
 class StallDetector:
     """Decides from what is seen; pure. `stalled` is true where work waited and nothing moved for
-    `stall_seconds`."""
+    `stall_seconds`, looked at at least every `look_seconds`: time in which nobody looked (the
+    broker was away, the process was stopped) says nothing and counts as one look."""
 
-    def __init__(self, stall_seconds: float) -> None:
+    def __init__(self, stall_seconds: float, look_seconds: float = float("inf")) -> None:
         self.stall_seconds = stall_seconds
-        self._committed: dict[tuple[str, int], int] = {}
-        self._moved_at = 0.0
+        self._look_seconds = look_seconds
+        self._committed: dict[tuple[str, int], int] | None = None
+        self._seen_at = 0.0
+        self._still_seconds = 0.0
 
     def see(self, committed: dict[tuple[str, int], int], lag: int, busy: bool, now: float) -> bool:
         """One look at time `now` (seconds). `busy`: a batch is being delivered."""
-        if committed != self._committed or lag == 0 or busy or self._moved_at == 0.0:
-            self._committed, self._moved_at = committed, now
-        return now - self._moved_at >= self.stall_seconds
+        if committed != self._committed or lag == 0 or busy:
+            self._committed, self._still_seconds = committed, 0.0
+        else:
+            self._still_seconds += min(now - self._seen_at, self._look_seconds)
+        self._seen_at = now
+        return self._still_seconds >= self.stall_seconds
+
+    def reset(self) -> None:
+        """Begin anew: there was no work after all."""
+        self._committed = None
 
 
 class Watchdog(threading.Thread):
@@ -53,12 +63,17 @@ class Watchdog(threading.Thread):
     ) -> None:
         super().__init__(name="gatebook-watchdog", daemon=True)
         self._role = role
-        self._properties = {**consumer_properties, "enable.auto.commit": False}
+        self._properties = {
+            **consumer_properties,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
         self._assigned = assigned
         self._busy = busy
         self._clock = clock
-        self._detector = StallDetector(stall_seconds)
         self._interval_seconds = max(1.0, stall_seconds / 10)
+        self._detector = StallDetector(stall_seconds, 2 * self._interval_seconds)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -69,14 +84,22 @@ class Watchdog(threading.Thread):
         client = Consumer(self._properties)
         while not self._stopped.wait(self._interval_seconds):
             try:
-                committed, lag = self._look(client)
-            except KafkaException:
-                continue  # the broker is away: that is not a stall
-            metrics.LAG.labels(self._role).set(lag)
-            if self._detector.see(committed, lag, self._busy(), self._clock()):
-                log.critical("no progress with work waiting; ending to be restarted")
-                os._exit(EXIT_STALLED)  # nothing uncommitted is lost: it is fetched again
+                if self._stalled(client):
+                    log.critical("no progress with work waiting; ending to be restarted")
+                    os._exit(EXIT_STALLED)  # nothing uncommitted is lost: it is fetched again
+            except KafkaException as error:  # the broker is away: that is not a stall
+                log.warning("cannot see the progress: %s", error.args[0].name())
         client.close()
+
+    def _stalled(self, client: Consumer) -> bool:
+        committed, lag = self._look(client)
+        metrics.LAG.labels(self._role).set(lag)
+        if not self._detector.see(committed, lag, self._busy(), self._clock()):
+            return False
+        if any(_has_message(client, *held) for held in committed.items()):
+            return True
+        self._detector.reset()  # the offsets left hold no message: markers of transactions
+        return False
 
     def _look(self, client: Consumer) -> tuple[dict[tuple[str, int], int], int]:
         held = [TopicPartition(topic, number) for topic, number in self._assigned()]
@@ -86,7 +109,18 @@ class Watchdog(threading.Thread):
         lag = 0
         for found in client.committed(held, timeout=REQUEST_TIMEOUT_SECONDS):
             low, high = client.get_watermark_offsets(found, timeout=REQUEST_TIMEOUT_SECONDS)
-            position = found.offset if found.offset >= 0 else low
+            # Nothing committed, or of a log that is gone: deleted by retention, or made anew.
+            position = found.offset if low <= found.offset <= high else low
             committed[(found.topic, found.partition)] = position
-            lag += max(0, high - position)
+            lag += high - position
         return committed, lag
+
+
+def _has_message(client: Consumer, held: tuple[str, int], position: int) -> bool:
+    """Whether there is a message to read from `position` on."""
+    client.assign([TopicPartition(*held, position)])
+    try:
+        message = client.poll(2 * REQUEST_TIMEOUT_SECONDS)
+        return message is not None and message.error() is None
+    finally:
+        client.unassign()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -10,14 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
 from gatebook.processors import logs
 from gatebook.processors.config import WorkerSettings, kafka_properties
+from gatebook.processors.ending import Ending, end_with_parent
 from gatebook.processors.stages.base import Stage
 from gatebook.processors.watchdog import Watchdog
 from gatebook.schemas.confluent import wire_from_env
@@ -32,7 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROLES = ("intake", "index", "detect", "notify")
-RESTART_PAUSE_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+FIRST_RESTART_SECONDS = 1.0
+LAST_RESTART_SECONDS = 30.0
+STEADY_SECONDS = 60.0  # a worker that lived so long is started anew at once
+SUPERVISED = "supervised"
 METADATA_TIMEOUT_SECONDS = 30.0
 
 
@@ -89,17 +97,26 @@ def event_partitions(settings: WorkerSettings) -> int:
     """Number of partitions of the event topic, from the broker; waits for the broker."""
     topic = topic_name(settings.namespace, EVENT)
     admin = AdminClient(kafka_properties(settings.kafka_bootstrap))
-    found = admin.list_topics(topic, timeout=METADATA_TIMEOUT_SECONDS).topics[topic]
+    while True:
+        try:
+            found = admin.list_topics(topic, timeout=METADATA_TIMEOUT_SECONDS).topics[topic]
+            break
+        except KafkaException as error:
+            log.warning("Kafka does not answer: %s; waiting", error.args[0].name())
     if found.error is not None or not found.partitions:
         raise Fatal(f"topic {topic} does not exist", "run `gatebook setup`")
     return len(found.partitions)
 
 
-def run_role(role: str, settings: WorkerSettings) -> int:
-    """Run one role in this process until it is told to stop; the exit code."""
+def run_role(role: str, settings: WorkerSettings, supervised: bool = False) -> int:
+    """Run one role in this process until it is told to stop; the exit code. `supervised`: stop
+    too when standard input ends."""
     from gatebook.processors.app import RoleWorker, run
 
     logs.configure(settings.log_level)
+    ending = Ending(settings.stop_deadline_seconds)  # before any thread, and before any wait
+    if supervised:
+        end_with_parent()
     stage = build_stage(role, settings, wire_from_env(settings.namespace))
     worker = RoleWorker(role, stage, settings)
     if settings.metrics_port:
@@ -113,37 +130,74 @@ def run_role(role: str, settings: WorkerSettings) -> int:
         time.monotonic,
         settings.stall_seconds,
     ).start()
-    return run(worker)
+    return run(worker, ending)
+
+
+class RestartPause:
+    """How long to wait before a dead worker is started anew: longer each time it dies young."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def after(self, lived_seconds: float) -> float:
+        """The pause, in seconds, after a worker that lived so long."""
+        longer = min(max(2 * self._seconds, FIRST_RESTART_SECONDS), LAST_RESTART_SECONDS)
+        self._seconds = 0.0 if lived_seconds >= STEADY_SECONDS else longer
+        return self._seconds
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes]
+    started_at: float
+    start_again_at: float = math.inf
 
 
 class Supervisor:
-    """Runs roles as child processes and starts a dead one anew."""
+    """Runs roles as child processes and starts a dead one anew. Children that outlive it end by
+    themselves: they hold the other end of a pipe."""
 
     def __init__(self, roles: Sequence[str], settings: WorkerSettings) -> None:
         self._roles = roles
         self._settings = settings
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, _Child] = {}
+        self._pauses = {role: RestartPause() for role in roles}
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; 0 where every child ended in time."""
+        """Until SIGTERM or SIGINT; 0 where every child ended in good order and in time. A second
+        signal kills the children."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+            signal.signal(number, lambda *_: self._on_signal())
         while not self._stopping.is_set():
             for index, role in enumerate(self._roles):
                 self._keep_alive(role, index)
-            self._stopping.wait(RESTART_PAUSE_SECONDS)
+            self._stopping.wait(LOOK_SECONDS)
         return self._stop()
 
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            for child in self._children.values():
+                child.process.kill()
+        self._stopping.set()
+
     def _keep_alive(self, role: str, index: int) -> None:
-        child = self._children.get(role)
-        if child is not None and child.poll() is None:
+        child, now = self._children.get(role), time.monotonic()
+        if child is not None and child.process.poll() is None:
             return
-        if child is not None:
-            log.error("worker %s ended with %s; starting it anew", role, child.returncode)
-        self._children[role] = subprocess.Popen(
-            [sys.executable, "-m", "gatebook.processors.worker", role],
+        if child is not None and child.start_again_at == math.inf:
+            pause = self._pauses[role].after(now - child.started_at)
+            child.start_again_at = now + pause
+            code = child.process.returncode
+            log.error("worker %s ended with %s; starting it anew in %.0f s", role, code, pause)
+        if child is None or now >= child.start_again_at:
+            self._children[role] = _Child(self._start(role, index), now)
+
+    def _start(self, role: str, index: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gatebook.processors.worker", role, SUPERVISED],
             env={**os.environ, **self._metrics_environment(index)},
+            stdin=subprocess.PIPE,  # closed when we die, however we die
             start_new_session=True,  # a Ctrl-C reaches the supervisor, which ends them in order
         )
 
@@ -152,10 +206,11 @@ class Supervisor:
         return {"GATEBOOK_METRICS_PORT": str(port + index)} if port else {}
 
     def _stop(self) -> int:
-        for child in self._children.values():
+        children = [child.process for child in self._children.values()]
+        for child in children:
             child.terminate()
         deadline = time.monotonic() + self._settings.stop_deadline_seconds + 5
-        codes = [_wait(child, deadline) for child in self._children.values()]
+        codes = [_wait(child, deadline) for child in children]
         return 0 if all(code == 0 for code in codes) else 1
 
 
@@ -168,14 +223,18 @@ def _wait(child: subprocess.Popen[bytes], deadline: float) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m gatebook.processors.worker ROLE`: what the supervisor starts."""
+    """`python -m gatebook.processors.worker ROLE supervised`: what the supervisor starts."""
+    from gatebook.processors.app import EXIT_FAILED
     from gatebook.processors.config import from_env
 
     try:
-        return run_role(arguments[0], from_env())
+        return run_role(arguments[0], from_env(), SUPERVISED in arguments)
     except Fatal as error:
         log.critical("%s; %s", error, error.next_step)
         return 1
+    except Exception as error:
+        log.critical("the worker failed: %s", type(error).__name__)
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

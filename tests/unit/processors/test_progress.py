@@ -48,32 +48,70 @@ def test_a_revoked_partition_cannot_be_committed() -> None:
     assert progress.committable(P) is None
 
 
-def test_a_message_seen_before_is_skipped() -> None:
-    """A message fetched twice in one assignment is processed once."""
+def test_a_lower_offset_begins_anew() -> None:
+    """A topic that was deleted and made anew starts over; its messages are processed and
+    committed although their offsets are lower."""
+    progress = Progress()
+    progress.assign(P, 500)
+    assert progress.admit(P, 500) is Admission.PROCESS
+    progress.done(P, 500)
+    progress.note_committed(P, 501)
+    assert progress.admit(P, 0) is Admission.BEGIN_ANEW
+    assert progress.admit(P, 1) is Admission.PROCESS
+    progress.done(P, 0)
+    progress.done(P, 1)
+    assert progress.committable(P) == 2
+
+
+def test_what_is_committed_is_not_committed_again_but_a_failed_commit_is() -> None:
+    """Only a commit that the broker took counts as made."""
     progress = Progress()
     progress.assign(P, 0)
-    assert progress.admit(P, 0) is Admission.PROCESS
-    assert progress.admit(P, 0) is Admission.SKIP
+    progress.admit(P, 0)
+    progress.done(P, 0)
+    assert progress.committable(P) == 1
+    assert progress.committable(P) == 1
+    progress.note_committed(P, 1)
+    assert progress.committable(P) is None
+
+
+def test_a_commit_that_ends_after_the_revocation_leaves_nothing_behind() -> None:
+    """The next assignment begins with a clean slate."""
+    progress = Progress()
+    progress.assign(P, 0)
+    progress.admit(P, 0)
+    progress.done(P, 0)
+    progress.revoke(P)
+    progress.note_committed(P, 1)
+    progress.assign(P, 0)
+    progress.admit(P, 0)
+    progress.done(P, 0)
+    assert progress.committable(P) == 1
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(0, 5))
 def test_the_commit_never_passes_an_unprocessed_message(arrivals: list[int], start: int) -> None:
     """For any order of arrivals over a log without holes, every offset before the committed one
-    was processed, each once."""
+    was processed; each once, unless the log began anew."""
     progress = Progress()
     progress.assign(P, start)
     processed: list[int] = []
-    for offset in arrivals:
+    anew = False
+
+    def take(offset: int) -> Admission:
+        nonlocal anew
         admission = progress.admit(P, offset)
-        if admission is Admission.REFETCH:  # the broker fetches again from the expected offset
-            for again in range(progress.next_offset[P], offset + 1):
-                if progress.admit(P, again) is Admission.PROCESS:
-                    processed.append(again)
-                    progress.done(P, again)
-        elif admission is Admission.PROCESS:
+        anew |= admission is Admission.BEGIN_ANEW
+        if admission in (Admission.PROCESS, Admission.BEGIN_ANEW):
             processed.append(offset)
             progress.done(P, offset)
+        return admission
+
+    for offset in arrivals:
+        if take(offset) is Admission.REFETCH:  # the broker fetches again from the expected offset
+            for again in range(progress.next_offset[P], offset + 1):
+                take(again)
     committed = progress.committable(P)
-    assert len(processed) == len(set(processed))
+    assert anew or len(processed) == len(set(processed))
     if committed is not None:
-        assert set(range(start, committed)) <= set(processed)
+        assert set(range(min(start, *processed), committed)) <= set(processed)
