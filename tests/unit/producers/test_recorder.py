@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -127,22 +126,24 @@ def test_what_is_emitted_is_acknowledged_or_counted_when_the_broker_is_away(
     """With everything full, the newest are refused; the sum is exact once the broker is back."""
     recorder = make_recorder(delivery_mode=mode, memory_buffer_max_bytes=70_000, **SMALL)
     published.publisher.down = True
-    for n in range(300):
-        recorder.emit(event(n, size=1000))
-        if n % 20 == 0:  # let the writer run: the spool is to fill up, not the queue alone
-            time.sleep(0.005)  # waits: for nothing that could be awaited once all is full
-    wait_until("a drop", lambda: sum(recorder.counters().dropped.values()) > 0)
+    reason = "buffer_full" if mode == "best_effort" else "spool_full"
+
+    def refused() -> bool:
+        for n in range(10):
+            recorder.emit(event(n, size=1000))
+        return recorder.counters().dropped.get(reason, 0) > 20
+
+    wait_until(f"drops for {reason}", refused)
     published.publisher.down = False
     assert recorder.close(20).complete
 
     counters = recorder.counters()
     dropped = sum(counters.dropped.values())
-    assert counters.emitted == 300 == counters.acknowledged + dropped
+    assert counters.emitted == counters.acknowledged + dropped
+    assert counters.acknowledged > 0
     assert len(published.events()) == counters.acknowledged
     assert published.sequences() == list(range(counters.acknowledged))
     assert published.frames()[-1].header.losses == counters.dropped
-    reason = "buffer_full" if mode == "best_effort" else "spool_full"
-    assert counters.dropped.get(reason, 0) > 0
 
 
 def test_close_in_time_leaves_the_rest_in_the_spool_for_the_next_process(
