@@ -30,6 +30,9 @@ from gatebook.schemas.errors import Fatal, RegistryUnavailable
 log = logging.getLogger(__name__)
 
 EXIT_FAILED = 70  # EX_SOFTWARE: nothing of the batch was committed; a supervisor restarts
+# A batch waits for as long as Elasticsearch or the broker is away. Faust never comes back from a
+# group that aiokafka left because nothing was fetched for so long; the watchdog sees a stall.
+MAX_POLL_SECONDS = 365 * 86_400.0
 METADATA_AGE_MS = 30_000  # how soon a topic made anew, or a partition added, is found
 QUEUE_MESSAGES = 256
 STREAM_MESSAGES = 32  # Faust's own queue, which knows no bytes
@@ -122,6 +125,7 @@ class RoleWorker:
             topic_allow_declare=False,  # topics are created by `gatebook setup`
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=16 * 1024 * 1024,
+            broker_max_poll_interval=MAX_POLL_SECONDS,
             consumer_metadata_max_age_ms=METADATA_AGE_MS,
             broker_commit_interval=self.settings.commit_interval_seconds,
             broker_session_timeout=self.settings.session_timeout_seconds,

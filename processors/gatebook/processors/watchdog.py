@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from gatebook.processors import metrics
 
@@ -69,6 +70,7 @@ class Watchdog(threading.Thread):
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
         }
+        self._admin_properties = {k: v for k, v in consumer_properties.items() if k != "group.id"}
         self._assigned = assigned
         self._busy = busy
         self._clock = clock
@@ -82,24 +84,34 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         client = Consumer(self._properties)
+        admin = AdminClient(self._admin_properties)
         while not self._stopped.wait(self._interval_seconds):
             try:
-                if self._stalled(client):
+                if self._stalled(client, admin):
                     log.critical("no progress with work waiting; ending to be restarted")
                     os._exit(EXIT_STALLED)  # nothing uncommitted is lost: it is fetched again
             except KafkaException as error:  # the broker is away: that is not a stall
                 log.warning("cannot see the progress: %s", error.args[0].name())
         client.close()
 
-    def _stalled(self, client: Consumer) -> bool:
+    def _stalled(self, client: Consumer, admin: AdminClient) -> bool:
         committed, lag = self._look(client)
+        if not committed and not self._group_is_served(admin):
+            lag = 1  # nobody works, and we have nothing: we cannot get back into the group
         metrics.LAG.labels(self._role).set(lag)
         if not self._detector.see(committed, lag, self._busy(), self._clock()):
             return False
-        if any(_has_message(client, *held) for held in committed.items()):
+        if not committed or any(_has_message(client, *held) for held in committed.items()):
             return True
         self._detector.reset()  # the offsets left hold no message: markers of transactions
         return False
+
+    def _group_is_served(self, admin: AdminClient) -> bool:
+        """Whether the group has settled, with members: then others hold the partitions."""
+        group = self._properties["group.id"]
+        found = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_SECONDS)
+        described = found[group].result()
+        return bool(described.members) and described.state is ConsumerGroupState.STABLE
 
     def _look(self, client: Consumer) -> tuple[dict[tuple[str, int], int], int]:
         held = [TopicPartition(topic, number) for topic, number in self._assigned()]
