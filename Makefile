@@ -40,6 +40,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m gatebook.schemas.generate --check
 	$(BIN)/python -m gatebook.schemas.lock --check
+	$(BIN)/gatebook settings --check infra/SETTINGS.md
 	$(BIN)/python infra/tidy.py
 
 types: $(STAMP)
@@ -57,6 +58,7 @@ format: $(STAMP)
 
 generate: $(STAMP)
 	$(BIN)/python -m gatebook.schemas.generate
+	$(BIN)/gatebook settings --markdown > infra/SETTINGS.md
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.run

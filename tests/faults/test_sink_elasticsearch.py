@@ -32,7 +32,7 @@ def make_row(number: int) -> Row:
 async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 60) -> None:
     async with asyncio.timeout(timeout_seconds):
         while not await condition():  # noqa: ASYNC110  # the server has no event to wait for
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # waits: polled until the deadline above
 
 
 class Server:

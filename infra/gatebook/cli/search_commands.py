@@ -94,6 +94,8 @@ HEADINGS = {
     "gen_ai.usage.input_tokens": "in",
     "gen_ai.usage.output_tokens": "out",
     "http.response.status_code": "status",
+    "rule.id": "rule",
+    "service.name": "service",
     "source.ip": "address",
     "user.id": "user",
 }

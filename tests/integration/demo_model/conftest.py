@@ -48,7 +48,7 @@ def serving(app: Any) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive(), "the application did not start"
             assert time.monotonic() < deadline, "the application is not ready"
-            time.sleep(0.01)
+            time.sleep(0.01)  # waits: polled until the deadline above
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
