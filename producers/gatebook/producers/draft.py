@@ -247,8 +247,8 @@ class AccessDraft:
 def _attributes(answer: AnswerFacts) -> dict[str, str]:
     """A stream that broke off has no usage; how many pieces of text it had bounds its tokens."""
     if answer.output_tokens is None and answer.deltas:
-        return {"output_deltas": str(answer.deltas)}
-    return {}
+        return {**answer.extras, "output_deltas": str(answer.deltas)}
+    return answer.extras
 
 
 class _Reading:

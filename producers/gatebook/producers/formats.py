@@ -1,44 +1,51 @@
-"""What requests and answers of model services say: OpenAI's format with llama.cpp's additions,
-Anthropic's and Ollama's where they differ. Pure: JSON in, facts out."""
+"""What requests and answers of model services say: OpenAI's format with llama.cpp's additions, and
+others where they differ. Pure: JSON in, facts out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatebook.producers.values import mapping, number, parse_json, sequence, text, texts, whole
+from gatebook.producers import formats_ollama
+from gatebook.producers.formats_actions import ACTIONS, OPERATIONS, action_of
+from gatebook.producers.formats_assembly import MAX_TOOLS, Assembly
+from gatebook.producers.formats_other import is_end, read_other, tgi_counts
+from gatebook.producers.formats_stream import values_of
+from gatebook.producers.values import mapping, number, sequence, text, texts, whole
 
-MAX_TOOLS = 64
+__all__ = [
+    "ACTIONS",
+    "MAX_TOOLS",
+    "OPERATIONS",
+    "AnswerFacts",
+    "AnswerReader",
+    "RequestFacts",
+    "action_of",
+    "read_answer",
+    "read_request",
+    "read_stream",
+]
+
 _STOP_MAX_CHARS = 64
 _STOP_MAX_ITEMS = 16
-
-# Path suffix -> event.action. What is not listed is `unknown`.
-ACTIONS = {
-    "/chat/completions": "chat",
-    "/completions": "text_completion",
-    "/completion": "text_completion",
-    "/embeddings": "embeddings",
-    "/embedding": "embeddings",
-    "/responses": "chat",
-    "/messages": "chat",
-    "/api/chat": "chat",
-    "/api/generate": "text_completion",
-    "/api/embed": "embeddings",
-    "/models": "list_models",
-    "/api/tags": "list_models",
-}
-OPERATIONS = frozenset({"chat", "text_completion", "embeddings"})
-_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+_TOKEN_LIMITS = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "n_predict",
+    "max_new_tokens",
+)
 _INPUTS = ("system", "instructions", "messages", "prompt", "input")
+_MORE_INPUTS = ("query", "documents", "inputs", "suffix", "images")
 _SYSTEM_ROLES = frozenset({"system", "developer"})
-
-
-def action_of(path: str) -> str:
-    """What a path asks for."""
-    path = path.rstrip("/")
-    found = [suffix for suffix in ACTIONS if path.endswith(suffix)]
-    return ACTIONS[max(found, key=len)] if found else "unknown"
+# Any of these in an answer, and its format is one that is known here.
+_KNOWN = frozenset(
+    {
+        "choices", "usage", "timings", "data", "message", "response", "content", "models",
+        "embeddings", "embedding", "results", "token", "generated_text", "output", "done",
+    }
+)  # fmt: skip
 
 
 @dataclass
@@ -64,7 +71,7 @@ class RequestFacts:
 
 def read_request(body: Any) -> RequestFacts:
     """The facts of a request's JSON. Anything unexpected is left out, never an error."""
-    data = mapping(body)
+    data = _flattened(mapping(body))
     stream = data.get("stream")
     messages = sequence(data.get("messages")) or _as_messages(data)
     facts = RequestFacts(
@@ -79,13 +86,26 @@ def read_request(body: Any) -> RequestFacts:
         tools_offered=_tool_names(sequence(data.get("tools"))),
         on_behalf_of=text(data.get("user")) or text(mapping(data.get("metadata")).get("user_id")),
         conversation_id=_conversation(data.get("conversation")),
-        input=[data.get(name) for name in _INPUTS],
+        input=_input(data),
         tools=sequence(data.get("tools")),
     )
     system = [data[name] for name in ("system", "instructions") if data.get(name)]
     facts.system_instructions = [m for m in messages if _role(m) in _SYSTEM_ROLES] + system
     facts.input_messages = [m for m in messages if _role(m) not in _SYSTEM_ROLES]
     return facts
+
+
+def _flattened(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Sampling parameters at the top: Ollama keeps them in `options`, TGI in `parameters`."""
+    inner = mapping(data.get("parameters"))
+    return formats_ollama.with_options({**inner, **data} if inner else data)
+
+
+def _input(data: Mapping[str, Any]) -> list[Any]:
+    """What digests are made of: the same whatever else a request says."""
+    return [data.get(name) for name in _INPUTS] + [
+        {name: data[name]} for name in _MORE_INPUTS if data.get(name)
+    ]
 
 
 def _conversation(value: object) -> str:
@@ -97,12 +117,16 @@ def _role(message: Any) -> object:
 
 
 def _as_messages(data: Mapping[str, Any]) -> list[Any]:
-    """A prompt or input as user messages."""
-    given = data.get("prompt") if data.get("prompt") is not None else data.get("input")
+    """A prompt, an input, or a query and its documents as user messages."""
+    names = ("prompt", "input", "inputs", "query")
+    given = next((data[name] for name in names if data.get(name) is not None), None)
     if given is None:
         return []
     items = given if isinstance(given, list) else [given]
-    return [i if isinstance(i, dict) else {"role": "user", "content": i} for i in items]
+    if items and all(isinstance(item, int) for item in items):
+        items = [items]  # one prompt, as tokens
+    items = items + sequence(data.get("documents"))
+    return [i if _role(i) else {"role": "user", "content": i} for i in items]
 
 
 def _tool_names(tools: Iterable[Any]) -> list[str]:
@@ -121,7 +145,8 @@ def _first_whole(data: Mapping[str, Any], *names: str) -> int | None:
 @dataclass
 class AnswerFacts:
     """What an answer said. `ended` says whether a stream's own end mark was seen, `recognised`
-    whether it is a format known here, `deltas` how many pieces of text a stream had."""
+    whether it is a format known here, `deltas` how many pieces of text a stream had, `extras` what
+    has no field of its own in the event."""
 
     id: str = ""
     model: str = ""
@@ -139,6 +164,7 @@ class AnswerFacts:
     recognised: bool = False
     deltas: int = 0
     messages: list[dict[str, Any]] = field(default_factory=list)
+    extras: dict[str, str] = field(default_factory=dict)
 
 
 class AnswerReader:
@@ -146,21 +172,22 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self.facts = AnswerFacts()
-        self._messages: dict[int, dict[str, Any]] = {}
-        self._text: dict[int, list[str]] = {}
-        self._calls: dict[tuple[int, int], dict[str, Any]] = {}
-        self._finish: dict[int, str] = {}
+        self._assembly = Assembly()
         self._counted: dict[str, int] = {}
 
     def read(self, value: Any) -> None:
-        """One JSON object."""
-        data = mapping(value)
+        """One JSON object, or a list of them."""
+        for item in sequence(value) or [value]:
+            self._read_object(mapping(item))
+
+    def _read_object(self, data: Mapping[str, Any]) -> None:
         self._read_error(data)
         self._read_common(data)
         for position, choice in enumerate(sequence(data.get("choices"))):
             self._read_choice(position, mapping(choice))
         if "choices" not in data:
-            self._read_other(data)
+            read_other(data, self._assembly)
+            self.facts.ended = self.facts.ended or is_end(data)
 
     def _read_common(self, data: Mapping[str, Any]) -> None:
         # Anthropic and OpenAI's responses wrap these in `message` or `response`.
@@ -168,14 +195,16 @@ class AnswerReader:
             self.facts.id = self.facts.id or text(inner.get("id"))
             self.facts.model = self.facts.model or text(inner.get("model"))
             self._read_usage(mapping(inner.get("usage")))
-        self._read_timings(data)
-        known = ("choices", "usage", "timings", "data", "message", "response", "content", "models")
-        self.facts.recognised = self.facts.recognised or any(name in data for name in known)
+        self._counted.update({**formats_ollama.counts(data), **tgi_counts(data)})
+        extras = {name: str(value) for name, value in formats_ollama.durations(data).items()}
+        if _identifier(data.get("system_fingerprint")):
+            extras["system_fingerprint"] = data["system_fingerprint"]
+        self.facts.extras.update(extras)
+        self.facts.recognised = self.facts.recognised or not _KNOWN.isdisjoint(data)
 
     def _read_usage(self, usage: Mapping[str, Any]) -> None:
         if not usage:
             return
-        facts = self.facts
         details = mapping(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
         output = mapping(
             usage.get("completion_tokens_details") or usage.get("output_tokens_details")
@@ -188,82 +217,31 @@ class AnswerReader:
             ),
             "reasoning_tokens": whole(output.get("reasoning_tokens")),
         }
+        if found["input_tokens"] is None and found["output_tokens"] is None:
+            found["input_tokens"] = whole(usage.get("total_tokens"))  # embeddings, rerank
         for name, value in found.items():
             if value is not None:
-                setattr(facts, name, value)
-
-    def _read_timings(self, data: Mapping[str, Any]) -> None:
-        """Counts of llama.cpp and Ollama: they stand in where there is no `usage`, for example in
-        a stream that broke off."""
-        timings = mapping(data.get("timings"))
-        prompt, cached = whole(timings.get("prompt_n")), whole(timings.get("cache_n"))
-        found = {
-            "input_tokens": _first_whole(data, "tokens_evaluated", "prompt_eval_count"),
-            "output_tokens": _first_whole(data, "tokens_predicted", "eval_count"),
-        }
-        if prompt is not None:
-            found["input_tokens"] = prompt + (cached or 0)
-        if "predicted_n" in timings:
-            found["output_tokens"] = whole(timings.get("predicted_n"))
-        self._counted.update({k: v for k, v in found.items() if v is not None})
+                setattr(self.facts, name, value)
 
     def _read_choice(self, position: int, choice: Mapping[str, Any]) -> None:
         index = whole(choice.get("index"))
         index = position if index is None else index
-        message = mapping(choice.get("delta") or choice.get("message"))
-        self._add_text(index, message.get("content"))
-        self._add_text(index, choice.get("text"))
-        for place, call in enumerate(sequence(message.get("tool_calls"))):
-            self._add_call(index, place, mapping(call))
-        self._end(index, choice.get("finish_reason"))
-
-    def _add_text(self, index: int, value: object) -> None:
-        if isinstance(value, str) and value:
-            self._text.setdefault(index, []).append(value)
-            self.facts.deltas += 1
-        elif isinstance(value, list):
-            for part in value:
-                self._add_text(index, mapping(part).get("text"))
-
-    def _add_call(self, index: int, place: int, call: Mapping[str, Any]) -> None:
-        at = whole(call.get("index"))
-        known = self._calls.setdefault((index, place if at is None else at), {})
-        function = mapping(call.get("function"))
-        known["name"] = known.get("name") or text(function.get("name"))
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            known["arguments"] = known.get("arguments", "") + arguments
-
-    def _end(self, index: int, reason: object) -> None:
-        if isinstance(reason, str) and reason:
-            self._finish[index] = text(reason, 64)
-            self.facts.ended = True
-
-    def _read_other(self, data: Mapping[str, Any]) -> None:
-        """Anthropic, Ollama, llama.cpp's own route and OpenAI's responses."""
-        kind = text(data.get("type"))
-        message = mapping(data.get("message"))
-        self._add_text(0, data.get("content"))
-        self._add_text(0, message.get("content"))
-        self._add_text(0, mapping(data.get("delta")).get("text"))
-        if kind == "response.output_text.delta":
-            self._add_text(0, data.get("delta"))
-        self._end(0, data.get("done_reason") or data.get("stop_type") or data.get("stop_reason"))
-        self._end(0, mapping(data.get("delta")).get("stop_reason"))
-        whole_answer = mapping(data.get("response")) or data
-        for item in sequence(whole_answer.get("output")):
-            if kind != "response.completed":
-                self._add_text(0, mapping(item).get("content"))
-        if kind in ("message_stop", "response.completed") or data.get("done") is True:
-            self.facts.ended = True
+        self._assembly.begin(index)
+        self._assembly.add_message(index, mapping(choice.get("delta") or choice.get("message")))
+        self._assembly.add_text(index, choice.get("text"))
+        self._assembly.end(index, choice.get("finish_reason"))
 
     def _read_error(self, data: Mapping[str, Any]) -> None:
-        error = data.get("error")
+        error = data.get("error") or mapping(data.get("response")).get("error")
+        if data.get("type") == "error" and not error:
+            error = {"code": data.get("code"), "message": data.get("message")}
         if not error:
             return
         inner = mapping(error)
         self.facts.failed = self.facts.recognised = True
-        self.facts.error_type = _identifier(inner.get("type"))
+        self.facts.error_type = _identifier(inner.get("type")) or _identifier(
+            data.get("error_type")
+        )
         code = inner.get("code")
         self.facts.error_code = _identifier(str(code) if isinstance(code, int) else code)
         said = error if isinstance(error, str) else inner.get("message")
@@ -271,28 +249,16 @@ class AnswerReader:
 
     def finish(self) -> AnswerFacts:
         """The facts, put together."""
-        facts = self.facts
+        facts, assembly = self.facts, self._assembly
         for name, count in self._counted.items():
             if getattr(facts, name) is None:
                 setattr(facts, name, count)
-        facts.finish_reasons = [self._finish[i] for i in sorted(self._finish)]
-        facts.tools_called = [c["name"] for _, c in sorted(self._calls.items()) if c.get("name")]
-        facts.tools_called = facts.tools_called[:MAX_TOOLS]
-        for index in sorted({*self._text, *(i for i, _ in self._calls)}):
-            facts.messages.append(self._message(index))
+        facts.ended = facts.ended or assembly.ended
+        facts.finish_reasons = assembly.finish_reasons
+        facts.tools_called = assembly.tools_called
+        facts.messages = assembly.messages()
+        facts.deltas = assembly.pieces
         return facts
-
-    def _message(self, index: int) -> dict[str, Any]:
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(self._text.get(index, [])),
-        }
-        calls = [call for (i, _), call in sorted(self._calls.items()) if i == index]
-        if calls:
-            message["tool_calls"] = calls
-        if index in self._finish:
-            message["finish_reason"] = self._finish[index]
-        return message
 
 
 def _identifier(value: object) -> str:
@@ -313,22 +279,9 @@ def read_stream(parts: Iterable[bytes]) -> AnswerFacts:
     """The facts of a streamed answer, server-sent events or a JSON object a line, given as runs of
     bytes between which something may be missing."""
     reader = AnswerReader()
-    for value in (value for part in parts for value in _stream_values(part)):
+    for value in values_of(parts):
         if value is None:
             reader.facts.ended = True
         else:
             reader.read(value)
     return reader.finish()
-
-
-def _stream_values(data: bytes) -> Iterator[Any]:
-    """The JSON objects of a run of a stream; None for `[DONE]`. A cut line is passed over."""
-    for line in data.splitlines():
-        if line.startswith(b"data:"):
-            line = line[5:].strip()
-        if line == b"[DONE]":
-            yield None
-        elif line.startswith(b"{"):
-            value = parse_json(line)
-            if value is not None:
-                yield value
