@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,18 +101,28 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_or_make_key(path: Path) -> bytes:
     """At least 16 bytes from a file, made there (mode 0600) by the first who asks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(32))
+    if not path.exists():
+        _make_key(path)
     key = path.read_bytes()
     if len(key) < MIN_KEY_BYTES:
         raise Fatal(f"{path} holds fewer than {MIN_KEY_BYTES} bytes", "delete it or restore it")
     return key
+
+
+def _make_key(path: Path) -> None:
+    """A key that stands there whole or not at all, whoever else makes one at the same moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())  # pseudonyms made with a key that is lost cannot be matched
+        with suppress(FileExistsError):
+            os.link(draft, path)  # the first one wins, unlike with a rename
+    finally:
+        draft.unlink()
 
 
 def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:

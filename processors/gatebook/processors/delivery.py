@@ -36,13 +36,14 @@ class Deliverer:
     def __init__(self, properties: dict[str, Any]) -> None:
         self._producer = Producer(
             {
-                "acks": "all",
-                "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
+                **properties,
+                # What the promise rests on is no setting.
+                "acks": "all",
+                "enable.idempotence": True,
                 "message.max.bytes": MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
                 "message.timeout.ms": 0,  # a broker outage is waited out, never a loss
-                **properties,
             }
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
@@ -54,15 +54,20 @@ class DetectStage:
             await self._process(batch)
 
     async def _process(self, batch: Sequence[Incoming]) -> None:
-        findings: list[Finding] = []
-        touched: set[int] = set()
-        for message in batch:
-            engine = await self._engine(message.partition)
-            findings += engine.process(message.offset, self._documents(message))
-            touched.add(message.partition)
-            await asyncio.sleep(0)
-        await self._deliverer.deliver([self._finding(f) for f in findings])
-        await self._deliverer.deliver([o for p in sorted(touched) for o in self._state(p)])
+        touched = {message.partition for message in batch}
+        try:
+            findings: list[Finding] = []
+            for message in batch:
+                engine = await self._engine(message.partition)
+                findings += engine.process(message.offset, self._documents(message))
+                await asyncio.sleep(0)
+            await self._deliverer.deliver([self._finding(f) for f in findings])
+            await self._deliverer.deliver([o for p in sorted(touched) for o in self._state(p)])
+        except BaseException:
+            # The engines have counted what was not delivered; a second try would pass it over.
+            for partition in touched:
+                self._engines.pop(partition, None)
+            raise
 
     def _documents(self, message: Incoming) -> list[dict[str, Any]]:
         try:
@@ -98,6 +103,7 @@ class DetectStage:
             **kafka_properties(self._settings.kafka_bootstrap),
             "group.id": f"{self._settings.namespace}-detect-state",
             "enable.auto.commit": False,
+            "enable.partition.eof": True,
         }
         client = Consumer(properties)
         try:
@@ -125,8 +131,11 @@ def _read_to_end(client: Consumer, topic: str, partition: int) -> list[StateEntr
     if low == high:
         return entries
     client.assign([TopicPartition(topic, partition, low)])
-    while client.position([here])[0].offset < high:
+    # To the end of the partition and not to an offset: compaction may have taken the last one.
+    while True:
         message = client.poll(LOAD_POLL_SECONDS)
-        if message is not None and message.error() is None:
+        error = message.error() if message is not None else None
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            return entries
+        if message is not None and error is None:
             entries.append((message.key() or b"", message.value()))
-    return entries

@@ -74,7 +74,7 @@ class IntakeStage:
 
     def _process_one(self, message: Incoming) -> list[Outgoing]:
         source = Source(message.topic, message.partition, message.offset, message.timestamp_ms)
-        declared = _declared_count(message)
+        declared = declared_count(message)
         result = process_frame(message.value, source, self._context, time.time_ns(), declared)
         self._count(result)
         frames = document_frames(result, source, self._context)
@@ -107,7 +107,7 @@ class IntakeStage:
         """Nothing to close: deliver() leaves nothing behind."""
 
 
-def _declared_count(message: Incoming) -> int:
+def declared_count(message: Incoming) -> int:
     """What the header says, within what a frame may hold; 1 where it says nothing usable."""
     try:
         declared = int(message.headers.get(COUNT_HEADER, b"1"))
