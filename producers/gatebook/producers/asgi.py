@@ -15,19 +15,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from gatebook.producers.addresses import source_address
+from gatebook.producers.addresses import source_of
 from gatebook.producers.classify import describe
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.draft import AccessDraft
-from gatebook.producers.identity import (
-    ANONYMOUS,
-    ApiKeyResolver,
-    Identity,
-    IdentityResolver,
-    content_key,
-    judged,
-    load_known_keys,
-)
+from gatebook.producers.identity import Identity, IdentityResolver, content_key
+from gatebook.producers.identity_chain import Identifier
 from gatebook.producers.recorder import NotDurable, Recorder
 from gatebook.producers.tape import Tape
 
@@ -57,7 +50,7 @@ class GatebookMiddleware:
 
     Without `recorder` it makes one, from `settings` or the environment, and closes it when the
     application shuts down; a recorder that is handed in is flushed then, and closed by its owner.
-    `resolve_identity` and `resolvers` are asked for the caller before API keys are looked at.
+    `resolve_identity` is asked for the caller first, then `resolvers`, then those of the settings.
     """
 
     def __init__(
@@ -74,12 +67,10 @@ class GatebookMiddleware:
         self.settings = (settings or ProducerSettings.from_env()).check()
         self._owns_recorder = recorder is None
         secret = self.settings.digest_secret()
-        known = load_known_keys(self.settings.identity_keys_file)
+        self.identifier = Identifier(self.settings, secret, resolve_identity, resolvers)
         self.recorder = recorder or Recorder(self.settings)
         self.content_key = content_key(secret)
         self.trusted = self.settings.trusted_networks()
-        self._resolve_hook = resolve_identity
-        self._resolvers = (*resolvers, ApiKeyResolver(secret, known))
         self._excluded = frozenset(self.settings.exclude_paths)
         self._strict = self.settings.delivery_mode == "strict"
 
@@ -96,24 +87,15 @@ class GatebookMiddleware:
     def _lifespan_send(self, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
+                self.identifier.start()
                 await asyncio.to_thread(self.recorder.start)
             elif message["type"].startswith("lifespan.shutdown."):
+                self.identifier.close()
                 end = self.recorder.close if self._owns_recorder else self.recorder.flush
                 await asyncio.to_thread(end)
             await send(message)
 
         return wrapped
-
-    def identify(self, scope: Scope, headers: Mapping[str, str], status: int | None) -> Identity:
-        """The caller, in the light of the answer. Never raises."""
-        try:
-            found = self._resolve_hook(scope) if self._resolve_hook else None
-            for resolver in self._resolvers:
-                found = found or resolver.resolve(scope, headers)
-        except Exception as error:
-            log.warning("the caller could not be identified: %s", type(error).__name__)
-            found = None
-        return judged(found or ANONYMOUS, status)
 
 
 def _headers(pairs: Any) -> dict[str, str]:
@@ -147,8 +129,7 @@ class _Exchange:
         settings = self.middleware.settings
         peer = self.scope.get("client") or ("", None)
         headers = self._request_headers = _headers(self.scope.get("headers"))
-        forwarded = headers.get("x-forwarded-for", "")
-        source_ip = source_address(str(peer[0]), forwarded, self.middleware.trusted)
+        source_ip = source_of(peer, headers, self.middleware.trusted, settings.forwarded_header)
         return AccessDraft(
             settings=settings,
             content_key=self.middleware.content_key,
@@ -186,7 +167,9 @@ class _Exchange:
         self._recorded = True
         draft = self.draft
         draft.duration_ns = time.perf_counter_ns() - self._begun
-        draft.identity = self.middleware.identify(self.scope, self._request_headers, draft.status)
+        draft.identity = self.middleware.identifier.identify(
+            self.scope, self._request_headers, draft.status, draft.started_ns / 1e9
+        )
         return draft
 
     async def receive(self) -> Message:

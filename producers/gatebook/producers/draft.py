@@ -96,7 +96,11 @@ class AccessDraft:
             "http": self._http(),
             "gen_ai": self._gen_ai(reading),
             "error": self._error(verdict, reading.answer),
-            "attributes": {**_attributes(reading.answer), **self.attributes},
+            "attributes": {
+                **_attributes(reading.answer),
+                **self.attributes,
+                **self.identity.attributes(),
+            },
             **self._trace(),
             **self._ours(verdict, reading),
         }
@@ -140,6 +144,7 @@ class AccessDraft:
                 "roles": [values.text(role) for role in who.user_roles],
             },
             "organization": {"id": values.text(who.organization_id)},
+            "session": {"id": values.text(who.session_id)},
             "source": {"ip": self.source_ip, "port": self.source_port},
             "user_agent": {
                 "original": values.text(self.headers.get("user-agent"), _AGENT_MAX_CHARS)
@@ -226,7 +231,7 @@ class AccessDraft:
                 "assurance": who.assurance,
                 "issuer": values.text(who.issuer),
                 "key_id": who.key_id,
-                "on_behalf_of": reading.request.on_behalf_of,
+                "on_behalf_of": values.text(who.on_behalf_of) or reading.request.on_behalf_of,
             },
             "capture": {
                 "level": self.settings.capture_level,

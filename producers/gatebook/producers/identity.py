@@ -1,20 +1,31 @@
-"""Who called: resolvers turn what a request carries into an identity, never into a secret."""
+"""Who called: what is known of a caller, and the seam behind which each way to know it stands.
+
+`GATEBOOK_IDENTITY_RESOLVERS` sets which ways are used and in which order:
+
+    oidc       a signed token of one OpenID Connect issuer             identity_oidc.py
+    api_key    an API key, known by its keyed digest                   identity_api_key.py
+    mtls       a client certificate, of the connection or of a proxy   identity_mtls.py
+    header     a name that a trusted proxy wrote into a header         identity_header.py
+    anonymous  nobody; only as the last one, and always implied
+
+identity_chain.py asks them. No resolver keeps, logs or records a secret, token or key.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
-from msgspec import Meta
 
-from gatebook.schemas.errors import Fatal
+from gatebook.producers.values import NAME_MAX_CHARS
 
 KEY_ID_HEX_DIGITS = 24
+# In the view of a scope that resolvers get: when the request began, seconds since 1970. A stream
+# may outlive its token.
+STARTED_AT = "gatebook.started_at_seconds"
 _KEY_PURPOSE = b"gatebook api key v1"
 _CONTENT_PURPOSE = b"gatebook content v1"
 _UNPROVED_STATUS = frozenset({401, 403})
@@ -22,7 +33,12 @@ _UNPROVED_STATUS = frozenset({401, 403})
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a caller. Empty means: not known. `method` and `assurance` as the schema
-    lists them."""
+    lists them.
+
+    `reason` is a code that says why the assurance is not better. `claimed_subject` is whom a token
+    names that could not be checked yet: it never counts as the user. `on_behalf_of` and
+    `session_id` may be the caller's own words.
+    """
 
     user_id: str = ""
     user_name: str = ""
@@ -33,6 +49,18 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     assurance: str = ""
     issuer: str = ""
     key_id: str = ""
+    session_id: str = ""
+    on_behalf_of: str = ""
+    reason: str = ""
+    claimed_subject: str = ""
+
+    def attributes(self) -> dict[str, str]:
+        """What has no field of its own in the event."""
+        given = {
+            "identity_reason": self.reason,
+            "identity_claimed_subject": self.claimed_subject[:NAME_MAX_CHARS],
+        }
+        return {name: value for name, value in given.items() if value}
 
 
 ANONYMOUS = Identity()
@@ -42,7 +70,8 @@ class IdentityResolver(Protocol):
     """One way to tell who calls, from an ASGI scope after the service has answered."""
 
     def resolve(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Identity | None:
-        """None where the request carries nothing of this kind. `headers` has lower-case names.
+        """None where the request carries nothing of this kind. `headers` has lower-case names; of
+        a repeated one, all values joined by commas. `scope` has STARTED_AT in addition.
         Runs on the event loop: no I/O. What it raises is logged by type and counts as None."""
 
 
@@ -62,69 +91,45 @@ def key_id(secret: bytes, api_key: str) -> str:
     return "key_" + digest.hexdigest()[:KEY_ID_HEX_DIGITS]
 
 
-class KnownKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry of the identity keys file."""
-
-    user_id: Annotated[str, Meta(min_length=1)]
-    user_name: str = ""
-    user_email: str = ""
-    user_roles: tuple[str, ...] = ()
-    organization_id: str = ""
-
-
-def load_known_keys(path: str) -> dict[str, KnownKey]:
-    """Key id to owner from a TOML file `[keys.<key id>]`; empty where no path is given.
-
-    Raises Fatal where the file cannot be read or has a field that is not known.
-    """
-    if not path:
-        return {}
-    try:
-        table = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        return msgspec.convert(table.get("keys", {}), dict[str, KnownKey])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise Fatal(
-            f"the identity keys file {path} cannot be used: {type(error).__name__}",
-            'write tables like [keys.key_0123...] with user_id = "alice"',
-        ) from None
-
-
-def presented_key(headers: Mapping[str, str]) -> str:
-    """The API key of a request: Authorization: Bearer, x-api-key or api-key."""
+def bearer_token(headers: Mapping[str, str]) -> str:
+    """The token of Authorization: Bearer; empty where there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return headers.get("x-api-key", "").strip() or headers.get("api-key", "").strip()
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
-class ApiKeyResolver:
-    """API keys by their keyed digest. A key in the file is verified: only its holder could make
-    that digest match. Any other is asserted: whether the service checks keys is not known here."""
+def failed(method: str, reason: str, issuer: str = "") -> Identity:
+    """A proof that was shown and does not hold: nobody is named from it."""
+    return Identity(method=method, assurance="failed", reason=reason, issuer=issuer)
 
-    def __init__(self, secret: bytes, known: Mapping[str, KnownKey]) -> None:
-        self._secret = secret
-        self._known = known
 
-    def resolve(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Identity | None:
-        """See IdentityResolver."""
-        key = presented_key(headers)
-        if not key:
-            return None
-        digest = key_id(self._secret, key)
-        owner = self._known.get(digest)
-        if owner is None:
-            return Identity(method="api_key", assurance="asserted", key_id=digest)
-        fields = msgspec.structs.asdict(owner)
-        return Identity(method="api_key", assurance="verified", key_id=digest, **fields)
+def name_problem(user_id: str) -> str:
+    """Why a name cannot be a user id; empty where it can.
+
+    Cut to the event's limit two names could become one, and with marks that are not seen one name
+    could look like another.
+    """
+    if not user_id:
+        return "no_name"
+    if len(user_id) > NAME_MAX_CHARS:
+        return "name_too_long"
+    return "" if user_id.isprintable() else "name_not_printable"
 
 
 def judged(identity: Identity, status_code: int | None) -> Identity:
     """The identity in the light of the answer: a refused caller is not named after a key that
     proved nothing. An identity proved by other means stays when it was only forbidden (403)."""
-    if status_code not in _UNPROVED_STATUS:
+    if status_code not in _UNPROVED_STATUS or identity.assurance == "failed":
         return identity
     if status_code == 403 and identity.assurance == "verified" and identity.method != "api_key":
         return identity
     return Identity(
-        method=identity.method, assurance="failed", issuer=identity.issuer, key_id=identity.key_id
+        method=identity.method,
+        assurance="failed",
+        issuer=identity.issuer,
+        key_id=identity.key_id,
+        reason=identity.reason or _refusal(identity),
     )
+
+
+def _refusal(identity: Identity) -> str:
+    return "no_credentials" if identity.method == "anonymous" else "refused_by_service"
