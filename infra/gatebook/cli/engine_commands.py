@@ -144,11 +144,14 @@ def _exports(endpoints: Endpoints, settings: EngineSettings) -> str:
 
 
 def _print_status(found: Status, settings: EngineSettings) -> None:
-    click.echo(f"engines: {found.engine}, home {settings.home}")
+    whose = "addresses are given" if found.engine == "external" else f"home {settings.home}"
+    click.echo(f"engines: {found.engine} ({whose})")
     for one in found.engines:
         pid = f"  pid {one.pid}" if one.pid else ""
         up_for = f"  up {one.uptime_seconds:.0f} s" if one.uptime_seconds else ""
-        click.echo(f"{one.name:<14} {one.state:<10} {one.address}{pid}{up_for}")
+        silent = found.engine == "external" and one.state == "stopped"
+        state = "no answer" if silent else one.state  # whether it runs we cannot know
+        click.echo(f"{one.name:<14} {state:<10} {one.address}{pid}{up_for}")
         if one.state != "running" and one.log:
             click.echo(f"{'':<14} log: {one.log}")
     if found.running:

@@ -53,9 +53,7 @@ def examine(settings: EngineSettings) -> list[Check]:
     if status.engine != "external":
         rows.append(check_disk(settings))
     rows += check_engines(status)
-    if status.running:
-        rows += check_pipeline(settings, status)
-    return rows
+    return [*rows, *check_pipeline(settings, status)]
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:

@@ -47,11 +47,13 @@ Offsets = dict[tuple[str, int], int]
 
 
 def check_pipeline(settings: EngineSettings, status: Status) -> Iterator[Check]:
-    """All rows; the engines must answer."""
-    addresses = {one.name: one.address for one in status.engines}
+    """The rows of each engine that answers: where one is down, the other tells how much waits."""
+    up = {one.name: one.address for one in status.engines if one.state == "running"}
     login = settings if status.engine == "external" else None
-    yield from check_elasticsearch(addresses["elasticsearch"], settings.namespace, login)
-    yield from check_kafka(addresses["kafka"], settings.namespace, login)
+    if "elasticsearch" in up:
+        yield from check_elasticsearch(up["elasticsearch"], settings.namespace, login)
+    if "kafka" in up:
+        yield from check_kafka(up["kafka"], settings.namespace, login)
 
 
 # --- Elasticsearch -----------------------------------------------------------------------------

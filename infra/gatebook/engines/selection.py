@@ -59,8 +59,19 @@ def stop(settings: EngineSettings) -> None:
 
 
 def status(settings: EngineSettings) -> Status:
-    """How the engines of this home are now."""
-    return current(settings).status()
+    """How the engines are now that the workers and producers of this environment would use.
+
+    Addresses given go before what was started in this home: whoever looks at the engines of
+    production must not be shown those of an `up` of last week.
+    """
+    own = current(settings)
+    if settings.engine != "auto" or not settings.kafka_bootstrap or own.kind == "external":
+        return own.status()
+    found = own.status()
+    given = {settings.kafka_bootstrap, (settings.elasticsearch_url or "").rstrip("/")}
+    if given == {one.address for one in found.engines}:
+        return found  # the same engines, and here we know their processes and logs too
+    return ExternalEngines(settings).status()
 
 
 def _to_start(settings: EngineSettings) -> Engines:

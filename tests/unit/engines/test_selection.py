@@ -128,6 +128,21 @@ def test_down_and_status_keep_to_what_up_started(tmp_path: Path, engine: str) ->
     assert selection.current(settings).kind == engine
 
 
+@pytest.mark.parametrize(
+    ("bootstrap", "kind"), [("127.0.0.1:19092", "embedded"), ("127.0.0.1:1", "external")]
+)
+def test_addresses_given_are_looked_at_before_old_engines(
+    tmp_path: Path, bootstrap: str, kind: str
+) -> None:
+    """An `up` of last week must not stand for the engines that the workers use now."""
+    url = "http://127.0.0.1:19200/"
+    settings = given(tmp_path, kafka_bootstrap=bootstrap, elasticsearch_url=url)
+    settings.engines_dir.mkdir(parents=True)
+    state.write(settings.engines_dir, State(engine="embedded"))
+    assert selection.status(settings).engine == kind
+    assert selection.current(settings).kind == "embedded"  # `down` still stops those
+
+
 def test_engines_of_somebody_else_are_never_touched(tmp_path: Path) -> None:
     """Killing and starting them is refused with the way out."""
     engines = ExternalEngines(given(tmp_path, **ADDRESSES))
