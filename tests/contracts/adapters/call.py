@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gatebook.producers.adapters.call import recorded_call
 from gatebook.producers.recorder import Recorder
 
-from ._contract import SCRIPTS, AdapterUnderTest, Script, Situation
+from ._contract import SCRIPTS, AdapterUnderTest, Fact, Script, Situation
 
 
 def harness() -> AdapterUnderTest:
@@ -27,7 +27,7 @@ class Refused(Exception):
 class CallUnderTest(AdapterUnderTest):
     """One function for whole answers and one for streams."""
 
-    unknown = {
+    unknown: Mapping[Fact, str] = {
         "status": "no HTTP is seen from inside the process",
         "caller": "a function call carries no key",
     }

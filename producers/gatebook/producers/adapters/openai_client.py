@@ -183,9 +183,7 @@ def _new_draft(
         headers=kept,
         request=Tape(desk.settings.body_max_bytes),
         answer=Tape(desk.settings.body_max_bytes),
-        provider=next(
-            (n for h, n in _PROVIDERS.items() if host == h or host.endswith(f".{h}")), ""
-        ),
+        provider=_provider_of(request.url.host),
         component="openai_client",
         attributes={"retry": retry[:8]} if retry != "0" else {},
         identity=_who(key, None),
