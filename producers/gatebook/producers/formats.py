@@ -84,7 +84,7 @@ def read_request(body: Any) -> RequestFacts:
         stop_sequences=texts(data.get("stop"), _STOP_MAX_ITEMS, _STOP_MAX_CHARS),
         message_count=len(messages) if isinstance(data.get("messages"), list) else None,
         tools_offered=_tool_names(sequence(data.get("tools"))),
-        on_behalf_of=text(data.get("user")) or text(mapping(data.get("metadata")).get("user_id")),
+        on_behalf_of=_end_user(data),
         conversation_id=_conversation(data.get("conversation")),
         input=_input(data),
         tools=sequence(data.get("tools")),
@@ -106,6 +106,12 @@ def _input(data: Mapping[str, Any]) -> list[Any]:
     return [data.get(name) for name in _INPUTS] + [
         {name: data[name]} for name in _MORE_INPUTS if data.get(name)
     ]
+
+
+def _end_user(data: Mapping[str, Any]) -> str:
+    """Whom the caller says it acts for; OpenAI renamed the field, Anthropic has it elsewhere."""
+    given = text(data.get("user")) or text(data.get("safety_identifier"))
+    return given or text(mapping(data.get("metadata")).get("user_id"))
 
 
 def _conversation(value: object) -> str:
