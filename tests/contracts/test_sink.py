@@ -158,6 +158,24 @@ async def test_another_document_under_a_known_id_is_a_conflict(store: Store) -> 
     assert before.items() <= (await store.documents()).items()
 
 
+async def test_an_event_delivered_again_under_another_number_is_a_duplicate(store: Store) -> None:
+    """A client that heard no answer sends its event again: the number differs, not the event."""
+
+    def numbered(sequence: int) -> Row:
+        row = make_row(1)
+        document = json.loads(row.body)
+        document["event"] |= {"hash": f"h{sequence}", "created": NOW.isoformat()}
+        document["gatebook"] = {"producer_id": "p", "epoch": 1, "sequence": sequence}
+        return replace(row, hash=f"h{sequence}", body=json.dumps(document).encode())
+
+    sink = store.open()
+    assert await sink.write([numbered(1)]) == BulkOutcome(indexed=1)
+    assert await sink.write([numbered(2)]) == BulkOutcome(duplicates=1)
+    assert await store.open().write([numbered(3)]) == BulkOutcome(duplicates=1)
+    ((_, stored),) = (await store.documents()).items()
+    assert stored["gatebook"]["sequence"] == 1
+
+
 async def test_a_document_whose_keys_come_in_another_order_is_the_same(store: Store) -> None:
     """Where a kind has no hash, content decides, not the order of keys."""
     sink = store.open()

@@ -28,6 +28,8 @@ class Draft(Protocol):
         """The event, without event.id and event.created. Called once. Whatever it raises, the
         event counts as dropped for invalid_event."""
 
+    # A draft that may come twice has `event_id` as well: the id that its first copy had.
+
 
 class Entry(NamedTuple):
     """One event on its way to the writer. `waiter` learns whether it became durable."""
@@ -61,7 +63,8 @@ class Inbox:
     def put(self, event: Event | Draft, waiter: Future[None] | None) -> str:
         """Take an event or count it as dropped; its id. Takes microseconds."""
         size = approximate_size(event)
-        entry = Entry(event, uuid7(), time.time_ns(), size, waiter)
+        event_id = getattr(event, "event_id", "") or uuid7()
+        entry = Entry(event, event_id, time.time_ns(), size, waiter)
         with self._lock:
             self._accounts.emitted += 1
             refused = self._refuse(size)

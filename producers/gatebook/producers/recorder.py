@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -38,6 +38,7 @@ from gatebook.producers.journal import Journal
 from gatebook.producers.publisher import KafkaPublisher, Publisher
 from gatebook.producers.spool import check_root
 from gatebook.producers.writer import Writer
+from gatebook.schemas.confluent import wire_from_env
 
 __all__ = [
     "NUMBERED_DROP_REASONS",
@@ -60,7 +61,8 @@ class Recorder:
     event, per process: after a fork the child starts its own epoch with its own spool.
 
     `publisher` makes the publisher of a process; the default is Kafka. Raises Fatal for settings
-    that are refused, and in strict mode for a spool folder that cannot be written.
+    that are refused (SCHEMA_REGISTRY_URL among them), and in strict mode for a spool folder that
+    cannot be written.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Recorder:
             check_root(settings.spool_path)
         if settings.kafka_properties and publisher is KafkaPublisher:
             KafkaPublisher(settings).check()
+        wire_from_env(settings.namespace)  # refused here, not by a log line after the first event
         self._make_publisher = publisher
         self._reset()
         _recorders.add(self)
@@ -114,6 +117,15 @@ class Recorder:
             waiter.cancel()  # still queued: the writer drops and counts it
             raise NotDurable("not_durable") from None
         return event_id
+
+    def emit_all_durable(
+        self, events: Sequence[Event | Draft], timeout_seconds: float | None = None
+    ) -> list[tuple[str, str]]:
+        """`emit_durable` for many at once, one fsync for as many as fit: the id of each, and the
+        DropReason of what is not durable (empty where it is). Raises nothing for single events."""
+        until = time.monotonic() + self._strict_timeout(timeout_seconds)
+        waiting = [self._put_awaited(event) for event in events]
+        return [(event_id, _outcome(waiter, until)) for waiter, event_id in waiting]
 
     async def emit_durable_async(
         self, event: Event | Draft, timeout_seconds: float | None = None
@@ -222,6 +234,17 @@ class Recorder:
         if self._running is not None:
             self._running.courier.leave_after_fork()
         self._reset()
+
+
+def _outcome(waiter: Future[None], until: float) -> str:
+    try:
+        waiter.result(max(0.0, until - time.monotonic()))
+    except FutureTimeoutError:
+        waiter.cancel()  # still queued: the writer drops and counts it
+        return "not_durable"
+    except NotDurable as error:
+        return error.reason
+    return ""
 
 
 class _Running:

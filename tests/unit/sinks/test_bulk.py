@@ -184,7 +184,7 @@ def test_the_lines_of_a_row_are_two_and_carry_its_bytes(identity: str) -> None:
 
 
 def test_a_row_is_the_stored_one_by_hash_or_else_by_content() -> None:
-    """The hash decides where both have one; else the whole document does."""
+    """The same hash is enough; else what the document says decides."""
     assert bulk.is_same_document(ROW, {"event": {"hash": "h1"}})
     assert not bulk.is_same_document(ROW, {"event": {"hash": "h2"}})
     bare = replace(ROW, hash="", body=b'{"a":1,"b":[2]}')

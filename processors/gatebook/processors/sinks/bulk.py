@@ -269,12 +269,30 @@ def stored_hash(stored: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
+# How and when an event came, not what it says. A client that heard no answer sends its event again
+# under the same id: that copy has another number, and another digest for it.
+DELIVERY_FIELDS = (
+    ("event", ("created", "hash", "ingested")),
+    ("gatebook", ("producer_id", "epoch", "sequence")),
+)
+
+
+def content_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without how and when it was delivered."""
+    found = dict(document)
+    for group, names in DELIVERY_FIELDS:
+        inner = found.get(group)
+        if isinstance(inner, Mapping):
+            found[group] = {name: value for name, value in inner.items() if name not in names}
+    return found
+
+
 def is_same_document(row: Row, stored: Mapping[str, Any]) -> bool:
-    """Whether the stored source is this row's document: by event.hash where both have one, else
-    by content."""
-    if row.hash and stored_hash(stored):
-        return stored_hash(stored) == row.hash
+    """Whether the stored source is this row's document: by event.hash, else by content."""
+    if row.hash and stored_hash(stored) == row.hash:
+        return True
     try:
-        return bool(orjson.loads(row.body) == stored)
+        document = orjson.loads(row.body)
     except orjson.JSONDecodeError:
         return False
+    return isinstance(document, dict) and content_of(document) == content_of(stored)

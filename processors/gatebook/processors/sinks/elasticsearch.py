@@ -173,15 +173,15 @@ class BulkRequests:
         return [(rows[0], Verdict(Decision.REJECTED, label, reason))]
 
     async def _compare(self, rows: list[Row]) -> Judged:
-        """Tell duplicates from conflicts: first by the stored hash alone, then, where a row or
-        the stored document has none, by the whole document."""
+        """Tell duplicates from conflicts: first by the stored hash alone, then, where that does
+        not say that they are the same, by the whole document."""
         hashed = [row for row in rows if row.hash]
         judged, unknown = await self._look_up(hashed, whole=False) if hashed else ([], [])
         rest = unknown + [row for row in rows if not row.hash]
         return judged + ((await self._look_up(rest, whole=True))[0] if rest else [])
 
     async def _look_up(self, rows: list[Row], whole: bool) -> tuple[Judged, list[Row]]:
-        """Verdicts, and the rows whose stored document has no hash."""
+        """Verdicts, and the rows of which the stored hash alone does not say enough."""
         source: Any = True if whole else ["event.hash"]
         wanted = [
             {"_index": bulk.index_name(self._namespace, row), "_id": row.id, "_source": source}
@@ -206,7 +206,7 @@ def _judge_stored(rows: list[Row], answer: Answer, whole: bool) -> tuple[Judged,
         source = document.get("_source") if document.get("found") else None
         if source is None:  # deleted since, or its shard is not there: try to create it again
             judged.append((row, Verdict(Decision.RETRY, "conflict_then_missing")))
-        elif not whole and not bulk.stored_hash(source):
+        elif not whole and bulk.stored_hash(source) != row.hash:
             unknown.append(row)
         else:
             same = bulk.is_same_document(row, source)

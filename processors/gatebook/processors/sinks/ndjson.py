@@ -87,17 +87,16 @@ class NdjsonSink:
 
 
 def _digest(body: bytes) -> bytes | None:
-    """What stands for a document's identity: its event.hash, or else its content. None where the
-    body is not a JSON object."""
+    """What stands for a document's identity: its content. None where the body is not a JSON
+    object."""
     try:
         document: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(document, dict):
         return None
-    known = bulk.stored_hash(document)
-    canonical = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(known.encode() if known else canonical).digest()
+    content = orjson.dumps(bulk.content_of(document), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).digest()
 
 
 def _load(path: Path) -> Stored:
