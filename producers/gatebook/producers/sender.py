@@ -14,6 +14,9 @@ from gatebook.producers.publisher import KafkaPublisher, MessageRefused, Publish
 from gatebook.producers.shrink import shrink_event
 from gatebook.producers.spool import FileSpool, SpooledEvent, abandoned_spools
 from gatebook.schemas.codec import FrameHeader, build_frame
+from gatebook.schemas.confluent import wire_from_env
+from gatebook.schemas.errors import RegistryUnavailable
+from gatebook.schemas.wire import WireFormat
 
 log = logging.getLogger("gatebook.producers")
 
@@ -43,11 +46,18 @@ class Source(Protocol):
 
 
 class FrameSender:
-    """Builds frames and has them acknowledged, one at a time. Used by one thread."""
+    """Builds frames and has them acknowledged, one at a time. Used by one thread.
 
-    def __init__(self, settings: ProducerSettings, publisher: Publisher) -> None:
+    The default wire format is Confluent's where SCHEMA_REGISTRY_URL is set: a registry that
+    cannot be asked is waited for like a broker that is away.
+    """
+
+    def __init__(
+        self, settings: ProducerSettings, publisher: Publisher, wire: WireFormat | None = None
+    ) -> None:
         self._settings = settings
         self._publisher = publisher
+        self._wire = wire or wire_from_env(settings.namespace)
         self._max_events = settings.frame_max_events
         self.frames_sent = 0
         self.last_error = ""
@@ -104,13 +114,13 @@ class FrameSender:
             source.producer_id, source.epoch, first_sequence, len(events), time.time_ns(),
             state, source.losses(),
         )  # fmt: skip
-        message = build_frame(header, events)
         try:
+            message = build_frame(header, events, self._wire)
             self._publisher.submit(message, source.producer_id.encode())
             while not self._publisher.wait(_WAIT_SLICE_SECONDS):
                 if give_up():
                     return False
-        except PublishFailed as error:
+        except (PublishFailed, RegistryUnavailable) as error:
             self.last_error = str(error)
             return False
         self.last_error = ""
