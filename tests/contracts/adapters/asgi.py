@@ -71,7 +71,7 @@ async def drive(app: App, situation: Situation) -> Reply:
 
     broken = ""
     try:
-        await asyncio.wait_for(app(scope(), incoming.get, send), DEADLINE_SECONDS)
+        await asyncio.wait_for(app(scope(script), incoming.get, send), DEADLINE_SECONDS)
     except Exception as error:
         broken = type(error).__name__
     start = next((m for m in sent if m["type"] == "http.response.start"), None)
@@ -84,7 +84,7 @@ def _chunks(sent: list[Any]) -> tuple[bytes, ...]:
     return tuple(bytes(m["body"]) for m in sent if m.get("body"))
 
 
-def scope() -> dict[str, Any]:
+def scope(script: Script) -> dict[str, Any]:
     """The scope of a chat request with a key."""
     return {
         "type": "http",
@@ -98,6 +98,7 @@ def scope() -> dict[str, Any]:
         "headers": [
             (b"host", b"model.test"),
             (b"content-type", b"application/json"),
+            (b"content-length", str(len(script.body)).encode()),
             (b"authorization", f"Bearer {API_KEY}".encode()),
         ],
         "client": ("203.0.113.9", 4321),
