@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -73,43 +74,44 @@ def tampered() -> str:
     return f"{head}.{tokens.part(tokens.claims_of(ISSUER, sub='root'))}.{signature}"
 
 
-REFUSED = {
-    "algorithm none": (tokens.unsigned(tokens.claims_of(ISSUER)), "algorithm"),
-    "none in capitals": (tokens.unsigned(tokens.claims_of(ISSUER), "nOnE"), "algorithm"),
-    "public key as secret": (
-        tokens.signed_with_public_key(tokens.claims_of(ISSUER)), "algorithm"),
-    "no signature": (tokens.unsigned(tokens.claims_of(ISSUER), "RS256"), "signature"),
-    "other claims": (tampered(), "signature"),
-    "other issuer": (changed(iss="https://evil.example"), "issuer"),
-    "issuer as a list": (changed(iss=None) , "issuer"),
-    "other audience": (changed(aud="other-service"), "audience"),
-    "no audience": (changed(aud=None), "claims"),
-    "expired": (changed(exp=int(time.time()) - 31), "expired"),
-    "never expires": (changed(exp=None), "claims"),
-    "expiry is text": (changed(exp="4102444800"), "claims"),
-    "expiry is true": (changed(exp=True), "claims"),
-    "not yet valid": (changed(nbf=int(time.time()) + 90), "not_yet_valid"),
-    "nobody": (changed(sub=None), "no_name"),
-    "name too long": (changed(sub="a" * 257), "name_too_long"),
-    "name that is not seen": (changed(sub="al\u202eice"), "name_not_printable"),
-    "name is a number": (changed(sub=7), "malformed"),
-    "logout token": (tokens.signed(tokens.claims_of(ISSUER), typ="logout+jwt"), "type"),
-    "unknown critical header": (
-        tokens.signed(tokens.claims_of(ISSUER), crit=["exp"], exp=1), "malformed"),
+def good() -> dict[str, Any]:
+    return tokens.claims_of(ISSUER)
+
+
+# Made when they are used: their times count from then.
+REFUSED: dict[str, tuple[Callable[[], str], str]] = {
+    "algorithm none": (lambda: tokens.unsigned(good()), "algorithm"),
+    "none in capitals": (lambda: tokens.unsigned(good(), "nOnE"), "algorithm"),
+    "public key as secret": (lambda: tokens.signed_with_public_key(good()), "algorithm"),
+    "no signature": (lambda: tokens.unsigned(good(), "RS256"), "signature"),
+    "other claims": (tampered, "signature"),
+    "other issuer": (lambda: changed(iss="https://evil.example"), "issuer"),
+    "no issuer": (lambda: changed(iss=None), "issuer"),
+    "other audience": (lambda: changed(aud="other-service"), "audience"),
+    "no audience": (lambda: changed(aud=None), "claims"),
+    "expired": (lambda: changed(exp=int(time.time()) - 31), "expired"),
+    "never expires": (lambda: changed(exp=None), "claims"),
+    "expiry is true": (lambda: changed(exp=True), "claims"),
+    "not yet valid": (lambda: changed(nbf=int(time.time()) + 90), "not_yet_valid"),
+    "nobody": (lambda: changed(sub=None), "no_name"),
+    "name too long": (lambda: changed(sub="a" * 257), "name_too_long"),
+    "name that is not seen": (lambda: changed(sub="al\u202eice"), "name_not_printable"),
+    "logout token": (lambda: tokens.signed(good(), typ="logout+jwt"), "type"),
+    "unknown critical header": (lambda: tokens.signed(good(), crit=["x"], x=1), "malformed"),
     "key id is a number": (
-        f"{tokens.part({'alg': 'RS256', 'kid': 7})}.{tokens.part({})}.c2ln", "malformed"),
-    "unknown key": (tokens.signed(tokens.claims_of(ISSUER), name="k9"), "unknown_key"),
-    "encrypted": (f"{tokens.part({'alg': 'RSA-OAEP', 'enc': 'A256GCM'})}.a.b.c.d", "encrypted"),
-    "huge": ("a." + "b" * 20_000 + ".c", "too_large"),
+        lambda: f"{tokens.part({'alg': 'RS256', 'kid': 7})}.{tokens.part({})}.c2ln", "malformed"),
+    "unknown key": (lambda: tokens.signed(good(), name="k9"), "unknown_key"),
+    "encrypted": (lambda: f"{tokens.part({'alg': 'RSA-OAEP'})}.a.b.c.d", "encrypted"),
+    "huge": (lambda: "a." + "b" * 20_000 + ".c", "too_large"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_token_that_does_not_hold_is_failed_with_its_reason(name: str) -> None:
     """Nobody is named from it, and the reason is a code."""
-    token, reason = REFUSED[name]
+    make, reason = REFUSED[name]
 
-    assert verdict(resolver(), token) == ("failed", reason)
+    assert verdict(resolver(), make()) == ("failed", reason)
 
 
 def test_an_embedded_key_is_not_believed() -> None:
