@@ -18,9 +18,10 @@ from typing import Any
 from gatebook.producers.addresses import source_of
 from gatebook.producers.classify import describe
 from gatebook.producers.config import ProducerSettings
-from gatebook.producers.draft import AccessDraft
+from gatebook.producers.draft import AccessDraft, IntentDraft, Provenance
 from gatebook.producers.identity import Identity, IdentityResolver, content_key
 from gatebook.producers.identity_chain import Identifier
+from gatebook.producers.ids import uuid7
 from gatebook.producers.recorder import NotDurable, Recorder
 from gatebook.producers.tape import Tape
 
@@ -51,6 +52,7 @@ class GatebookMiddleware:
     Without `recorder` it makes one, from `settings` or the environment, and closes it when the
     application shuts down; a recorder that is handed in is flushed then, and closed by its owner.
     `resolve_identity` is asked for the caller first, then `resolvers`, then those of the settings.
+    `provenance` tells where the answers come from, for example a ModelProvenance.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class GatebookMiddleware:
         settings: ProducerSettings | None = None,
         resolve_identity: ResolveIdentity | None = None,
         resolvers: Sequence[IdentityResolver] = (),
+        provenance: Provenance | None = None,
     ) -> None:
         self.app = app
+        self.provenance = provenance
         if recorder is not None and settings is None:
             settings = recorder.settings
         self.settings = (settings or ProducerSettings.from_env()).check()
@@ -141,10 +145,33 @@ class _Exchange:
             source_port=peer[1] if source_ip == str(peer[0]) else None,
             request=Tape(settings.body_max_bytes),
             answer=Tape(settings.body_max_bytes),
+            provenance=self.middleware.provenance,
+            event_id=uuid7() if settings.writes_intents else "",
         )
+
+    def identify(self, status: int | None) -> Identity:
+        """The caller, as far as it is known now."""
+        return self.middleware.identifier.identify(
+            self.scope, self._request_headers, status, self.draft.started_ns / 1e9
+        )
+
+    def intent(self) -> IntentDraft:
+        """The record before the call."""
+        return IntentDraft(self.draft, self.identify(None))
+
+    def announce(self) -> None:
+        """Emit the intent, if intents are written. It is durable a moment later: a process that
+        is killed within that moment leaves neither intent nor event."""
+        if not self.draft.event_id:
+            return
+        try:
+            self.middleware.recorder.emit(self.intent())
+        except Exception as error:
+            log.error("an intent could not be recorded: %s", type(error).__name__)
 
     async def run(self) -> None:
         """Run the application; the event is emitted whatever happens."""
+        self.announce()
         try:
             await self.middleware.app(self.scope, self.receive, self.send)
         except BaseException as error:
@@ -167,9 +194,7 @@ class _Exchange:
         self._recorded = True
         draft = self.draft
         draft.duration_ns = time.perf_counter_ns() - self._begun
-        draft.identity = self.middleware.identifier.identify(
-            self.scope, self._request_headers, draft.status, draft.started_ns / 1e9
-        )
+        draft.identity = self.identify(draft.status)
         return draft
 
     async def receive(self) -> Message:
@@ -216,8 +241,9 @@ def _is_last(message: Message) -> bool:
 class _StrictExchange(_Exchange):
     """A request that must not succeed unrecorded.
 
-    An answer is held back until its event is durable; of a stream, only its end is. Where that
-    fails the caller gets a 503, or a stream without its end.
+    The application is not called before the intent is durable, unless intents are off. An answer
+    is held back until its event is durable; of a stream, only its end is. Where that fails the
+    caller gets a 503, or a stream without its end.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -227,7 +253,7 @@ class _StrictExchange(_Exchange):
 
     async def run(self) -> None:
         """Refuse beforehand where the event could not be kept anyway."""
-        if not self.middleware.recorder.accepts_durably():
+        if not await self._announced():
             try:
                 await self._answer_unavailable()
             finally:
@@ -236,6 +262,23 @@ class _StrictExchange(_Exchange):
         await super().run()
         if self._refused and self.draft.streamed:
             raise NotDurable("spool_unavailable")  # the server cuts the connection
+
+    def announce(self) -> None:
+        """Done before, durably."""
+
+    async def _announced(self) -> bool:
+        """Whether the intent is durable; without intents, whether the event could become so."""
+        recorder = self.middleware.recorder
+        if not recorder.accepts_durably():
+            return False
+        if not self.draft.event_id:
+            return True
+        try:
+            await recorder.emit_durable_async(self.intent())
+        except NotDurable as error:
+            log.error("a request was refused: %s", error)
+            return False
+        return True
 
     def record(self) -> None:
         """See _Exchange. What is still held back was not sent."""
@@ -291,7 +334,7 @@ class _StrictExchange(_Exchange):
     def _redrafted(self) -> AccessDraft:
         """A draft of the same request; the first one may still be in the writer's hands."""
         old, new = self.draft, self._new_draft()
-        new.started_ns, new.request = old.started_ns, old.request
+        new.started_ns, new.request, new.event_id = old.started_ns, old.request, old.event_id
         new.status, new.answer_headers = old.status, old.answer_headers
         new.chunks, new.first_chunk_ns = old.chunks, old.first_chunk_ns
         return new

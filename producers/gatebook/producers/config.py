@@ -56,6 +56,7 @@ FRAME_OVERHEAD_BYTES = 4096
 DeliveryMode = Literal["best_effort", "buffered", "strict"]
 CaptureLevel = Literal["none", "metadata", "redacted", "full"]
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
+Intents = Literal["auto", "on", "off"]
 CertificateName = Literal["subject", "common_name", "san"]
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -101,6 +102,13 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "strict: a request fails when its event cannot be made durable"
         ),
     ] = "buffered"
+    intents: Annotated[
+        Intents,
+        Meta(
+            description="Write a record before each call too, so that a request whose service was "
+            "killed is seen as incomplete; auto: on in mode strict, else off"
+        ),
+    ] = "auto"
     spool_dir: Annotated[str, Meta(description="Spool folder; default: `spool` in home")] = ""
     spool_max_bytes: Annotated[Positive, Meta(description="Bytes of spool for one process")] = (
         1024 * 1024 * 1024
@@ -279,6 +287,13 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
             return self.producer_id
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.service_name).strip("-._") or "service"
         return f"{name[:100]}-{host_id()}"
+
+    @property
+    def writes_intents(self) -> bool:
+        """Whether a record is written before each call."""
+        if self.intents == "auto":
+            return self.delivery_mode == "strict"
+        return self.intents == "on"
 
     @property
     def home_path(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gatebook.producers import values
 from gatebook.producers.classify import MESSAGES, Ending, Raised, Verdict, judge
@@ -22,6 +22,7 @@ from gatebook.producers.formats import (
 )
 from gatebook.producers.identity import ANONYMOUS, Identity
 from gatebook.producers.tape import Tape
+from gatebook.schemas.intents import INTENT, intent_id
 
 log = logging.getLogger("gatebook.producers")
 
@@ -31,11 +32,19 @@ _AGENT_MAX_CHARS = 512
 _FILTER_MARKS = ("content_filter", "content_policy")
 
 
+class Provenance(Protocol):
+    """Knows where the answers of a model come from."""
+
+    def of(self, model: str) -> Mapping[str, str]:
+        """Fields of gatebook.model for a model as a request names it. Never waits."""
+
+
 @dataclass(kw_only=True)
 class AccessDraft:
     """What one HTTP request showed. Filled on the event loop, read once in `build`.
 
-    `provider` goes before the setting of that name; `model` is the group gatebook.model.
+    `provider` goes before the setting of that name; `model` is the group gatebook.model, and goes
+    before what `provenance` tells of it. `event_id` is empty unless an intent announced it.
     """
 
     settings: ProducerSettings
@@ -60,7 +69,9 @@ class AccessDraft:
     provider: str = ""
     component: str = ""
     model: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    event_id: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -91,7 +102,7 @@ class AccessDraft:
             return {**event, "gatebook": {"phase": "terminal", "capture": {"level": "none"}}}
         return {
             **event,
-            **self._caller(),
+            **self._caller(self.identity),
             "url": self._url(),
             "http": self._http(),
             "gen_ai": self._gen_ai(reading),
@@ -134,8 +145,42 @@ class AccessDraft:
             },
         }
 
-    def _caller(self) -> dict[str, Any]:
-        who = self.identity
+    def build_intent(self, who: Identity) -> dict[str, Any]:
+        """The record before the call: who wants what, and nothing of the answer. Reads only what
+        is not changed any more once the request has begun."""
+        event = {
+            "timestamp": self.started_ns,
+            "event": {
+                "kind": "event",
+                "category": "api",
+                "type": "access",
+                "action": self.action,
+                "outcome": "unknown",
+            },
+        }
+        level = {"phase": INTENT, "capture": {"level": self.settings.capture_level}}
+        if self.settings.capture_level == "none":
+            return {**event, "gatebook": level}
+        request_id = values.text(self.headers.get("x-request-id"))
+        return {
+            **event,
+            **self._caller(who),
+            "url": self._url(),
+            "http": {"request": {"id": request_id, "method": values.text(self.method, 16)}},
+            "gen_ai": {
+                "operation": {"name": self.action if self.action in OPERATIONS else ""},
+                "provider": {"name": self.provider or self.settings.provider_name},
+            },
+            "attributes": who.attributes(),
+            **self._trace(),
+            "gatebook": {
+                **level,
+                "component": values.text(self.component),
+                "identity": _identity(who, who.on_behalf_of),
+            },
+        }
+
+    def _caller(self, who: Identity) -> dict[str, Any]:
         return {
             "user": {
                 "id": values.text(who.user_id),
@@ -178,7 +223,7 @@ class AccessDraft:
         first = self.first_chunk_ns
         return {
             "operation": {"name": self.action if self.action in OPERATIONS else ""},
-            "provider": {"name": self.provider or self.settings.provider_name},
+            "provider": {"name": self._provider(reading)},
             "request": {
                 "model": asked.model,
                 "stream": asked.stream,
@@ -205,6 +250,10 @@ class AccessDraft:
             "tool": {"offered": asked.tools_offered, "called": said.tools_called},
         }
 
+    def _provider(self, reading: _Reading) -> str:
+        told: str = reading.model.get("engine", "")
+        return self.provider or self.settings.provider_name or told
+
     def _error(self, verdict: Verdict, answer: AnswerFacts) -> dict[str, Any]:
         if verdict.outcome == "success":
             return {}
@@ -225,14 +274,8 @@ class AccessDraft:
         ours: dict[str, Any] = {
             "phase": "terminal",
             "component": values.text(self.component),
-            "model": dict(self.model),
-            "identity": {
-                "method": who.method,
-                "assurance": who.assurance,
-                "issuer": values.text(who.issuer),
-                "key_id": who.key_id,
-                "on_behalf_of": values.text(who.on_behalf_of) or reading.request.on_behalf_of,
-            },
+            "model": reading.model,
+            "identity": _identity(who, who.on_behalf_of or reading.request.on_behalf_of),
             "capture": {
                 "level": self.settings.capture_level,
                 "truncated": reading.truncated,
@@ -247,6 +290,38 @@ class AccessDraft:
                 "aborted_by": verdict.aborted_by,
             }
         return {"gatebook": ours, "content": content, "content_encoding": encoding}
+
+
+@dataclass(frozen=True)
+class IntentDraft:
+    """The intent of an access that has only begun, with the caller as far as it is known then."""
+
+    access: AccessDraft
+    identity: Identity
+
+    @property
+    def event_id(self) -> str:
+        """Names the terminal event that is to follow."""
+        return intent_id(self.access.event_id)
+
+    @property
+    def size_bytes(self) -> int:
+        """Nothing beside the access, which is there anyway."""
+        return 0
+
+    def build(self) -> dict[str, Any]:
+        """See AccessDraft.build_intent."""
+        return self.access.build_intent(self.identity)
+
+
+def _identity(who: Identity, on_behalf_of: str) -> dict[str, str]:
+    return {
+        "method": who.method,
+        "assurance": who.assurance,
+        "issuer": values.text(who.issuer),
+        "key_id": who.key_id,
+        "on_behalf_of": values.text(on_behalf_of),
+    }
 
 
 def _attributes(answer: AnswerFacts) -> dict[str, str]:
@@ -266,6 +341,7 @@ class _Reading:
         self.truncated = not (draft.request.complete and draft.answer.complete)
         self.request = self._guarded(self._read_request, RequestFacts())
         self.answer = self._guarded(self._read_answer, AnswerFacts())
+        self.model = self._guarded(self._read_model, {})
         self.input_digest = self._guarded(self._digest_input, "")
         self.output_digest = self._guarded(self._digest_output, "")
         self.content: bytes | None = None
@@ -313,6 +389,11 @@ class _Reading:
             self._degrade("answer_too_large")
             return AnswerFacts()
         return read_answer(values.parse_json(body))
+
+    def _read_model(self) -> dict[str, str]:
+        known = self._draft.provenance
+        told = known.of(self.request.model) if known is not None else {}
+        return {**told, **self._draft.model}
 
     def _digest_input(self) -> str:
         given = self.request.input

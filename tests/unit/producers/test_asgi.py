@@ -577,7 +577,7 @@ async def test_the_lifespan_starts_the_recorder_and_flushes_it(wrap: Any, publis
 
 async def test_strict_lets_an_answer_go_when_its_event_is_durable(wrap: Any) -> None:
     """The caller gets the answer, and the event is on disk by then."""
-    app = wrap(app_of(answer), delivery_mode="strict")
+    app = wrap(app_of(answer), delivery_mode="strict", intents="off")
 
     response = await post(app)
 
@@ -588,7 +588,7 @@ async def test_strict_lets_an_answer_go_when_its_event_is_durable(wrap: Any) -> 
 
 async def test_strict_streams_pass_but_for_their_end(wrap: Any) -> None:
     """A stream arrives byte for byte."""
-    response = await post(wrap(app_of(stream), delivery_mode="strict"))
+    response = await post(wrap(app_of(stream), delivery_mode="strict", intents="off"))
 
     assert response.content == b"".join(CHUNKS)
     assert wrap.only_event()["gatebook"]["stream"]["completed"] is True
@@ -615,7 +615,7 @@ async def test_strict_answers_503_where_the_event_cannot_be_kept(
         called += 1
         return await answer(request)
 
-    app = wrap(app_of(counting), delivery_mode="strict")
+    app = wrap(app_of(counting), delivery_mode="strict", intents="off")
     break_spool(wrap, monkeypatch)
 
     first, second = await post(app), await post(app)
@@ -635,7 +635,7 @@ async def test_strict_leaves_a_stream_without_its_end_where_the_event_cannot_be_
     wrap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller can tell that the answer is not whole."""
-    app = wrap(app_of(stream), delivery_mode="strict")
+    app = wrap(app_of(stream), delivery_mode="strict", intents="off")
     break_spool(wrap, monkeypatch)
     sent: list[Any] = []
     incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
