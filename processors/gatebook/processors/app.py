@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import Consumer, Transport
 
 from gatebook.processors import metrics
-from gatebook.processors.config import WorkerSettings
+from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.ending import Ending
 from gatebook.processors.progress import Admission, Progress
 from gatebook.processors.stages.base import Incoming, Stage
@@ -38,6 +39,7 @@ QUEUE_MESSAGES = 256
 STREAM_MESSAGES = 32  # Faust's own queue, which knows no bytes
 QUEUE_BYTES = 64 * 1024 * 1024
 HEARTBEATS_PER_SESSION = 6
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 REGISTRY_PAUSE_SECONDS = 2.0
 REQUEST_TIMEOUT_SECONDS = 90.0  # Faust's default; it refuses a session timeout above it
 
@@ -98,6 +100,55 @@ class ProgressTransport(Transport):
     Consumer = ProgressConsumer
 
 
+def credentials(properties: Mapping[str, str]) -> Any:
+    """Faust's credentials from librdkafka's properties, so that one set of settings serves what
+    consumes and what produces; None: plain text. Raises Fatal for what only librdkafka can do."""
+    protocol = properties.get("security.protocol", "plaintext").upper()
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol not in ("SSL", "SASL_PLAINTEXT", "SASL_SSL"):
+        raise Fatal(
+            "GATEBOOK_KAFKA_SECURITY_PROTOCOL is unknown", "use SSL, SASL_SSL, SASL_PLAINTEXT"
+        )
+    context = _tls_context(properties) if protocol.endswith("SSL") else None
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    mechanism = properties.get("sasl.mechanism") or properties.get("sasl.mechanisms", "PLAIN")
+    if mechanism not in SASL_MECHANISMS:
+        raise Fatal(
+            "workers cannot use this GATEBOOK_KAFKA_SASL_MECHANISM",
+            "use one of " + ", ".join(SASL_MECHANISMS),
+        )
+    return faust.SASLCredentials(
+        username=properties.get("sasl.username"),
+        password=properties.get("sasl.password"),
+        mechanism=mechanism,
+        ssl_context=context,
+    )
+
+
+def _tls_context(properties: Mapping[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=properties.get("ssl.ca.location"))
+        if certificate := properties.get("ssl.certificate.location"):
+            key = properties.get("ssl.key.location")
+            # Without a password Python would ask for one at the terminal.
+            password = properties.get("ssl.key.password", "")
+            context.load_cert_chain(certificate, key, password)
+    except OSError as error:
+        raise Fatal(
+            f"a certificate or key of GATEBOOK_KAFKA_SSL_* cannot be used: {type(error).__name__}",
+            "check GATEBOOK_KAFKA_SSL_CA_LOCATION, _CERTIFICATE_LOCATION, _KEY_LOCATION and "
+            "_KEY_PASSWORD",
+        ) from None
+    if properties.get("enable.ssl.certificate.verification", "true").lower() == "false":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif properties.get("ssl.endpoint.identification.algorithm") == "none":
+        context.check_hostname = False
+    return context
+
+
 class RoleWorker:
     """Runs one stage under Faust: messages in turn, batches as large as what waits."""
 
@@ -117,6 +168,7 @@ class RoleWorker:
         app: Any = faust.App(
             f"{self.settings.namespace}-{self.role}",
             broker=[f"kafka://{broker}" for broker in brokers],
+            broker_credentials=credentials(kafka_properties(self.settings.kafka_bootstrap)),
             value_serializer="raw",
             key_serializer="raw",
             store="memory://",
