@@ -30,8 +30,10 @@ COMMANDS = {
     "worker": "worker_commands",
     "rules": "rules_commands",
     "demo": "demo_commands",
+    "agent": "agent_commands",
     "settings": "settings_commands",
     "metrics": "settings_commands",
+    "proxy": "proxy_commands",
 }
 EXIT_ERROR = 1
 EXIT_MISSING_PACKAGE = 6
