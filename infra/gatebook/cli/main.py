@@ -28,6 +28,7 @@ COMMANDS = {
     "tail": "search_commands",
     "show": "search_commands",
     "worker": "worker_commands",
+    "reconcile": "worker_commands",
     "rules": "rules_commands",
     "demo": "demo_commands",
     "agent": "agent_commands",

@@ -11,8 +11,9 @@ from msgspec import Struct
 
 # The only modules that may create metrics; a test holds the code base to it.
 PRODUCER_MODULE = "gatebook.producers.metrics"
+AGENT_MODULE = "gatebook.producers.adapters.agent_metrics"
 WORKER_MODULES = ("gatebook.processors.metrics", "gatebook.processors.sinks.metrics")
-MODULES = (PRODUCER_MODULE, *WORKER_MODULES)
+MODULES = (PRODUCER_MODULE, AGENT_MODULE, *WORKER_MODULES)
 
 
 class MetricRow(Struct, frozen=True, kw_only=True):
@@ -44,7 +45,8 @@ def gather(modules: Iterable[str] = MODULES) -> Gathered:
         except ModuleNotFoundError as error:
             missing[name] = error.name or "a package"
             continue
-        rows += _of_producer(module) if name == PRODUCER_MODULE else _of_worker(module)
+        part = "agent" if name == AGENT_MODULE else "worker"
+        rows += _of_producer(module) if name == PRODUCER_MODULE else _of_objects(module, part)
     return Gathered(rows, missing)
 
 
@@ -57,15 +59,15 @@ def _of_producer(module: ModuleType) -> Iterator[MetricRow]:
         )
 
 
-def _of_worker(module: ModuleType) -> Iterator[MetricRow]:
+def _of_objects(module: ModuleType, part: str) -> Iterator[MetricRow]:
     from prometheus_client.metrics import MetricWrapperBase
 
     for one in vars(module).values():
         if isinstance(one, MetricWrapperBase):
-            yield _row(one)
+            yield _row(one, part)
 
 
-def _row(metric: Any) -> MetricRow:
+def _row(metric: Any, part: str) -> MetricRow:
     (family,) = metric.describe()
     suffix = "_total" if family.type == "counter" else ""  # the library keeps it apart
     return MetricRow(
@@ -73,5 +75,5 @@ def _row(metric: Any) -> MetricRow:
         kind=family.type,
         labels=tuple(metric._labelnames),  # there is no public way to ask
         meaning=family.documentation.removesuffix("."),
-        part="worker",
+        part=part,
     )

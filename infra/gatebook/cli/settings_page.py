@@ -35,6 +35,12 @@ class Source(Struct, frozen=True):
 
 SOURCES = (
     Source("producer", "gatebook.producers.config", "ProducerSettings"),
+    Source(
+        "agent",
+        "gatebook.producers.adapters.agent_settings",
+        "AgentSettings",
+        "GATEBOOK_AGENT_",
+    ),
     Source("worker", "gatebook.processors.config", "WorkerSettings"),
     Source(
         "worker",
