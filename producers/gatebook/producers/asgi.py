@@ -35,15 +35,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ResolveIdentity = Callable[[Scope], Identity | None]
 
 # Headers that are read; the others, cookies and credentials among them, are not even kept.
-_KEPT_REQUEST_HEADERS = frozenset(
+KEPT_REQUEST_HEADERS = frozenset(
     {"user-agent", "host", "x-request-id", "traceparent", "content-type", "content-encoding"}
 )
-_KEPT_ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id"})
-_UNAVAILABLE_BODY = (
+KEPT_ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id"})
+UNAVAILABLE_BODY = (
     b'{"error":{"message":"The access could not be recorded, so it was refused.",'
     b'"type":"audit_unavailable","code":"audit_unavailable"}}'
 )
-_STREAM_END_MARK = b"[DONE]"
+STREAM_END_MARK = b"[DONE]"
 
 
 class GatebookMiddleware:
@@ -140,7 +140,7 @@ class _Exchange:
             started_ns=time.time_ns(),
             method=str(self.scope.get("method", "")),
             path=str(self.scope.get("path", "")),
-            headers=_only(headers, _KEPT_REQUEST_HEADERS),
+            headers=_only(headers, KEPT_REQUEST_HEADERS),
             source_ip=source_ip,
             source_port=peer[1] if source_ip == str(peer[0]) else None,
             request=Tape(settings.body_max_bytes),
@@ -224,7 +224,7 @@ class _Exchange:
         draft = self.draft
         if message["type"] == "http.response.start":
             draft.status = message["status"]
-            draft.answer_headers = _only(_headers(message.get("headers")), _KEPT_ANSWER_HEADERS)
+            draft.answer_headers = _only(_headers(message.get("headers")), KEPT_ANSWER_HEADERS)
         elif message["type"] == "http.response.body" and message.get("body"):
             if draft.first_chunk_ns is None:
                 draft.first_chunk_ns = time.perf_counter_ns() - self._begun
@@ -301,7 +301,7 @@ class _StrictExchange(_Exchange):
     def _must_wait(self, message: Message) -> bool:
         if not self.draft.streamed:
             return self.draft.answer.total_bytes <= self.middleware.settings.body_max_bytes
-        return bool(self._held) or _STREAM_END_MARK in message.get("body", b"")
+        return bool(self._held) or STREAM_END_MARK in message.get("body", b"")
 
     async def _release(self) -> None:
         held, self._held = self._held, []
@@ -343,11 +343,11 @@ class _StrictExchange(_Exchange):
         self._refused = True
         headers = [
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(_UNAVAILABLE_BODY)).encode()),
+            (b"content-length", str(len(UNAVAILABLE_BODY)).encode()),
             (b"retry-after", b"5"),
         ]
         start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
-        body: Message = {"type": "http.response.body", "body": _UNAVAILABLE_BODY}
+        body: Message = {"type": "http.response.body", "body": UNAVAILABLE_BODY}
         for message in (start, body):
             self.observe(message)
             await self.forward(message)
