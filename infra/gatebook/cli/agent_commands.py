@@ -21,24 +21,24 @@ def agent(listen: str | None, socket: str | None, token_file: str | None) -> Non
     """Take access events over HTTP, from services that are not written in Python.
 
     POST /v1/events takes a JSON object, a JSON array, or one object a line (NDJSON), each an
-    access event in the nested form of `gatebook show --json`: times in ISO 8601 or in nanoseconds
-    since 1970, unknown fields refused. What follows from the rest (outcome from the status code,
+    access event with the nested names of FIELDS.md: times in ISO 8601 or in nanoseconds since
+    1970, unknown fields refused. What follows from the rest (outcome from the status code,
     duration from the end) may be left out. With an event.id of your own, a UUID, and a @timestamp,
     an event may be sent again: it is stored once.
 
     \b
       export TOKEN=$(cat ~/.local/share/gatebook/keys/agent.token)
       curl --fail-with-body http://127.0.0.1:4320/v1/events \\
-        -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/x-ndjson" \\
-        -d '{"@timestamp": "2026-11-23T10:00:00Z",
-             "event": {"action": "chat", "duration": 801000000},
+        -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
+        -d '{"event": {"action": "chat", "duration": 801000000},
              "user": {"id": "ada"}, "source": {"ip": "10.20.4.18"},
              "http": {"response": {"status_code": 200}},
              "gen_ai": {"request": {"model": "slm"},
                         "usage": {"input_tokens": 9, "output_tokens": 40}}}'
       curl --unix-socket /run/gatebook/agent.sock http://localhost/v1/events -d @event.json
 
-    (An NDJSON body has one event a line; the object above goes as application/json as well.)
+    Without @timestamp an event counts as of now. Several objects, one a line, go with the type
+    application/x-ndjson.
 
     \b
     Answers have a result for each event: accepted, invalid (with what is wrong), retry.

@@ -148,4 +148,4 @@ def test_the_command_lists_names_labels_and_parts() -> None:
     text = CliRunner().invoke(cli, ["metrics"]).output
     assert "gatebook_dead_letters_total{stage,reason}  counter" in text
     found = json.loads(CliRunner().invoke(cli, ["metrics", "--json"]).output)
-    assert {one["part"] for one in found["metrics"]} == {"producer", "worker"}
+    assert {one["part"] for one in found["metrics"]} == {"producer", "agent", "worker"}
