@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -24,8 +25,11 @@ def parse_address(value: str) -> Address | None:
     """An address as it stands in X-Forwarded-For: plain, in brackets, or with a port. Its zone is
     left out: it means nothing on another host, and no index takes it as an address."""
     value = value.strip()
-    if len(value) > _MAX_ADDRESS_CHARS:
-        return None
+    return _parsed(value) if len(value) <= _MAX_ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(value: str) -> Address | None:
     if value.startswith("["):
         bracketed = _BRACKETED.fullmatch(value)
         value = bracketed.group(1) if bracketed else ""

@@ -13,7 +13,6 @@ identity_chain.py asks them. No resolver keeps, logs or records a secret, token 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -87,8 +86,18 @@ def content_key(secret: bytes) -> bytes:
 
 def key_id(secret: bytes, api_key: str) -> str:
     """The keyed digest by which an API key is known; `secret` as `digest_secret()` gives it."""
-    digest = hmac.new(derive(secret, _KEY_PURPOSE), api_key.encode(), hashlib.sha256)
-    return "key_" + digest.hexdigest()[:KEY_ID_HEX_DIGITS]
+    return keyed_id(key_id_key(secret), api_key)
+
+
+def key_id_key(secret: bytes) -> bytes:
+    """The key of key ids, for `keyed_id`."""
+    return derive(secret, _KEY_PURPOSE)
+
+
+def keyed_id(key: bytes, api_key: str) -> str:
+    """`key_id` with the key derived already, as it is done for every request."""
+    digest = hmac.digest(key, api_key.encode("utf-8", "surrogateescape"), "sha256")
+    return "key_" + digest.hex()[:KEY_ID_HEX_DIGITS]
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:

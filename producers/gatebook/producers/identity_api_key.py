@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from gatebook.producers.identity import Identity, bearer_token, key_id
+from gatebook.producers.identity import Identity, bearer_token, key_id_key, keyed_id
 from gatebook.schemas.errors import Fatal
 
 DEFAULT_HEADERS = ("x-api-key", "api-key")
@@ -68,7 +68,7 @@ class ApiKeyResolver:
         known: Mapping[str, KnownKey],
         header_names: Sequence[str] = DEFAULT_HEADERS,
     ) -> None:
-        self._secret = secret
+        self._key = key_id_key(secret)
         self._known = known
         self._names = tuple(name.lower() for name in header_names)
 
@@ -77,7 +77,7 @@ class ApiKeyResolver:
         key = presented_key(headers, self._names)
         if not key:
             return None
-        digest = key_id(self._secret, key)
+        digest = keyed_id(self._key, key)
         owner = self._known.get(digest)
         if owner is None:
             return Identity(method="api_key", assurance="asserted", key_id=digest)
