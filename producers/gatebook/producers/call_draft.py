@@ -29,6 +29,12 @@ from gatebook.producers.tape import Tape
 
 log = logging.getLogger("gatebook.producers")
 
+# Fields of a request that say what was asked; the others are not looked at.
+ASKED = frozenset(
+    {"model", "messages", "prompt", "input", "system", "instructions", "tools", "stream", "user"}
+    | {"max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "seed"}
+    | {"stop", "conversation"}
+)
 _JSON = {"content-type": "application/json"}
 _UNREADABLE = b"?"
 _END = b"[DONE]\n"

@@ -32,6 +32,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import msgspec
 
 from gatebook.producers.call_draft import (
+    ASKED,
     CallDraft,
     Desk,
     caller,
@@ -52,10 +53,6 @@ T = TypeVar("T")
 
 _LEFT = (GeneratorExit, asyncio.CancelledError)
 _MAX_ATTRIBUTES = 32
-_KEPT_ARGUMENTS = frozenset(
-    {"model", "messages", "prompt", "input", "system", "instructions", "tools", "stream", "user"}
-    | {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"}
-)
 
 _current: ContextVar[RecordedCall | None] = ContextVar("gatebook_call", default=None)
 
@@ -371,7 +368,7 @@ class _Calls:
         extra = [p.name for p in self._signature.parameters.values() if p.kind is p.VAR_KEYWORD]
         for name in extra:
             found = {**found, **found.get(name, {})}
-        asked = {k: v for k, v in found.items() if k in _KEPT_ARGUMENTS and v is not None}
+        asked = {k: v for k, v in found.items() if k in ASKED and v is not None}
         call.request(**asked)
         return call
 
