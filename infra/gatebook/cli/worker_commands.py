@@ -6,7 +6,8 @@ import sys
 
 import click
 
-ROLES = ("intake", "index", "detect", "notify")
+ROLES = ("intake", "index", "detect", "notify", "reconcile")
+EXIT_NOT_YET = 3
 
 
 @click.command()
@@ -15,7 +16,9 @@ ROLES = ("intake", "index", "detect", "notify")
 def worker(role: str | None, roles: str) -> None:
     """Run the processors: one ROLE in this process, or all of them supervised.
 
-    To scale, start more of the same role, on as many machines as the topics have partitions.
+    `reconcile` looks for requests that began and never ended; see `gatebook reconcile`.
+    To scale the others, start more of the same role, on as many machines as the topics have
+    partitions.
     """
     from gatebook.processors import logs
     from gatebook.processors.config import from_env
@@ -32,4 +35,39 @@ def worker(role: str | None, roles: str) -> None:
     sys.exit(Supervisor(chosen, settings).run())
 
 
-COMMANDS = [worker]
+@click.command()
+@click.option("--once", is_flag=True, help="Look once, say what was found, and end.")
+def reconcile(once: bool) -> None:
+    """Write an `incomplete` event for each intent whose request never ended.
+
+    Such a request was begun (GATEBOOK_INTENTS=on) and its service killed before it ended. With
+    --once the exit code is 0 whether or not there were any, 3 where it cannot be told yet.
+    """
+    import asyncio
+
+    from gatebook.processors import logs
+    from gatebook.processors.config import from_env
+    from gatebook.processors.reconcile import PUT_OFF
+    from gatebook.processors.worker import make_reconciler, run_role
+
+    settings = from_env()
+    if not once:
+        sys.exit(run_role("reconcile", settings))
+    logs.configure(settings.log_level)
+
+    async def run() -> None:
+        reconciler = make_reconciler(settings)
+        try:
+            found = await reconciler.run_once()
+        finally:
+            await reconciler.close()
+        click.echo(f"{found.intents:,} intents are due, {found.incomplete:,} without an end")
+
+    try:
+        asyncio.run(run())
+    except PUT_OFF as error:
+        click.echo(f"gatebook: it cannot be told yet: {error}", err=True)
+        sys.exit(EXIT_NOT_YET)
+
+
+COMMANDS = [worker, reconcile]

@@ -69,6 +69,16 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_deadline_seconds: Annotated[
         Seconds, Meta(description="After SIGTERM the process ends within this time")
     ] = 15.0
+    reconcile_after_seconds: Annotated[
+        Seconds,
+        Meta(description="An intent without an end is incomplete so long after it came in"),
+    ] = 3600.0
+    reconcile_interval_seconds: Annotated[
+        Seconds, Meta(description="Between two searches for intents without an end")
+    ] = 60.0
+    reconcile_lookback_seconds: Annotated[
+        Seconds, Meta(description="How far back a reconciler looks when it starts")
+    ] = 7 * 86_400.0
     metrics_port: Annotated[
         Port, Meta(description="Prometheus metrics on loopback at this port; 0: none")
     ] = 0

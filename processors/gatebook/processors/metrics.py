@@ -32,6 +32,8 @@ INDEX_DUPLICATES = Counter("gatebook_index_duplicates_total", "Documents already
 FINDINGS = Counter("gatebook_detect_findings_total", "Findings", ["rule"])
 # Alerts by target and outcome.
 ALERTS = Counter("gatebook_notify_alerts_total", "Alert deliveries", ["target", "outcome"])
+# Intents without an end that became incomplete events. Counted again by a run that is repeated.
+INCOMPLETE = Counter("gatebook_reconcile_incomplete_total", "Incomplete events written")
 # Batches by role: how long one took until everything in it was delivered.
 BATCH_SECONDS = Histogram("gatebook_worker_batch_seconds", "Time to deliver one batch", ["role"])
 # Messages given back to be fetched again because an earlier one had not come.

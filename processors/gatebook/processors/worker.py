@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -32,10 +33,12 @@ from gatebook.schemas.wire import WireFormat
 if TYPE_CHECKING:
     from gatebook.processors.alerts.base import AlertTarget
     from gatebook.processors.enrich import Catalog
+    from gatebook.processors.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
 ROLES = ("intake", "index", "detect", "notify")
+RECONCILE = "reconcile"  # no role: it reads the index, not a topic
 LOOK_SECONDS = 1.0
 FIRST_RESTART_SECONDS = 1.0
 LAST_RESTART_SECONDS = 30.0
@@ -117,6 +120,8 @@ def run_role(role: str, settings: WorkerSettings, supervised: bool = False) -> i
     ending = Ending(settings.stop_deadline_seconds)  # before any thread, and before any wait
     if supervised:
         end_with_parent()
+    if role == RECONCILE:
+        return run_reconciler(settings, ending)
     stage = build_stage(role, settings, wire_from_env(settings.namespace))
     worker = RoleWorker(role, stage, settings)
     if settings.metrics_port:
@@ -131,6 +136,38 @@ def run_role(role: str, settings: WorkerSettings, supervised: bool = False) -> i
         settings.stall_seconds,
     ).start()
     return run(worker, ending)
+
+
+def make_reconciler(settings: WorkerSettings) -> Reconciler:
+    """A reconciler over the configured engines; waits for the broker. Raises Fatal."""
+    from gatebook.processors.reconcile import Reconciler
+    from gatebook.processors.sinks.connection import Connection
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+
+    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
+    wire = wire_from_env(settings.namespace)
+    return Reconciler(settings, connection, event_partitions(settings), wire)
+
+
+def run_reconciler(settings: WorkerSettings, ending: Ending) -> int:
+    """Reconcile in this process until it is told to stop; the exit code."""
+    from gatebook.processors.reconcile import run_until
+
+    async def run() -> None:
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+        reconciler = make_reconciler(settings)
+
+        def stop() -> None:
+            reconciler.stop()
+            loop.call_soon_threadsafe(stopping.set)
+
+        ending.ask(stop)
+        await run_until(stopping, reconciler, settings.reconcile_interval_seconds)
+
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr="127.0.0.1")
+    asyncio.run(run())
+    return 0
 
 
 class RestartPause:

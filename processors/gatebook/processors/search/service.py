@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,10 +14,12 @@ from gatebook.processors.search.times import parse_time
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.intents import INTENT
 
 PAGE_DOCUMENTS = 1_000
 KEEP_ALIVE = "2m"
 TIME_FORMAT = "strict_date_optional_time_nanos"
+PHASE = "gatebook.phase"
 NO_HITS: Dsl = {"hits": {"hits": []}}
 TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 SORTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "date_nanos")
@@ -74,6 +76,7 @@ async def search(
     """Pages of documents that match, at least one page, all of one point in time: what is indexed
     while we read neither appears nor shifts anything.
 
+    Intents are left out unless the query names gatebook.phase.
     since is inclusive, until exclusive (see times.parse_time). size None means all.
     sort: `field:asc` or `field:desc`, several with commas. A namespace without an index of this
     kind has no matches. Raises QueryError, TimeError, BadRequest, SearchFailed, Unreachable.
@@ -81,7 +84,7 @@ async def search(
     fields = fields_of(_known_kind(kind))
     moment = now or _utc_now()
     body: Dsl = {
-        "query": _with_range(compile_query(query, fields), since, until, moment),
+        "query": _with_range(_compiled(query, kind), since, until, moment),
         "sort": sort_order(sort, fields),
     }
     pit = await _open(client, f"{namespace}-{kind}")
@@ -100,6 +103,15 @@ def _known_kind(kind: str) -> str:
     if kind not in KINDS:
         raise BadRequest(f"no kind {kind!r}", "name one of " + ", ".join(KINDS))
     return kind
+
+
+def _compiled(query: str, kind: str) -> Dsl:
+    """The query, without intents unless it names their field: an access counts once, by its
+    terminal event."""
+    compiled = compile_query(query, fields_of(kind))
+    if kind != "access" or PHASE in query:
+        return compiled
+    return {"bool": {"must": [compiled], "must_not": [{"term": {PHASE: {"value": INTENT}}}]}}
 
 
 def _with_range(query: Dsl, since: str | None, until: str | None, now: datetime) -> Dsl:
@@ -220,6 +232,20 @@ def _check_shards(found: dict[str, Any]) -> None:
         )
 
 
+async def refresh(client: Connection, namespace: str, kind: str = "access") -> None:
+    """Returns when searches find all that was indexed before. Raises SearchFailed, Unreachable."""
+    await _ask(client, f"/{namespace}-{kind}/_refresh", absent=NO_HITS)
+
+
+async def existing(client: Connection, namespace: str, ids: Sequence[str]) -> frozenset[str]:
+    """Which of these ids access documents have, at most PAGE_DOCUMENTS of them at once."""
+    if not ids:
+        return frozenset()
+    body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids), "_source": False}
+    found = await _ask(client, f"/{namespace}-access/_search", absent=NO_HITS, json=body)
+    return frozenset(hit["_id"] for hit in found["hits"]["hits"])
+
+
 async def find(client: Connection, namespace: str, event_id: str) -> list[Hit]:
     """Every document with this id, of whatever kind, and the findings that cite it as evidence,
     oldest first."""
@@ -264,7 +290,7 @@ class Tail:
         """Raises QueryError, TimeError, BadRequest."""
         self._client = client
         self._index = f"{namespace}-{_known_kind(kind)}"
-        self._query = compile_query(query, fields_of(kind))
+        self._query = _compiled(query, kind)
         self._window = window
         self._clock = clock
         self._floor = parse_time(since, clock())
