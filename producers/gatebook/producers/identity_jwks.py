@@ -74,7 +74,11 @@ class SigningKeys:
         self._wanted = threading.Event()
 
     def start(self) -> None:
-        """Begin to fetch, without waiting for it."""
+        """Begin to fetch, without waiting for it; also again after `close`."""
+        self._closed = False
+        self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
         if self._thread is not None or self._closed:
             return
         with self._starting:
@@ -85,9 +89,12 @@ class SigningKeys:
                 self._thread.start()
 
     def close(self) -> None:
-        """Let the thread end. It may still be within a fetch when this returns."""
-        self._closed = True
-        self._wanted.set()
+        """Let the thread end. It may still be within a fetch when this returns. What is known is
+        used until it is stale."""
+        with self._starting:
+            ended, self._wanted = self._wanted, threading.Event()
+            self._thread, self._closed = None, True
+        ended.set()
 
     def usable(self, now: float) -> bool:
         """Whether the keys are fresh enough; `now` is monotonic, in seconds."""
@@ -95,7 +102,7 @@ class SigningKeys:
 
     def find(self, key_id: str | None, algorithm: str, now: float) -> tuple[Any, ...]:
         """The keys that may have signed, at least one. Raises Missing. Never blocks."""
-        self.start()
+        self._ensure_thread()
         if not self.usable(now):
             raise Missing("keys_not_loaded" if self._fetched_at is None else "keys_stale", True)
         found = self._keys.get((key_id, algorithm)) if key_id is not None else self._only(algorithm)
@@ -118,7 +125,7 @@ class SigningKeys:
         return True
 
     def _run(self, wanted: threading.Event) -> None:
-        while not self._closed:
+        while wanted is self._wanted:  # another one: closed, or after a fork
             wanted.clear()
             self.refresh(time.monotonic())
             wanted.wait(self._pause_seconds())

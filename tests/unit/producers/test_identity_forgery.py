@@ -77,7 +77,7 @@ class Asked:
     def _tokens(self) -> OidcResolver:
         made = OidcResolver(SETTINGS)
         made.keys._fetch = lambda: {"keys": [tokens.public_jwk("RS256")]}
-        made.keys.start = lambda: None  # type: ignore[method-assign]  # no network here
+        made.keys._ensure_thread = lambda: None  # type: ignore[method-assign]  # no network here
         made.keys.refresh(time.monotonic())
         return made
 

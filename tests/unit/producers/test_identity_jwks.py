@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class Provider:
 
 def signing_keys(provider: Any) -> SigningKeys:
     made = SigningKeys(provider, ALL, refresh_seconds=600, refetch_seconds=30, stale_seconds=3600)
-    made.start = lambda: None  # type: ignore[method-assign]  # no thread: tests refresh by hand
+    made._ensure_thread = lambda: None  # type: ignore[method-assign]  # no thread: tests refresh by hand
     return made
 
 
@@ -163,3 +164,22 @@ def test_a_forked_child_keeps_the_keys_and_starts_its_own_thread() -> None:
     keys._starting.release()
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_application_that_is_started_again_fetches_again() -> None:
+    """One thread at a time, none after the end."""
+    provider = Provider(tokens.public_jwk("RS256"))
+    keys = SigningKeys(provider, ALL, 600, 30, 3600)
+    threads = []
+    for _ in range(2):
+        keys.start()
+        keys.start()
+        threads.append(keys._thread)
+        keys.close()
+        assert threads[-1] is not None
+        threads[-1].join(10)
+        assert not threads[-1].is_alive()
+    assert threads[0] is not threads[1]
+    with pytest.raises(Missing):
+        keys.find("invented", "RS256", time.monotonic())
+    assert keys._thread is None

@@ -25,7 +25,7 @@ def resolver(keys: list[dict[str, Any]] | None = None, **settings: Any) -> OidcR
     made = OidcResolver(ProducerSettings(**given).check())
     loaded = [tokens.public_jwk("RS256")] if keys is None else keys
     made.keys._fetch = lambda: {"keys": loaded}
-    made.keys.start = lambda: None  # type: ignore[method-assign]  # no thread: tests refresh
+    made.keys._ensure_thread = lambda: None  # type: ignore[method-assign]  # no thread: tests refresh
     made.keys.refresh(time.monotonic())
     return made
 
