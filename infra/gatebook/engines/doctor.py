@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from gatebook.engines import jars, java, preflight, processes, selection
+from gatebook.engines import jars, java, kafka, preflight, processes, selection
 from gatebook.engines.check import Check
 from gatebook.engines.containers import docker_answers
 from gatebook.engines.embedded import JAR_GROUPS
@@ -52,7 +52,7 @@ def examine(settings: EngineSettings) -> list[Check]:
         rows.append(check_docker())
     if status.engine != "external":
         rows.append(check_disk(settings))
-    rows += check_engines(status)
+    rows += check_engines(status, settings)
     return [*rows, *check_pipeline(settings, status)]
 
 
@@ -160,17 +160,22 @@ def check_disk(settings: EngineSettings) -> Check:
     )
 
 
-def check_engines(status: Status) -> Iterator[Check]:
+def check_engines(status: Status, settings: EngineSettings) -> Iterator[Check]:
     for one in status.engines:
         if one.state == "running":
             yield Check(name=one.name, verdict="ok", detail=f"running at {one.address}")
         elif status.engine == "external":
-            yield _no_answer(one)
+            yield _no_answer(one, settings)
         else:
             yield _not_running(one)
 
 
-def _no_answer(one: EngineStatus) -> Check:
+def _no_answer(one: EngineStatus, settings: EngineSettings) -> Check:
+    if one.name == "kafka":
+        trouble = kafka.trouble(one.address, settings.kafka_properties)
+        if trouble is not None:
+            detail = f"{trouble.reason}, at {one.address}"
+            return Check(name="kafka", verdict="fail", detail=detail, next_step=trouble.next_step)
     return Check(
         name=one.name,
         verdict="fail",

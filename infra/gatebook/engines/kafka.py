@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import subprocess
+import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from gatebook.engines import jars, java
 from gatebook.engines.errors import BadSetting, DidNotStart
 from gatebook.engines.processes import ProcessRecord, spawn
 from gatebook.engines.settings import LOOPBACK, EngineSettings
+from gatebook.schemas.kafka_trouble import Trouble, explain
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+_POLL_SECONDS = 0.1
 
 # The same in every kind of engine we start (compose.yaml carries them as KAFKA_* variables).
 BROKER_SETTINGS: dict[str, str] = {
@@ -63,18 +67,28 @@ def server_properties(settings: EngineSettings, data_dir: Path) -> dict[str, str
     }
 
 
-def start(settings: EngineSettings) -> ProcessRecord:
-    """Start the broker's process on its data, made ready first; it does not answer yet."""
+def start(
+    settings: EngineSettings,
+    properties: Mapping[str, str] | None = None,
+    format_arguments: Sequence[str] = (),
+) -> ProcessRecord:
+    """Start the broker's process on its data, made ready first; it does not answer yet.
+
+    `properties` go over ours (listeners with TLS and the like); `format_arguments` to the tool
+    that makes the data ready, once (users with --add-scram).
+    """
     directory = settings.engines_dir / "kafka"
     data_dir, temporary_dir = directory / "data", directory / "tmp"
     for one in (data_dir, temporary_dir, settings.logs_dir):
         one.mkdir(parents=True, exist_ok=True)
     configuration = directory / "server.properties"
-    configuration.write_text(_as_properties(server_properties(settings, data_dir)))
+    configuration.write_text(
+        _as_properties({**server_properties(settings, data_dir), **(properties or {})})
+    )
     logging_configuration = directory / "log4j2.xml"
     logging_configuration.write_text(LOG4J.format(log=settings.logs_dir / "kafka.log"))
     base = _java_command(settings, temporary_dir, logging_configuration)
-    _format_once(base, configuration, data_dir)
+    _format_once(base, configuration, data_dir, format_arguments)
     return spawn(
         [*base, "kafka.Kafka", str(configuration)],
         directory=directory,
@@ -110,7 +124,24 @@ def metadata_topics(
     return counts if metadata.brokers else None
 
 
-def admin_client(bootstrap: str, properties: Mapping[str, str] | None = None) -> AdminClient:
+def trouble(
+    bootstrap: str, properties: Mapping[str, str] | None = None, timeout_seconds: float = 5.0
+) -> Trouble | None:
+    """Why a broker that gives us no metadata does not; None where nothing was said in time."""
+    from confluent_kafka import KafkaError
+
+    told: list[KafkaError] = []
+    client = admin_client(bootstrap, {**(properties or {}), "error_cb": told.append})
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        client.poll(_POLL_SECONDS)
+        # That all brokers are down is no reason; the error beside it is.
+        if reasons := [one for one in told if one.code() != KafkaError._ALL_BROKERS_DOWN]:
+            return explain(reasons[0].name(), reasons[0].str(), properties or {})
+    return None
+
+
+def admin_client(bootstrap: str, properties: Mapping[str, Any] | None = None) -> AdminClient:
     """A client that keeps librdkafka's own lines out of the log; BadSetting for properties that
     librdkafka does not take."""
     from confluent_kafka import KafkaException
@@ -149,7 +180,7 @@ def _java_command(settings: EngineSettings, temporary_dir: Path, log4j: Path) ->
     ]
 
 
-def _format_once(base: list[str], configuration: Path, data_dir: Path) -> None:
+def _format_once(base: list[str], configuration: Path, data_dir: Path, more: Sequence[str]) -> None:
     """Give an empty data directory its identity.
 
     If we die here, the next start formats again: `--ignore-formatted` keeps what is there.
@@ -159,7 +190,7 @@ def _format_once(base: list[str], configuration: Path, data_dir: Path) -> None:
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
     # `=`: an id may begin with a dash
-    command = [*base, *tool, f"--cluster-id={cluster_id}", "-c", str(configuration)]
+    command = [*base, *tool, f"--cluster-id={cluster_id}", "-c", str(configuration), *more]
     done = subprocess.run(
         command, env=java.clean_environment(), capture_output=True, text=True, check=False
     )

@@ -10,18 +10,23 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from gatebook.producers.config import ProducerSettings
 from gatebook.schemas.errors import Fatal, GatebookError
+from gatebook.schemas.kafka_trouble import explain
 from gatebook.schemas.topics import ACCESS, topic_name
 
 log = logging.getLogger("gatebook.producers")
 
 LIBRDKAFKA_DEFAULT_MESSAGE_BYTES = 1_000_000
 _POLL_SECONDS = 0.1
+_TELL_AGAIN_SECONDS = 60.0
+# They say that the client failed; the error before them says why.
+_SAY_NOTHING = frozenset({"_FATAL", "_PURGE_QUEUE", "_PURGE_INFLIGHT"})
 
 
 class MessageRefused(GatebookError):
@@ -106,6 +111,7 @@ class KafkaPublisher:
         self._producer: Any = None
         self._outcome: KafkaError | bool | None = None
         self._attempt = 0
+        self._told_at: dict[str, float] = {}
 
     def check(self) -> None:
         """Refuse properties that librdkafka does not take, before there is anything to send. Does
@@ -130,7 +136,10 @@ class KafkaPublisher:
         deadline = time.monotonic() + timeout_seconds
         while self._outcome is None:
             left = deadline - time.monotonic()
-            self._producer.poll(max(0.0, min(left, _POLL_SECONDS)))
+            try:
+                self._producer.poll(max(0.0, min(left, _POLL_SECONDS)))
+            except KafkaException as error:  # a fatal one, for example at the request of an id
+                self._raise(error.args[0])
             if left <= 0:
                 break
         if isinstance(self._outcome, KafkaError):
@@ -141,7 +150,8 @@ class KafkaPublisher:
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
-        producer.flush(timeout_seconds)
+        with suppress(KafkaException):  # of a client that is broken: there is nothing to wait for
+            producer.flush(timeout_seconds)
         producer.purge()  # what is undecided stays in the spool
 
     def leave_after_fork(self) -> None:
@@ -156,7 +166,7 @@ class KafkaPublisher:
 
     def _make(self) -> Any:
         try:
-            return Producer({**self._configuration, "error_cb": _log_error})
+            return Producer({**self._configuration, "error_cb": self._tell})
         except KafkaException as error:
             raise Fatal(
                 f"Kafka refuses the configuration: {error.args[0].str()}",
@@ -173,22 +183,30 @@ class KafkaPublisher:
     def _raise(self, error: KafkaError) -> None:
         if error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD):
             raise MessageRefused(error.name())
-        if error.fatal():
+        self._tell(error)
+        if error.fatal() or error.code() == KafkaError._FATAL:
             # The idempotent client is broken for good, for example after its topic was deleted and
-            # made again. A new one starts afresh; the frame is sent again from the spool.
+            # made again, or by a missing right. A new one starts afresh; the frame is sent again
+            # from the spool.
             log.warning("the Kafka client is replaced after a fatal error: %s", error.name())
             self._producer.purge()
             self._producer = None
         raise PublishFailed(error.name())
 
+    def _tell(self, error: KafkaError) -> None:
+        """Say each kind of error once a minute: librdkafka repeats them at every reconnect."""
+        code = error.name()
+        if code in _SAY_NOTHING or not self._due(code):
+            return
+        if code == "_ALL_BROKERS_DOWN" and len(self._told_at) > 1:
+            return  # it was said why
+        trouble = explain(code, error.str(), self._configuration)
+        if self._due(trouble.reason):
+            log.warning("kafka: %s; %s", trouble.reason, trouble.next_step)
 
-_LOG_AGAIN_SECONDS = 60.0
-_logged_at: dict[str, float] = {}
-
-
-def _log_error(error: KafkaError) -> None:
-    """Say each kind of error once a minute: librdkafka repeats them at every reconnect."""
-    now = time.monotonic()
-    if now - _logged_at.get(error.name(), float("-inf")) >= _LOG_AGAIN_SECONDS:
-        _logged_at[error.name()] = now
-        log.warning("kafka: %s", error.name())
+    def _due(self, subject: str) -> bool:
+        now = time.monotonic()
+        if now - self._told_at.get(subject, float("-inf")) < _TELL_AGAIN_SECONDS:
+            return False
+        self._told_at[subject] = now
+        return True
