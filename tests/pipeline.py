@@ -16,6 +16,7 @@ import httpx
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
+    KafkaException,
     Producer,
     TopicPartition,
 )
@@ -107,7 +108,10 @@ class Pipeline:
         group = f"{self.namespace}-{role}"
 
         def stable() -> bool:
-            found = self._admin.describe_consumer_groups([group])[group].result(10)
+            try:
+                found = self._admin.describe_consumer_groups([group])[group].result(10)
+            except KafkaException:  # after a restart the group's coordinator moves: not yet
+                return False
             holding = [m for m in found.members if m.assignment.topic_partitions]
             return found.state is ConsumerGroupState.STABLE and len(holding) == count
 

@@ -14,9 +14,8 @@ from confluent_kafka.cimpl import NewTopic
 from tests.pipeline import TERM, Pipeline, make_event
 from tests.waiting import wait_until
 
+from gatebook.processors.worker import ROLES
 from gatebook.schemas.topics import ACCESS, topic_name
-
-ROLES = ("intake", "index", "detect", "notify")
 
 
 def remake_topic(pipeline: Pipeline, bootstrap: str) -> None:
