@@ -129,7 +129,18 @@ def test_an_error_type_that_is_a_sentence_is_not_kept() -> None:
         ("/v1/completions", "text_completion"),
         ("/openai/deployments/x/embeddings/", "embeddings"),
         ("/v1/models", "list_models"),
+        ("/v1/models/tiny", "list_models"),
         ("/api/chat", "chat"),
+        ("/api/generate", "text_completion"),
+        ("/api/embeddings", "embeddings"),
+        ("/api/pull", "manage_model"),
+        ("/v1/responses", "chat"),
+        ("/v1/rerank", "rerank"),
+        ("/v1/files", "file"),
+        ("/v1/files/file-1", "file"),
+        ("/v1/files/file-1/content", "file"),
+        ("/v1/filesystem", "unknown"),
+        ("/generate_stream", "text_completion"),
         ("/admin", "unknown"),
     ],
 )
@@ -145,9 +156,42 @@ def test_a_prompt_and_an_input_count_as_messages() -> None:
     assert read_request({"prompt": "p"}).message_count is None
 
 
+def test_a_query_and_its_documents_are_the_input_of_a_rerank() -> None:
+    """The caller's words are digested and redacted like any other."""
+    body = {"model": "r", "query": "q", "documents": ["a", {"text": "b"}], "top_n": 1}
+    facts = read_request(body)
+    assert [m["content"] for m in facts.input_messages] == ["q", "a", {"text": "b"}]
+    assert facts.input != read_request({**body, "query": "other"}).input
+    answer = {"model": "r", "results": [{"index": 0}], "usage": {"total_tokens": 7}}
+    assert read_answer(answer).input_tokens == 7
+    assert read_answer(answer).recognised
+
+
+def test_tgis_parameters_are_the_requests_sampling_parameters() -> None:
+    """They stand one level lower than with everybody else."""
+    facts = read_request(
+        {"inputs": "p", "parameters": {"max_new_tokens": 5, "temperature": 0.1, "stop": ["x"]}}
+    )
+    assert (facts.max_tokens, facts.temperature, facts.stop_sequences) == (5, 0.1, ["x"])
+    assert facts.input_messages == [{"role": "user", "content": "p"}]
+
+
+def test_a_prompt_of_tokens_is_one_message() -> None:
+    """Not one for every number."""
+    assert len(read_request({"prompt": [1, 2, 3]}).input_messages) == 1
+
+
+def test_what_else_a_request_says_does_not_change_its_digest() -> None:
+    """`input` is the same with and without sampling parameters."""
+    body = {"messages": [{"role": "user", "content": "x"}]}
+    assert read_request(body).input == read_request({**body, "options": {"seed": 1}}).input
+
+
 JUNK: list[Any] = [None, 1, "x", [], [[]], {"choices": {}}, {"choices": [None, 1, {"delta": 3}]}]
 JUNK += [{"usage": [1]}, {"usage": {"prompt_tokens": "x"}}, {"error": [1]}, {"error": 5}]
 JUNK += [{"choices": [{"message": {"tool_calls": [None, {"function": "x"}]}}]}]
+JUNK += [{"options": [1], "parameters": 3, "documents": {"a": 1}, "item": 3, "token": "x"}]
+JUNK += [{"type": "response.output_item.done", "item": []}, {"done": "x", "details": [1]}]
 JUNK += [{"delta": [1], "message": 4, "response": [], "timings": "x", "output": {"a": 1}}]
 
 
