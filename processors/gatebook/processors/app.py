@@ -40,6 +40,19 @@ STREAM_MESSAGES = 32  # Faust's own queue, which knows no bytes
 QUEUE_BYTES = 64 * 1024 * 1024
 HEARTBEATS_PER_SESSION = 6
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+SECURITY_PROPERTIES = frozenset(
+    {
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.location",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "ssl.key.password",
+        "ssl.endpoint.identification.algorithm",
+    }
+)
 REGISTRY_PAUSE_SECONDS = 2.0
 REQUEST_TIMEOUT_SECONDS = 90.0  # Faust's default; it refuses a session timeout above it
 
@@ -110,6 +123,7 @@ def credentials(properties: Mapping[str, str]) -> Any:
         raise Fatal(
             "GATEBOOK_KAFKA_SECURITY_PROTOCOL is unknown", "use SSL, SASL_SSL, SASL_PLAINTEXT"
         )
+    _refuse_unknown(properties)
     context = _tls_context(properties) if protocol.endswith("SSL") else None
     if protocol == "SSL":
         return faust.SSLCredentials(context)
@@ -119,12 +133,38 @@ def credentials(properties: Mapping[str, str]) -> Any:
             "workers cannot use this GATEBOOK_KAFKA_SASL_MECHANISM",
             "use one of " + ", ".join(SASL_MECHANISMS),
         )
+    for name in ("sasl.username", "sasl.password"):
+        if not properties.get(name):
+            raise Fatal(f"{_variable(name)} is not set", f"set it: {mechanism} needs both")
     return faust.SASLCredentials(
         username=properties.get("sasl.username"),
         password=properties.get("sasl.password"),
         mechanism=mechanism,
         ssl_context=context,
     )
+
+
+def _variable(name: str) -> str:
+    return "GATEBOOK_KAFKA_" + name.upper().replace(".", "_")
+
+
+def _refuse_unknown(properties: Mapping[str, str]) -> None:
+    """A worker must not read by other means than it writes."""
+    for name in sorted(properties):
+        if name.startswith(("ssl.", "sasl.")) and name not in SECURITY_PROPERTIES:
+            raise Fatal(
+                f"workers cannot use {_variable(name)}: their consumer does not know it",
+                "use " + ", ".join(sorted(SECURITY_PROPERTIES)),
+            )
+    if properties.get("ssl.endpoint.identification.algorithm", "none") not in ("none", "https"):
+        raise Fatal(
+            f"{_variable('ssl.endpoint.identification.algorithm')} is unknown", "use https or none"
+        )
+    certificate, key = "ssl.certificate.location", "ssl.key.location"
+    if bool(properties.get(certificate)) != bool(properties.get(key)):
+        raise Fatal(
+            f"{_variable(certificate)} and {_variable(key)} belong together", "set both or neither"
+        )
 
 
 def _tls_context(properties: Mapping[str, str]) -> ssl.SSLContext:

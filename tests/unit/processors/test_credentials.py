@@ -55,3 +55,32 @@ def test_what_cannot_be_used_is_refused_at_start(properties: dict[str, str]) -> 
         credentials(properties)
     assert refused.value.next_step
     assert "planted" not in str(refused.value) + refused.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("more", "variable"),
+    [
+        ({"ssl.keystore.location": "/x"}, "SSL_KEYSTORE_LOCATION"),
+        ({"sasl.kerberos.keytab": "/x"}, "SASL_KERBEROS_KEYTAB"),
+        ({"sasl.password": ""}, "SASL_PASSWORD"),
+        ({"ssl.certificate.location": "/x"}, "SSL_KEY_LOCATION"),
+        ({"ssl.key.location": "/x"}, "SSL_CERTIFICATE_LOCATION"),
+        (
+            {"ssl.endpoint.identification.algorithm": "maybe"},
+            "SSL_ENDPOINT_IDENTIFICATION_ALGORITHM",
+        ),
+    ],
+)
+def test_what_the_consumer_cannot_do_is_refused_by_name(
+    more: dict[str, str], variable: str
+) -> None:
+    """A worker must not read by other means than it writes; the message shows no secret."""
+    scram = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "worker",
+        "sasl.password": "hidden-secret",
+    }
+    with pytest.raises(Fatal, match=f"GATEBOOK_KAFKA_{variable}") as caught:
+        credentials({**scram, **more})
+    assert "hidden-secret" not in f"{caught.value} {caught.value.next_step}"
