@@ -87,6 +87,10 @@ class SecuredBroker:
             found["ssl.key.location"] = str(issued.key)
         return found
 
+    def as_operator(self) -> dict[str, str]:
+        """librdkafka's properties for listener MTLS and the user who may do everything."""
+        return self.as_client("MTLS", self._operator)
+
     def as_user(self, name: str, password: str = "") -> dict[str, str]:
         """librdkafka's properties for a SCRAM user."""
         return {
@@ -101,7 +105,7 @@ class SecuredBroker:
 
     def read(self, topic: str) -> list[bytes]:
         """Every message that is on a topic of one partition now."""
-        login = self.as_client("MTLS", self._operator)
+        login = self.as_operator()
         reader = Consumer({"bootstrap.servers": self.at("MTLS"), "group.id": "read", **login})
         try:
             first = TopicPartition(topic, 0, 0)
@@ -158,7 +162,7 @@ class SecuredBroker:
 
     def _answers(self) -> bool:
         assert processes.alive(self._record), Path(self._record.log).read_text()[-2000:]
-        login = self.as_client("MTLS", self._operator)
+        login = self.as_operator()
         return kafka.metadata_topics(self.at("MTLS"), login, 2) is not None
 
     def _properties(self) -> dict[str, str]:
