@@ -50,7 +50,8 @@ class FlushReport:
 @dataclass(frozen=True)
 class Counters:
     """Totals of this process. `degraded` counts events that stood in memory for want of a spool;
-    `recovered` those sent from the spools of dead processes (not part of `acknowledged`)."""
+    `reduced` those that lost content or bodies on the ladder (see ladder.py; `step` is where it
+    stands); `recovered` those sent from the spools of dead processes (not in `acknowledged`)."""
 
     emitted: int = 0
     spooled: int = 0
@@ -62,6 +63,9 @@ class Counters:
     queued_bytes: int = 0
     spool_bytes: int = 0
     is_degraded: bool = False
+    reduced: Mapping[str, int] = field(default_factory=dict)
+    step: int = 0
+    steps_entered: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def on_the_way(self) -> int:

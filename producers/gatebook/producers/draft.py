@@ -72,6 +72,16 @@ class AccessDraft:
     provenance: Provenance | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     event_id: str = ""
+    shed_reason: str = ""
+
+    def shed(self, reason: str) -> bool:
+        """Give up the bodies, unread; False where there are none. Not while they still grow."""
+        if not self.size_bytes:
+            return False
+        self.request.drop()
+        self.answer.drop()
+        self.shed_reason = reason
+        return True
 
     @property
     def size_bytes(self) -> int:
@@ -337,7 +347,7 @@ class _Reading:
     def __init__(self, draft: AccessDraft) -> None:
         self._draft = draft
         self._settings = draft.settings
-        self.degraded_reason = ""
+        self.degraded_reason = draft.shed_reason
         self.truncated = not (draft.request.complete and draft.answer.complete)
         self.request = self._guarded(self._read_request, RequestFacts())
         self.answer = self._guarded(self._read_answer, AnswerFacts())

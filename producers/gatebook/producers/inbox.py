@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gatebook.producers.accounts import Accounts, NotDurable
 from gatebook.producers.ids import uuid7
+from gatebook.producers.ladder import Ladder, lighter
 
 Event = Mapping[str, Any]
 APPROXIMATE_EVENT_BYTES = 2048  # of a mapping in memory, without its content
@@ -52,6 +53,7 @@ class Inbox:
         self._lock = accounts.lock
         self._max_bytes = max_bytes
         self._memory_bytes = memory_bytes
+        self.ladder = Ladder()
         self._work = threading.Condition(self._lock)
         self._queue: deque[Entry] = deque()
         self._reader_idle = False
@@ -62,6 +64,7 @@ class Inbox:
 
     def put(self, event: Event | Draft, waiter: Future[None] | None) -> str:
         """Take an event or count it as dropped; its id. Takes microseconds."""
+        event, taken = lighter(event, self.ladder.step)
         size = approximate_size(event)
         event_id = getattr(event, "event_id", "") or uuid7()
         entry = Entry(event, event_id, time.time_ns(), size, waiter)
@@ -72,6 +75,8 @@ class Inbox:
                 self._accounts.drop_held(refused)
             else:
                 self._add(entry)
+                if taken:
+                    self.ladder.reduced_held(taken)
         if refused and waiter is not None:
             waiter.set_exception(NotDurable(refused))
         return entry.event_id
@@ -79,7 +84,9 @@ class Inbox:
     def _refuse(self, size: int) -> str:
         if self.closed:
             return "closed"
-        if self.bytes + self._memory_bytes() + size <= self._max_bytes:
+        used = self.bytes + self._memory_bytes() + size
+        self.ladder.see_memory_held(used / self._max_bytes)
+        if used <= self._max_bytes:
             return ""
         return self.blocked_reason or "buffer_full"
 
@@ -123,6 +130,11 @@ class Inbox:
         """Entries that were taken need no memory any more. Called with the lock held."""
         self.events -= events
         self.bytes -= size
+        self.see_memory_held()
+
+    def see_memory_held(self) -> None:
+        """Tell the ladder how full memory is. Called with the lock held."""
+        self.ladder.see_memory_held((self.bytes + self._memory_bytes()) / self._max_bytes)
 
     def take_waiting_held(self) -> list[Entry]:
         """Take out the entries somebody waits for. Called with the lock held."""

@@ -61,6 +61,28 @@ METRICS: tuple[MetricDefinition, ...] = (
         "Events kept in memory only because the spool could not be written.",
         lambda c: c.degraded,
     ),
+    # Any increase means events with less in them than the capture level asks for.
+    MetricDefinition(
+        PREFIX + "events_reduced_total",
+        "counter",
+        "Events that lost their content, or their bodies unread, because buffers filled.",
+        lambda c: {what: float(count) for what, count in c.reduced.items()},
+        "what",
+    ),
+    MetricDefinition(
+        PREFIX + "degrade_steps_total",
+        "counter",
+        "Changes of the degrade ladder, by the step that began: full, metadata, bare, counters.",
+        lambda c: {step: float(count) for step, count in c.steps_entered.items()},
+        "step",
+    ),
+    # Summed over the recorders of a process; there is one, as a rule.
+    MetricDefinition(
+        PREFIX + "degrade_step",
+        "gauge",
+        "0 full, 1 without content, 2 without bodies, 3 what does not fit is only counted.",
+        lambda c: c.step,
+    ),
     MetricDefinition(
         PREFIX + "events_recovered_total",
         "counter",

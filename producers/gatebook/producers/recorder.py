@@ -227,6 +227,9 @@ class Recorder:
                 queued_bytes=self._inbox.bytes,
                 spool_bytes=spool_bytes,
                 is_degraded=running.journal.degraded,
+                reduced=dict(self._inbox.ladder.reduced),
+                step=self._inbox.ladder.step,
+                steps_entered=dict(self._inbox.ladder.entered),
             )
 
     def leave_after_fork(self) -> None:

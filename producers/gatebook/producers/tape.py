@@ -33,6 +33,12 @@ class Tape:
         while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
             self._tail_bytes -= len(self._tail.popleft())
 
+    def drop(self) -> None:
+        """Keep only how long it was."""
+        self._head.clear()
+        self._tail.clear()
+        self._head_bytes = self._tail_bytes = 0
+
     @property
     def complete(self) -> bool:
         """Whether nothing was left out."""

@@ -15,8 +15,9 @@ from gatebook.producers.config import ProducerSettings
 from gatebook.producers.ending import Ending
 from gatebook.producers.inbox import Entry, Inbox
 from gatebook.producers.journal import Journal
+from gatebook.producers.ladder import METADATA, REASON, say
 from gatebook.producers.sender import EVENT_OVERHEAD_BYTES
-from gatebook.producers.shrink import shrink_event
+from gatebook.producers.shrink import shrink_event, without_content
 from gatebook.producers.spool import SpoolFull, SpoolUnavailable
 from gatebook.schemas.codec import encode_event
 from gatebook.schemas.errors import RecordRejected
@@ -64,6 +65,7 @@ class Writer:
             for part in self._parts(self._encode(entries)):
                 self._store_guarded(part)
             self.note_losses()
+            self._note_step()
         self._finish()
         self._wake_sender()
 
@@ -85,7 +87,12 @@ class Writer:
 
     def _encode_one(self, entry: Entry) -> bytes:
         """Build and encode an event; RecordRejected with a DropReason where that cannot be."""
-        data = encode_event(_completed(entry, self._service))
+        event = _completed(entry, self._service)
+        if event.get("content") and self._inbox.ladder.step >= METADATA:
+            event = without_content(event, REASON)
+            with self._accounts.lock:
+                self._inbox.ladder.reduced_held("content")
+        data = encode_event(event)
         limit = self._settings.event_max_bytes - EVENT_OVERHEAD_BYTES
         for _ in range(2):  # first without content, then with the main groups only
             if len(data) <= limit:
@@ -127,6 +134,7 @@ class Writer:
             except (SpoolFull, SpoolUnavailable) as error:
                 batch = self._held(batch, error.reason)
                 self.note_losses()
+                self._note_step()
             else:
                 self._stored(batch, durable)
                 return
@@ -181,6 +189,15 @@ class Writer:
         if due or always:
             self._noted, self._noted_at = losses, time.monotonic()
             self._journal.note(losses, closed=closed)
+
+    def _note_step(self) -> None:
+        """Look how full the buffers are, and log what changed."""
+        ladder = self._inbox.ladder
+        with self._accounts.lock:
+            ladder.see_spool_held(self._journal.spool_bytes / self._settings.spool_max_bytes)
+            self._inbox.see_memory_held()
+            unsaid = ladder.take_unsaid_held()
+        say(unsaid)
 
     def _finish(self) -> None:
         """The inbox is empty for good. Make durable what stands in memory, if it can be."""
