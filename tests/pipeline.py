@@ -17,6 +17,7 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
     KafkaException,
+    Message,
     Producer,
     TopicPartition,
 )
@@ -184,13 +185,13 @@ class Pipeline:
             f"{count} {kind} documents", lambda: self.indexed(kind) >= count, timeout_seconds
         )
 
-    def read_topic(self, key: str, schema: str) -> list[Record]:
-        """Every record of a topic, decoded."""
+    def messages(self, key: str) -> list[Message]:
+        """Every message of a topic."""
         reader = Consumer(
             {"bootstrap.servers": self.engines.kafka_bootstrap, "group.id": uuid.uuid4().hex}
         )
         topic = topic_name(self.namespace, key)
-        records = []
+        found = []
         try:
             for number in reader.list_topics(topic, timeout=10).topics[topic].partitions:
                 here = TopicPartition(topic, number, 0)
@@ -199,10 +200,18 @@ class Pipeline:
                 while end and reader.position([here])[0].offset < end:
                     message = reader.poll(1)
                     if message is not None and message.error() is None:
-                        records.append(decode(schema, message.value()))
+                        found.append(message)
         finally:
             reader.close()
-        return records
+        return found
+
+    def read_topic(self, key: str, schema: str) -> list[Record]:
+        """Every record of a topic, decoded."""
+        return [decode(schema, message.value() or b"") for message in self.messages(key)]
+
+    def headers(self, key: str) -> list[dict[str, bytes]]:
+        """The Kafka headers of every message of a topic."""
+        return [dict(message.headers() or []) for message in self.messages(key)]
 
     def end(self, key: str) -> int:
         """Messages ever written to a topic, all partitions together."""

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from gatebook.producers.config import ProducerSettings
 from gatebook.schemas.errors import Fatal, GatebookError
 from gatebook.schemas.kafka_trouble import explain
-from gatebook.schemas.topics import ACCESS, topic_name
+from gatebook.schemas.topics import ACCESS, COUNT_HEADER, topic_name
 
 log = logging.getLogger("gatebook.producers")
 
@@ -40,8 +40,9 @@ class PublishFailed(GatebookError):
 class Publisher(Protocol):
     """At most one message is undecided. Used by one thread."""
 
-    def submit(self, message: bytes, key: bytes) -> None:
-        """Start sending. Says nothing about arrival. Raises MessageRefused, PublishFailed."""
+    def submit(self, message: bytes, key: bytes, count: int = 1) -> None:
+        """Start sending. Says nothing about arrival. `count`: events in the message, told in a
+        header for whoever cannot read the message itself. Raises MessageRefused, PublishFailed."""
 
     def wait(self, timeout_seconds: float) -> bool:
         """True once the submitted message is acknowledged by all in-sync replicas; False while it
@@ -64,7 +65,7 @@ class MemoryPublisher:
         self.max_bytes = max_bytes
         self._undecided: tuple[bytes, bytes] | None = None
 
-    def submit(self, message: bytes, key: bytes) -> None:
+    def submit(self, message: bytes, key: bytes, count: int = 1) -> None:
         if len(message) > self.max_bytes:
             raise MessageRefused(f"{len(message)} bytes")
         self._undecided = key, message
@@ -118,14 +119,18 @@ class KafkaPublisher:
         not say that a broker answers. Leaves no client behind. Raises Fatal."""
         self._make()
 
-    def submit(self, message: bytes, key: bytes) -> None:
+    def submit(self, message: bytes, key: bytes, count: int = 1) -> None:
         if self._producer is None:
             self._producer = self._make()
         self._outcome = None
         self._attempt += 1
         try:
             self._producer.produce(
-                self._topic, value=message, key=key, on_delivery=self._deliver(self._attempt)
+                self._topic,
+                value=message,
+                key=key,
+                headers={COUNT_HEADER: str(count)},
+                on_delivery=self._deliver(self._attempt),
             )
         except KafkaException as error:
             self._raise(error.args[0])

@@ -116,7 +116,7 @@ class FrameSender:
         )  # fmt: skip
         try:
             message = build_frame(header, events, self._wire)
-            self._publisher.submit(message, source.producer_id.encode())
+            self._publisher.submit(message, source.producer_id.encode(), len(events))
             while not self._publisher.wait(_WAIT_SLICE_SECONDS):
                 if give_up():
                     return False

@@ -14,6 +14,9 @@ ALERT = "alert.v1"
 DEAD_LETTER = "deadletter.v1"
 DETECTOR_STATE = "detector-state.v1"
 
+# Kafka header of a raw frame: how many events it stands for, readable without Avro.
+COUNT_HEADER = "gatebook-count"
+
 
 @dataclass(frozen=True)
 class Topic:

@@ -9,7 +9,10 @@ from tests.pipeline import TERM, Pipeline, make_event
 from tests.waiting import wait_until
 
 from gatebook.cli.demo.alert_receiver import AlertReceiver
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.recorder import Recorder
 from gatebook.schemas.codec import encode_event
+from gatebook.schemas.topics import COUNT_HEADER
 
 
 def get(document: dict[str, Any], path: str) -> Any:
@@ -147,3 +150,14 @@ def test_a_worker_stops_in_good_order(pipeline: Pipeline) -> None:
     pipeline.publish([make_event()])
     pipeline.wait_indexed(1)
     assert [pipeline.kill(worker, TERM) for worker in workers] == [0, 0, 0, 0]
+
+
+def test_a_producers_frame_tells_its_count_without_avro(pipeline: Pipeline) -> None:
+    """Whoever cannot read a frame (a newer schema) still knows how many events it stands for."""
+    settings = ProducerSettings.from_env(pipeline.environment(GATEBOOK_LINGER_SECONDS="1"))
+    recorder = Recorder(settings)
+    for _ in range(5):
+        recorder.emit(make_event())
+    assert recorder.close(30).complete
+    counts = [headers[COUNT_HEADER] for headers in pipeline.headers("access.v1")]
+    assert sum(int(count) for count in counts) == 5

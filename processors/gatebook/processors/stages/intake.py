@@ -21,10 +21,9 @@ from gatebook.processors.intake import (
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
-from gatebook.schemas.topics import ACCESS, DEAD_LETTER, EVENT, topic_name
+from gatebook.schemas.topics import ACCESS, COUNT_HEADER, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
 
-COUNT_HEADER = "gatebook-count"  # how many events a frame stands for, readable without Avro
 # Reasons our producers give for a loss.
 LOSS_REASONS = frozenset(
     {
