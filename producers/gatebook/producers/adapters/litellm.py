@@ -96,6 +96,7 @@ _BY_TYPE = {
 }
 _KEY_FIELDS = ("hash", "alias", "user_id", "user_email", "org_id", "team_id", "team_alias")
 _HEADERS = ("user-agent", "host", "traceparent")
+_ADDRESS = "requester_ip_address"
 _REDACTED = "redacted-by-litellm"
 
 
@@ -168,6 +169,8 @@ class GatebookCallback(CustomLogger):
     ) -> AsyncIterator[Any]:
         """The answer's pieces as they are; a caller who leaves is seen here."""
         request = self._find(request_data)
+        if request is not None:
+            request.answered_by(response)
         try:
             async for item in response:
                 if request is not None:
@@ -321,8 +324,8 @@ class _Request:
         self._attributes: dict[str, str] = {}
         # What the caller sent, where LiteLLM kept it: it renames models in what it works on.
         self._asked(values.mapping(sent.get("body")) or data)
-        call_id = data.get("litellm_call_id")
-        self.draft.request_id = values.text(call_id)
+        self.draft.request_id = values.text(data.get("litellm_call_id"))
+        self.draft.source_ip = values.text((_metadata_of(data) or {}).get(_ADDRESS), 64)
 
     @classmethod
     def of_library(
@@ -378,6 +381,14 @@ class _Request:
 
     # -- what happens to it ---------------------------------------------------------------------
 
+    def answered_by(self, response: Any) -> None:
+        """The stream's own words on its model, should its end never be told."""
+        self.draft.provider = values.text(getattr(response, "custom_llm_provider", ""))
+        model = values.text(getattr(response, "model", ""))
+        if model:
+            resolved = f"{self.draft.provider}/{model}" if self.draft.provider else model
+            self.draft.model = {"resolved": resolved}
+
     def passed_on(self, chunk: Any) -> None:
         """A piece went to the caller. The first thousands are kept: they tell what was said, where
         LiteLLM does not."""
@@ -403,6 +414,7 @@ class _Request:
     def left(self, payload: Mapping[str, Any]) -> None:
         """The caller left."""
         self._say_chunks()
+        self.draft.status = 200 if self.draft.chunks else None
         self._end(None, payload, gone=True)
 
     def failed(self, error: BaseException, payload: Mapping[str, Any]) -> None:
@@ -461,13 +473,13 @@ class _Request:
         self.path = draft.path = self.path or values.text(
             metadata.get("user_api_key_request_route")
         )
-        draft.source_ip = values.text(payload.get("requester_ip_address"), 64)
+        draft.source_ip = values.text(payload.get(_ADDRESS), 64) or draft.source_ip
         agent = values.text(payload.get("user_agent"), 512)
         if agent:
             draft.headers = {**draft.headers, "user-agent": agent}
-        draft.provider = values.text(payload.get("custom_llm_provider"))
+        draft.provider = values.text(payload.get("custom_llm_provider")) or draft.provider
         resolved = values.text(payload.get("model"))
-        draft.model = {"resolved": resolved} if resolved else {}
+        draft.model = {"resolved": resolved} if resolved else draft.model
         self._note("deployment_id", payload.get("model_id"))
         self._note("upstream", payload.get("api_base") or hidden.get("api_base"))
         self._note("cost_usd", payload.get("response_cost"))
@@ -534,11 +546,26 @@ def _intervened(guardrail: Mapping[str, Any]) -> bool:
 
 def _refined(raised: Raised, error: BaseException | None, payload: Mapping[str, Any]) -> Raised:
     """What LiteLLM's own types say beyond the status code."""
-    kind = str(getattr(error, "type", ""))
-    reason = _BY_TYPE.get(kind) or ("forbidden" if kind.endswith("_access_denied") else "")
+    reason = _reason(error, payload)
+    if not reason:
+        return raised
+    aborted_by = "upstream" if reason == "upstream_error" else ""
+    return Raised(raised.type_name, Verdict("failure", reason, aborted_by))
+
+
+def _reason(error: BaseException | None, payload: Mapping[str, Any]) -> str:
     name = type(error).__name__.lower()
     detail = str(getattr(error, "detail", ""))[:512].lower()
     blocked = "guardrail" in name or "contentpolicy" in name or "guardrail" in detail
     if blocked or any(map(_intervened, _guardrails(payload))):
-        reason = "content_filtered"
-    return Raised(raised.type_name, Verdict("failure", reason)) if reason else raised
+        return "content_filtered"
+    if "modelnotfound" in name:
+        return "not_found"
+    kind = getattr(error, "type", "")
+    kind = str(getattr(kind, "value", kind))  # an enumeration's name is not its value
+    if kind.endswith("_access_denied"):
+        return "forbidden"
+    by_provider = bool(getattr(error, "llm_provider", ""))
+    status = status_of(error) if error is not None else None
+    failed = by_provider and status in (500, 502)
+    return _BY_TYPE.get(kind, "upstream_error" if failed else "")
