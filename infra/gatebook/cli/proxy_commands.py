@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 API_KEY_VARIABLE = "GATEBOOK_PROXY_UPSTREAM_API_KEY"
 _DRAIN_SECONDS = 30
+_BACKLOG = 2048
 _MILLION = 10**6
 
 
@@ -98,6 +99,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # before it is announced: who comes early waits, not fails
     except OSError as error:
         listener.close()
         raise Fatal(
@@ -123,13 +125,14 @@ def _serve(settings: ProxySettings, recorder: Recorder, listener: socket.socket)
         date_header=False,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    # uvicorn raises the signal again once it has stopped; by then it has been obeyed.
+    server = uvicorn.Server(config)
+    # For a signal before uvicorn listens to them, and when it raises them again at its end.
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: None)
+        signal.signal(stop, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"listening http://{shown}:{port} -> {settings.upstream_url}")
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def _report(recorder: Recorder) -> None:

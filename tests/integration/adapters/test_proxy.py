@@ -7,11 +7,13 @@ import hashlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from tests.integration.demo_model.test_gateway import (
     upstream,
 )
 from tests.integration.producers.kafka_reading import closed, create_topic, read_frames
+from tests.integration.security.certificates import Authority, Issued
 
 from gatebook.cli.demo.model_file import MODEL_NAME, write_model
 from gatebook.cli.demo.model_server import ModelServer
 from gatebook.producers.adapters.proxy import ProxySettings, create_proxy
+from gatebook.producers.provenance import ModelProvenance
 from gatebook.schemas.codec import decode_event
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import ACCESS, topic_name
@@ -165,6 +169,7 @@ def test_without_a_key_of_its_own_the_proxy_uses_nobody_elses(
     with serving(app) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=ALICE_KEY)
         client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=1)
+        assert isinstance(app.provenance, ModelProvenance)
         assert app.provenance.wait(WAIT_SECONDS)
         client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=1)
     assert not any(recording.events()[-1]["gatebook"]["model"].values())
@@ -244,6 +249,66 @@ def test_the_answer_is_the_upstreams_own(tmp_path: Path) -> None:
     assert answer.headers.get_list("set-cookie") == ["a", "b"]
     assert sorted(answer.headers) == ["content-length", "server", "set-cookie"]
     assert answer.headers["server"] == "up"
+
+
+@contextmanager
+def tls_upstream(issued: Issued) -> Iterator[str]:
+    """A model server that speaks TLS and says it is TGI."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"model_id":"org/tiny","version":"3.3.2","data":[]}')
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A refused handshake is what a test is about."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.store)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_upstream_over_tls_is_verified(tmp_path: Path, trusted: bool) -> None:
+    """With the authority's file it answers, and tells its model; without it is a 502."""
+    authority = Authority(tmp_path, "authority")
+    recording = Recording(tmp_path)
+    with tls_upstream(authority.issue("upstream")) as upstream_url:
+        settings = ProxySettings(
+            upstream_url=upstream_url, upstream_ca_file=str(authority.file) if trusted else ""
+        )
+        app = create_proxy(settings, recording.recorder)
+        assert isinstance(app.provenance, ModelProvenance)
+        assert app.provenance.wait(WAIT_SECONDS)
+        with serving(app) as url:
+            answer = httpx.get(f"{url}/v1/models", trust_env=False)
+    event = recording.only_event()
+    assert answer.status_code == (200 if trusted else 502)
+    assert event["gatebook"]["model"]["resolved"] == ("org/tiny" if trusted else "")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_said_at_the_start(
+    tmp_path: Path, content: str | None
+) -> None:
+    """Not as a 502 to every caller."""
+    path = tmp_path / "authority.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(Fatal, match="CA file"):
+        create_proxy(ProxySettings(upstream_url="https://x.test", upstream_ca_file=str(path)))
 
 
 def test_a_prefix_of_the_upstream_cannot_be_left_with_dots(tmp_path: Path) -> None:
