@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
-from tests.pipeline import Pipeline, make_event
+from tests.pipeline import TERM, Pipeline, make_event
 from tests.waiting import wait_until
 
 from gatebook.engines.processes import free_ports
@@ -151,6 +151,26 @@ def test_an_end_that_comes_after_all_is_a_visible_conflict(pipeline: Pipeline) -
     assert letter["gatebook"]["event_id"] == late["event"]["id"]
     assert len(incomplete(pipeline)) == 1
     assert pipeline.indexed() == 2
+
+
+def test_a_worker_reconciles_by_itself_and_the_command_tells(pipeline: Pipeline) -> None:
+    """`gatebook worker reconcile` runs until it is told to stop; `reconcile --once` looks once."""
+    pipeline.start("intake", "index")
+    intent = make_event("carol")
+    intent["event"] |= {"id": intent_id("carol-1"), "outcome": "unknown", "end": 0}
+    intent["gatebook"] = {"phase": "intent"}
+    pipeline.publish([intent])
+    soon = {"GATEBOOK_RECONCILE_AFTER_SECONDS": "0.5", "GATEBOOK_RECONCILE_INTERVAL_SECONDS": "0.5"}
+    (worker,) = pipeline.start("reconcile", **soon)
+    wait_until("the incomplete event", lambda: incomplete(pipeline))
+
+    command = [sys.executable, "-m", "gatebook.cli.main", "reconcile", "--once"]
+    done = subprocess.run(
+        command, env=pipeline.environment(**soon), capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout == b"1 intents are due, 0 without an end\n"
+    assert pipeline.kill(worker, TERM) == 0
+    assert [found["event"]["id"] for found in incomplete(pipeline)] == ["carol-1"]
 
 
 def test_nothing_is_judged_while_the_workers_are_behind(pipeline: Pipeline) -> None:

@@ -126,8 +126,10 @@ class Courier:
         while not self._finished(writing):
             try:
                 self._step()
-            except Fatal as error:  # a configuration that librdkafka refuses; events stay spooled
-                log.error("%s; %s", error, error.next_step)
+            except Fatal as error:  # librdkafka or the registry refuses us; events stay spooled
+                if self.sender.last_error != str(error):  # said once
+                    log.error("%s; %s", error, error.next_step)
+                self.sender.last_error = str(error)
                 self._ending.pause(BACKOFF_SECONDS)
             except Exception:
                 log.exception("the courier goes on after an error of its own")

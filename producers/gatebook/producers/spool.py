@@ -367,7 +367,8 @@ class FileSpool:
         self._read: tuple[_Segment, int] | None = None  # open for reading: segment, descriptor
         self._position: dict[int, tuple[int, int]] = {}  # ordinal -> offset, sequence expected
         self._ends: list[tuple[int, int, int]] = []  # after a peek: sequence, ordinal, end offset
-        self._corrupt: dict[int, int] = {}  # sequence -> events lost from there on
+        self._corrupt = 0
+        self._judged_until = 0  # numbers below this are read, or counted as missing
         self._mutex = threading.Lock()
         self._closed = False
 
@@ -419,7 +420,7 @@ class FileSpool:
     @property
     def corrupt_events(self) -> int:
         """Events that were kept and could not be read back. Each is counted once."""
-        return sum(self._corrupt.values())
+        return self._corrupt
 
     @property
     def drained(self) -> bool:
@@ -562,9 +563,11 @@ class FileSpool:
     def _note_missing(self, found: Scan, expected: int, end: int) -> None:
         """Numbers of this segment that no good record has."""
         for sequence in [*(event.sequence for event, _ in found.records), end]:
-            first = max(expected, self._state.acknowledged)
+            # The same damage is met again, in other portions, until it is acknowledged.
+            first = max(expected, self._state.acknowledged, self._judged_until)
             if sequence > first:
-                self._corrupt.setdefault(first, sequence - first)
+                self._corrupt += sequence - first
+                self._judged_until = sequence
             expected = sequence + 1
 
     def _reader(self, segment: _Segment) -> int:

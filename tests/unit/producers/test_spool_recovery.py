@@ -180,6 +180,19 @@ def test_each_flipped_bit_costs_one_event_and_is_counted(tmp_path: Path) -> None
         damaged.close()
 
 
+def test_damage_that_is_met_in_other_portions_is_counted_once(tmp_path: Path) -> None:
+    """A first look that reaches further than a later one does not count the same loss again."""
+    spool = create(tmp_path)
+    spool.append(0, [bytes(size) for size in (0, 1429, 0, 2734, 0)])
+    (path,) = segments(tmp_path)
+    for at in (0, 22 + 22, 22 + 22 + 1429):  # header of 0, payload of 1, header of 2
+        flip(path, at * 8)
+
+    assert [event.sequence for event in spool.peek(1, 1)] == [3]
+    assert [sequence for sequence, _ in drain(spool)] == [3, 4]
+    assert spool.corrupt_events == 3
+
+
 def test_a_segment_that_is_damaged_throughout_is_counted(tmp_path: Path) -> None:
     """Its events are known by the number of the segment that follows."""
     spool = create(tmp_path)

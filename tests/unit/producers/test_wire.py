@@ -52,6 +52,30 @@ def test_a_registry_that_is_away_is_waited_for(
     assert first.startswith(CONFLUENT_MARKER + b"\0\0\0\7")
 
 
+class RefusingWire(MoodyWire):
+    """A registry that does not take our schema."""
+
+    asked = 0
+
+    def prefix(self, schema_name: str) -> bytes:
+        self.asked += 1
+        raise Fatal("the schema registry refuses frame.v1", "compare the subject's versions")
+
+
+def test_a_schema_that_is_refused_is_said_once_and_events_stay_spooled(
+    make_recorder: MakeRecorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator has to act; the log says so without filling up."""
+    wire = RefusingWire()
+    monkeypatch.setattr("gatebook.producers.sender.wire_from_env", lambda _: wire)
+    recorder = make_recorder()
+    recorder.emit_durable({"event": {"kind": "event"}})
+    wait_until("it is tried again", lambda: wire.asked >= 3)
+    said = [r.getMessage() for r in caplog.records if "refuses frame.v1" in r.getMessage()]
+    assert said == ["the schema registry refuses frame.v1; compare the subject's versions"]
+    assert recorder.counters().dropped == {}
+
+
 def test_without_a_registry_frames_carry_their_fingerprint(
     make_recorder: MakeRecorder, published: Any
 ) -> None:
