@@ -32,6 +32,8 @@ COMMANDS = {
     "rules": "rules_commands",
     "demo": "demo_commands",
     "agent": "agent_commands",
+    "import": "import_commands",
+    "attach": "attach_commands",
     "settings": "settings_commands",
     "metrics": "settings_commands",
     "proxy": "proxy_commands",

@@ -1,0 +1,121 @@
+"""What `gatebook attach` prints: complete, with the settings of this place, without its secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatebook.cli.attach_commands import SERVICES, available
+from gatebook.cli.main import cli
+
+NAMES = [
+    "fastapi",
+    "starlette",
+    "wsgi",
+    "llama.cpp",
+    "vllm",
+    "ollama",
+    "tgi",
+    "litellm",
+    "openai-client",
+    "in-process",
+    "other-language",
+    "existing-logs",
+]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No settings but the test's own."""
+    for name in [name for name in os.environ if name.startswith(("GATEBOOK_", "OTEL_"))]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def attach(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["attach", *arguments])
+    return done.exit_code, done.output
+
+
+def details(name: str) -> dict[str, Any]:
+    code, output = attach(name, "--json")
+    assert code == 0
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def test_every_service_that_is_promised_is_listed() -> None:
+    """By name and by what it is."""
+    code, output = attach()
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()[: len(NAMES)]] == NAMES
+    assert list(json.loads(attach("--json")[1])) == NAMES
+    assert available() == list(SERVICES)
+
+
+def test_an_unknown_service_is_told_what_is_known() -> None:
+    """Exit 2, like any wrong usage."""
+    code, output = attach("tensorflow")
+    assert code == 2
+    assert "llama.cpp" in output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_instructions_are_complete(name: str) -> None:
+    """What to install, to set, to write, where, and how to see that it works."""
+    found = details(name)
+    assert found["install"].startswith("pip install ")
+    assert found["environment"]["GATEBOOK_KAFKA_BOOTSTRAP"] == "127.0.0.1:19092"
+    assert found["place"]
+    assert found["check"] == "gatebook doctor --producer"
+    code, text = attach(name)
+    assert code == 0
+    for part in (found["install"], found["place"], found["lines"], found["check"]):
+        assert part in text
+    if found["language"] == "python":
+        compile(found["lines"], name, "exec")
+
+
+def test_the_settings_of_this_place_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ones a service needs; quoted for a shell."""
+    settings = {
+        "KAFKA_BOOTSTRAP": "kafka-1:9093,kafka-2:9093",
+        "NAMESPACE": "acme",
+        "SERVICE_NAME": "support assistant",
+        "DELIVERY_MODE": "strict",
+        "TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.7",
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GATEBOOK_{name}", value)
+    found = details("fastapi")["environment"]
+    assert found["GATEBOOK_SERVICE_NAME"] == "'support assistant'"
+    quoted = {f"GATEBOOK_{name}": value for name, value in settings.items()}
+    assert found == {**quoted, "GATEBOOK_SERVICE_NAME": "'support assistant'"}
+    assert details("vllm")["environment"]["GATEBOOK_PROVIDER_NAME"] == "vllm"
+
+
+def test_secrets_are_named_and_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output ends up in tickets and chats."""
+    monkeypatch.setenv("GATEBOOK_KAFKA_SASL_PASSWORD", "hunter2-planted")
+    monkeypatch.setenv("GATEBOOK_KEY_DIGEST_SECRET", "planted-secret-of-this-place")
+    for name in NAMES:
+        for output in (attach(name)[1], attach(name, "--json")[1]):
+            assert "planted" not in output
+    assert details("wsgi")["secrets"] == [
+        "GATEBOOK_KAFKA_SASL_PASSWORD",
+        "GATEBOOK_KEY_DIGEST_SECRET",
+    ]
+
+
+def test_a_wrong_setting_is_told_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instructions with it would not work."""
+    monkeypatch.setenv("GATEBOOK_DELIVERY_MODE", "sometimes")
+    done = CliRunner().invoke(cli, ["attach", "fastapi"])
+    assert done.exit_code == 1
+    assert "delivery_mode" in str(done.exception)
