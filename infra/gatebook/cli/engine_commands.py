@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from gatebook.cli.producer_check import Hop
     from gatebook.engines.check import Check
     from gatebook.engines.progress import Progress
     from gatebook.engines.settings import Endpoints, EngineSettings, Status
@@ -104,20 +105,40 @@ def status(as_json: bool) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @engine_option
+@click.option(
+    "--producer",
+    is_flag=True,
+    help="Instead, send one event with this environment's producer settings and follow it into "
+    "the index (it stays there, marked event.action=probe).",
+)
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0.1, 600),
+    default=30.0,
+    show_default=True,
+    help="--producer: seconds to wait at each hop.",
+)
 @json_option
-def doctor(engine: str | None, as_json: bool) -> None:
+def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: bool) -> None:
     """Check this machine, the engines and what stands in them: settings, topics, templates, each
     worker role's lag, dead letters, unsent spools. Says what to do where something is wrong.
 
-    Changes nothing. `warn` is no obstacle to working, `fail` is one.
+    Without --producer it changes nothing. `warn` is no obstacle to working, `fail` is one.
     """
     from gatebook.cli.doctor_checks import check_surroundings
     from gatebook.engines import selection
     from gatebook.engines.doctor import examine
     from gatebook.engines.settings import EngineSettings
 
-    rows = examine(selection.with_engine(EngineSettings.from_environment(), engine))
-    rows += check_surroundings()
+    rows: list[Check] | list[Hop]
+    if producer:
+        from gatebook.cli.producer_check import check_producer
+
+        rows = check_producer(wait_seconds)
+    else:
+        rows = examine(selection.with_engine(EngineSettings.from_environment(), engine))
+        rows += check_surroundings()
     if as_json:
         _print_json(rows)
     else:
@@ -163,7 +184,7 @@ def _print_status(found: Status, settings: EngineSettings) -> None:
     click.echo(f"what to do: {start}`gatebook doctor` says what is wrong", err=True)
 
 
-def _print_rows(rows: list[Check]) -> None:
+def _print_rows(rows: list[Check] | list[Hop]) -> None:
     """Every row, then the ones that want something done once more: they may have scrolled away."""
     width = max(len(row.name) for row in rows)
     for row in rows:
