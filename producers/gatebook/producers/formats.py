@@ -38,6 +38,7 @@ _TOKEN_LIMITS = (
 )
 _INPUTS = ("system", "instructions", "messages", "prompt", "input")
 _MORE_INPUTS = ("query", "documents", "inputs", "suffix", "images")
+_BUILD = "system_fingerprint"
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 # Any of these in an answer, and its format is one that is known here.
 _KNOWN = frozenset(
@@ -196,17 +197,28 @@ class AnswerReader:
             self.facts.ended = self.facts.ended or is_end(data)
 
     def _read_common(self, data: Mapping[str, Any]) -> None:
-        # Anthropic and OpenAI's responses wrap these in `message` or `response`.
-        for inner in (data, mapping(data.get("message")), mapping(data.get("response"))):
-            self.facts.id = self.facts.id or text(inner.get("id"))
-            self.facts.model = self.facts.model or text(inner.get("model"))
-            self._read_usage(mapping(inner.get("usage")))
-        self._counted.update({**formats_ollama.counts(data), **tgi_counts(data)})
-        extras = {name: str(value) for name, value in formats_ollama.durations(data).items()}
-        if _identifier(data.get("system_fingerprint")):
-            extras["system_fingerprint"] = data["system_fingerprint"]
-        self.facts.extras.update(extras)
-        self.facts.recognised = self.facts.recognised or not _KNOWN.isdisjoint(data)
+        facts = self.facts
+        self._read_identity(data)
+        if "choices" not in data:
+            # Anthropic and OpenAI's responses wrap these in `message` or `response`.
+            self._read_identity(mapping(data.get("message")))
+            self._read_identity(mapping(data.get("response")))
+            self._counted.update(tgi_counts(data))
+        if "choices" not in data or "timings" in data:
+            self._counted.update(formats_ollama.counts(data))
+            found = formats_ollama.durations(data)
+            facts.extras.update({name: str(value) for name, value in found.items()})
+        facts.recognised = facts.recognised or not _KNOWN.isdisjoint(data)
+
+    def _read_identity(self, data: Mapping[str, Any]) -> None:
+        facts = self.facts
+        facts.id = facts.id or text(data.get("id"))
+        facts.model = facts.model or text(data.get("model"))
+        if data.get("usage"):
+            self._read_usage(mapping(data["usage"]))
+        build = data.get("system_fingerprint")
+        if build and facts.extras.get(_BUILD) != build and _identifier(build):
+            facts.extras[_BUILD] = build
 
     def _read_usage(self, usage: Mapping[str, Any]) -> None:
         if not usage:

@@ -10,6 +10,8 @@ import msgspec
 from gatebook.producers.values import mapping, sequence, text, whole
 
 MAX_TOOLS = 64
+_TEXTS = frozenset({"content", "refusal"})
+_REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
 
 
 class Assembly:
@@ -29,14 +31,18 @@ class Assembly:
 
     def add_message(self, index: int, message: Mapping[str, Any]) -> None:
         """A message or a delta as OpenAI's chat has it."""
-        self.add_text(index, message.get("content"))
-        self.add_text(index, message.get("refusal"))
-        for name in ("reasoning_content", "reasoning", "thinking"):
-            self._add(self._reasoning, index, message.get(name))
-        for place, call in enumerate(sequence(message.get("tool_calls"))):
-            self._add_tool_call(index, place, mapping(call))
-        if message.get("function_call"):  # as it was before tools
-            self._add_tool_call(index, 0, {"function": message["function_call"]})
+        for name, value in message.items():  # a delta has few: look at what is there
+            if not value or (name == "reasoning" and message.get("reasoning_content")):
+                continue  # vLLM says the same under both names
+            if name in _TEXTS:
+                self.add_text(index, value)
+            elif name in _REASONING:
+                self._add(self._reasoning, index, value)
+            elif name == "tool_calls":
+                for place, call in enumerate(sequence(value)):
+                    self._add_tool_call(index, place, mapping(call))
+            elif name == "function_call":  # as it was before tools
+                self._add_tool_call(index, 0, {"function": value})
 
     def add_text(self, index: int, value: object) -> None:
         """Text, or a list of parts that may have some."""
