@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from gatebook.schemas.errors import Fatal, GatebookError
+from gatebook.schemas.settings_file import with_file
 
 # Subcommand -> module that has it in its COMMANDS. A module is imported when it is needed, so
 # that a model server needs neither Faust nor Elasticsearch.
@@ -81,6 +83,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. An error of ours prints what happened and what to do next, never a traceback."""
     try:
+        os.environ.update(with_file(os.environ))  # children of ours are told, too
         cli.main(args=arguments, prog_name="gatebook", standalone_mode=True)
     except GatebookError as error:
         _report(error, json_wanted="--json" in (arguments or sys.argv))

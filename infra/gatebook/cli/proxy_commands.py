@@ -25,7 +25,7 @@ _MILLION = 10**6
 @click.option(
     "--upstream",
     required=True,
-    envvar="GATEBOOK_PROXY_UPSTREAM",
+    envvar="GATEBOOK_PROXY_UPSTREAM_URL",
     help="URL of the model server: llama.cpp, vLLM, ollama, TGI, ... (without /v1).",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, envvar="GATEBOOK_PROXY_HOST")

@@ -41,6 +41,7 @@ SOURCES = (
         "AgentSettings",
         "GATEBOOK_AGENT_",
     ),
+    Source("proxy", "gatebook.producers.adapters.proxy", "ProxySettings", "GATEBOOK_PROXY_"),
     Source("worker", "gatebook.processors.config", "WorkerSettings"),
     Source(
         "worker",
@@ -82,6 +83,28 @@ OTHERS = (
         meaning="any property of librdkafka: GATEBOOK_KAFKA_SECURITY_PROTOCOL=SASL_SSL sets "
         "security.protocol",
         read_by=("worker",),
+    ),
+    Setting(
+        variable="GATEBOOK_CONFIG",
+        default="",
+        kind="path",
+        meaning="TOML file of settings: names in lower case without GATEBOOK_, tables join their "
+        "names; the environment wins over the file",
+        read_by=("producer", "worker", "engines"),
+    ),
+    Setting(
+        variable="GATEBOOK_PROXY_HOST",
+        default="127.0.0.1",
+        kind="text",
+        meaning="address the proxy listens on",
+        read_by=("proxy",),
+    ),
+    Setting(
+        variable="GATEBOOK_PROXY_PORT",
+        default="8090",
+        kind="number, 0 to 65535",
+        meaning="port the proxy listens on; 0 takes a free one",
+        read_by=("proxy",),
     ),
     Setting(
         variable="SCHEMA_REGISTRY_URL",

@@ -24,6 +24,7 @@ from msgspec import Meta
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
+from gatebook.schemas.settings_file import with_file
 
 PREFIX = "GATEBOOK_"
 KAFKA_PREFIX = "GATEBOOK_KAFKA_"
@@ -263,7 +264,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ProducerSettings:
         """Checked settings from the environment. Raises Fatal that names what is wrong."""
-        source = os.environ if environ is None else environ
+        source = with_file(os.environ) if environ is None else environ
         given = _from_otel(source) | _own_fields(source)
         given["kafka_properties"] = _passed_through(source)
         try:

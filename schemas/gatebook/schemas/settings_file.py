@@ -1,0 +1,67 @@
+"""Settings from a TOML file: the file named by GATEBOOK_CONFIG, below the environment.
+
+A key is a setting's name in lower case without GATEBOOK_; tables join their names. The environment
+wins over the file, so that one file can serve many hosts:
+
+    kafka_bootstrap = "kafka-1:9092,kafka-2:9092"
+    trusted_proxies = ["10.0.0.0/8"]
+    capture_level = "redacted"
+
+    [kafka]
+    security_protocol = "SASL_SSL"        # GATEBOOK_KAFKA_SECURITY_PROTOCOL
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gatebook.schemas.errors import Fatal
+
+VARIABLE = "GATEBOOK_CONFIG"
+PREFIX = "GATEBOOK_"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NEXT_STEP = "see infra/SETTINGS.md for the names, or `gatebook settings`"
+
+
+def with_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment over the settings of the file it names, if it names one.
+
+    Raises Fatal for a file that cannot be read or holds what is no setting; never with a value.
+    """
+    path = environ.get(VARIABLE, "")
+    return {**(_read(Path(path).expanduser()) if path else {}), **environ}
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Fatal(
+            f"{VARIABLE}: {path} cannot be read: {type(error).__name__}", _NEXT_STEP
+        ) from None
+    return {PREFIX + name.upper(): value for name, value in _settings(tables, "")}
+
+
+def _settings(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        name = prefix + key
+        if not _NAME.fullmatch(key):
+            raise Fatal(f"{VARIABLE}: {name!r} is no name of a setting", _NEXT_STEP)
+        if isinstance(value, dict):
+            yield from _settings(value, f"{name}_")
+        else:
+            yield name, _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list):
+        return ",".join(_text(name, item) for item in value)
+    raise Fatal(f"{VARIABLE}: {name} is of a kind no setting has", _NEXT_STEP)
