@@ -115,6 +115,13 @@ OTHERS = (
         read_by=("producer", "worker"),
     ),
     Setting(
+        variable="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        default="",
+        kind="true | event_only | span_and_event | ...",
+        meaning="these three: capture level redacted, where GATEBOOK_CAPTURE_LEVEL is not set",
+        read_by=("producer",),
+    ),
+    Setting(
         variable="OTEL_SERVICE_NAME",
         default="",
         kind="text",

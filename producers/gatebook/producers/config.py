@@ -50,6 +50,8 @@ LIST_FIELDS = frozenset(
         "oidc_algorithms",
     }
 )
+OTEL_CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+OTEL_CAPTURES_EVENTS = frozenset({"true", "event_only", "span_and_event"})
 MIN_SECRET_BYTES = 16
 MIN_FRAMES_IN_SPOOL = 4
 FRAME_OVERHEAD_BYTES = 4096
@@ -366,8 +368,13 @@ def _passed_through(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _capture_level(otel: str) -> str:
+    """OpenTelemetry's word on content in events: ours keeps it redacted, never as it is."""
+    return "redacted" if otel.strip().lower() in OTEL_CAPTURES_EVENTS else ""
+
+
 def _from_otel(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Service name, version and environment as OpenTelemetry's variables say them."""
+    """Service name, version, environment and capture as OpenTelemetry's variables say them."""
     pairs = (p.split("=", 1) for p in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
     resource = {p[0].strip(): unquote(p[1].strip()) for p in pairs if len(p) == 2}
     environment = resource.get("deployment.environment.name")
@@ -375,6 +382,7 @@ def _from_otel(environ: Mapping[str, str]) -> dict[str, Any]:
         "service_name": environ.get("OTEL_SERVICE_NAME") or resource.get("service.name"),
         "service_version": resource.get("service.version"),
         "service_environment": environment or resource.get("deployment.environment"),
+        "capture_level": _capture_level(environ.get(OTEL_CAPTURE, "")),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -150,3 +150,20 @@ def test_a_digest_secret_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Fatal, match="key digest secret"):
         ProducerSettings(home=str(tmp_path / "file")).digest_secret()
+
+
+@pytest.mark.parametrize(
+    ("otel", "level"),
+    [
+        ("true", "redacted"),
+        ("EVENT_ONLY", "redacted"),
+        ("NO_CONTENT", "metadata"),
+        ("", "metadata"),
+    ],
+)
+def test_opentelemetrys_word_on_content_is_honoured(otel: str, level: str) -> None:
+    """Content asked for in OpenTelemetry's way is kept redacted; our own setting wins."""
+    given = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": otel}
+    assert ProducerSettings.from_env(given).capture_level == level
+    ours = {**given, "GATEBOOK_CAPTURE_LEVEL": "none"}
+    assert ProducerSettings.from_env(ours).capture_level == "none"
