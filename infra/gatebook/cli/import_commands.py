@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXIT_REJECTED = 1
 EXIT_WAITING = 3
 PROGRESS_SECONDS = 5.0
+LOOK_SECONDS = 0.5
 MOST_REASONS = 5
 
 
@@ -149,13 +150,14 @@ def import_(
 
     settings = _settings()
     policy = Policy(settings, settings.digest_secret(), "import")
-    recorder = _recorder(settings) if not dry_run else None
+    left = [] if dry_run else _left_behind(settings)
+    recorder = None if dry_run else _started(settings)
     folder = settings.home_path / "import"
     job = _Job(log_format, mapping, label, folder, rejects, restart, last_line, policy, recorder)
     try:
         reports = [job.run(path) for path in files]
     finally:
-        waiting = _close(recorder, wait_seconds)
+        waiting = _close(recorder, left, wait_seconds)
     _show(reports, waiting, dry_run, as_json)
     if any(report.rejected for report in reports):
         sys.exit(EXIT_REJECTED)
@@ -177,18 +179,43 @@ def _settings() -> ProducerSettings:
     return settings
 
 
-def _recorder(settings: ProducerSettings) -> Recorder:
+def _started(settings: ProducerSettings) -> Recorder:
+    """A recorder at work: it sends what a killed import left, even where nothing new is read."""
     from gatebook.producers.recorder import Recorder
 
-    return Recorder(settings)
+    recorder = Recorder(settings)
+    recorder.start()
+    return recorder
 
 
-def _close(recorder: Recorder | None, wait_seconds: float) -> int:
-    """Events that Kafka has not taken in time."""
+def _left_behind(settings: ProducerSettings) -> list[Path]:
+    """Spools of this producer that hold something unsent."""
+    from gatebook.producers.spool import abandoned_spools
+
+    found = abandoned_spools(settings.spool_path)
+    ours = [path for path in found if path.parent.name == settings.effective_producer_id]
+    return [path for path in ours if _unsent(path)]
+
+
+def _unsent(path: Path) -> int:
+    from gatebook.producers.spool import look
+
+    try:
+        return look(path).events
+    except OSError:  # gone: its owner has sent it
+        return 0
+
+
+def _close(recorder: Recorder | None, left: Sequence[Path], wait_seconds: float) -> int:
+    """Events that Kafka has not taken in time, of this import or of a killed one."""
     if recorder is None:
         return 0
-    report = recorder.close(wait_seconds)
-    return report.unacknowledged + report.unspooled
+    until = time.monotonic() + wait_seconds
+    recorder.flush(wait_seconds)
+    while any(map(_unsent, left)) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    report = recorder.close(max(0.1, until - time.monotonic()))
+    return report.unacknowledged + report.unspooled + sum(map(_unsent, left))
 
 
 @contextmanager

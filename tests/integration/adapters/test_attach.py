@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,48 @@ def test_the_printed_shell_lines_work_as_they_are(pipeline: Pipeline, tmp_path: 
     found = {d["service"]["name"]: d for d in pipeline.documents()}
     assert found["other-language"]["user"]["id"] == "ada"
     assert found["existing-logs"]["event"]["action"] == "list_models"
+
+
+class Model(BaseHTTPRequestHandler):
+    """A model server that one cannot change."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"model": "slm-7", "choices": [{"index": 0, "finish_reason": "stop"}]}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Quiet."""
+
+
+def test_the_printed_proxy_line_works_as_it_is(pipeline: Pipeline) -> None:
+    """Before a server on another port than the usual one; the provider is filled in."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = printed(pipeline, "vllm")
+    port = _free_port()
+    line = found["lines"].replace(":8000", f":{server.server_port}").replace("8090", str(port))
+    asking = (
+        f"until curl --silent --fail http://127.0.0.1:{port}/v1/chat/completions "
+        '-H \'Content-Type: application/json\' -d \'{"model": "slm", "messages": []}\'; '
+        "do sleep 1; done\n"
+    )
+    pipeline.start("intake", "index")
+    try:
+        script = f"{line.rstrip()} &\n{asking}kill -TERM $!\nwait\n"
+        _shell(script, environment(pipeline, found))
+    finally:
+        server.shutdown()
+        server.server_close()
+    pipeline.wait_indexed(1)
+    document = next(d for d in pipeline.documents() if d["event"]["outcome"] == "success")
+    assert document["gen_ai"]["provider"]["name"] == "vllm"
+    assert document["gen_ai"]["request"]["model"] == "slm"
+    assert document["gen_ai"]["response"]["model"] == "slm-7"
 
 
 def _free_port() -> int:
