@@ -46,7 +46,7 @@ def hanging_service(pipeline: Pipeline) -> Iterator[tuple[subprocess.Popen[bytes
 
 def answers(url: str) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"{url}/v1/models", trust_env=False).status_code == 200
+        return httpx.get(f"{url}/v1/models", timeout=60, trust_env=False).status_code == 200
     return False
 
 
@@ -76,12 +76,17 @@ def run_reconciler(pipeline: Pipeline, after_seconds: float = AFTER_SECONDS) -> 
     return asyncio.run(run())
 
 
+def documents(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """What is indexed; nothing while there is no index yet."""
+    return pipeline.documents() if pipeline.indexed() else []
+
+
 def by_phase(pipeline: Pipeline, phase: str) -> list[dict[str, Any]]:
-    return [d for d in pipeline.documents() if d["gatebook"]["phase"] == phase]
+    return [d for d in documents(pipeline) if d["gatebook"]["phase"] == phase]
 
 
 def incomplete(pipeline: Pipeline) -> list[dict[str, Any]]:
-    return [d for d in pipeline.documents() if d["event"].get("reason") == "incomplete"]
+    return [d for d in documents(pipeline) if d["event"].get("reason") == "incomplete"]
 
 
 def searched(pipeline: Pipeline, query: str = "") -> int:
@@ -109,7 +114,7 @@ def test_a_request_whose_service_was_killed_becomes_one_incomplete_event(
         caller.start()
         assert child.stdout is not None
         assert child.stdout.readline() == b"begun\n"
-        wait_until("the intent is indexed", lambda: len(by_phase(pipeline, "intent")) == 2)
+        wait_until("both intents are indexed", lambda: len(by_phase(pipeline, "intent")) == 2, 150)
         wait_until("the event is indexed", lambda: len(by_phase(pipeline, "terminal")) == 1)
         child.kill()
         child.wait()
