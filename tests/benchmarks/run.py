@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from tests.benchmarks import call_site, pipeline, sink, steps
+from tests.benchmarks import call_site, overhead, pipeline, sink, steps
 from tests.benchmarks.context import Context, running_engines
 from tests.benchmarks.report import Figure, machine, table
 
 BENCHES: dict[str, Callable[[Context], list[Figure]]] = {
     "steps": steps.run,
     "call_site": call_site.run,
+    "overhead": overhead.run,
     "sink": sink.run,
     "pipeline": pipeline.run,
 }
