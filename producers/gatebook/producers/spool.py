@@ -483,12 +483,14 @@ class FileSpool:
     def _leave_segment(self) -> None:
         """No more appends to the last segment. After a failed write its tail is cut back; where
         even that fails, a following segment's first number tells recovery what to ignore."""
-        if self._write_fd is None:
-            return
-        fd, self._write_fd = self._write_fd, None
+        with self._mutex:  # from here on an acknowledgement may remove the segment
+            if self._write_fd is None:
+                return
+            fd, self._write_fd = self._write_fd, None
+            size = self._segments[-1].size
         try:
-            if os.fstat(fd).st_size > self._segments[-1].size:
-                os.ftruncate(fd, self._segments[-1].size)
+            if os.fstat(fd).st_size > size:
+                os.ftruncate(fd, size)
         except OSError:
             pass  # see above: what stays behind is ignored, or published under its own number
         finally:
@@ -531,7 +533,9 @@ class FileSpool:
             expected = end
             self._position[segment.ordinal] = offset, expected
         self._note_missing(Scan(expected), expected, end_sequence)
-        if not have_some and segment is self._segments[0]:
+        with self._mutex:  # the writer may have removed it meanwhile
+            is_first = bool(self._segments) and segment is self._segments[0]
+        if not have_some and is_first:
             self.acknowledge(max(self._state.acknowledged, end_sequence))
         return []
 

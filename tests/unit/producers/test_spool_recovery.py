@@ -322,3 +322,22 @@ def test_a_drained_spool_is_deleted(tmp_path: Path) -> None:
     spool.remove()
 
     assert abandoned_spools(tmp_path) == []
+
+
+def test_an_acknowledgement_while_a_segment_ends_costs_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The courier may acknowledge the last event just when the writer begins a new segment."""
+    spool = create(tmp_path)
+    spool.append(0, [b"x" * 8192])  # as large as a segment may be
+    fstat = os.fstat
+
+    def acknowledged_meanwhile(fd: int) -> os.stat_result:
+        spool.acknowledge(1)
+        return fstat(fd)
+
+    monkeypatch.setattr(os, "fstat", acknowledged_meanwhile)
+    spool.append(1, [b"next"])
+    monkeypatch.undo()
+    assert [event.data for event in spool.peek(9, 1 << 20)] == [b"next"]
+    spool.close()
