@@ -336,34 +336,33 @@ def test_a_full_spool_makes_the_import_wait(
 ) -> None:
     """Nothing is dropped: it goes on when the broker is back."""
     recorder = make_recorder(
-        frame_max_bytes=16 * 1024, spool_max_bytes=128 * 1024, memory_buffer_max_bytes=4_000_000
+        frame_max_bytes=16 * 1024, spool_max_bytes=512 * 1024, memory_buffer_max_bytes=8_000_000
     )
     run = Run(tmp_path, recorder)
-    run.log.write_text("".join(combined(n) for n in range(1500)))
+    run.log.write_text("".join(combined(n) for n in range(3000)))
     published.publisher.down = True
     offsets: list[int] = []
 
     def moved(offset: int) -> None:
         offsets.append(offset)
 
-    class Broker:
-        """Comes back once the spool refused something."""
+    counters = recorder.counters
 
-        def __init__(self) -> None:
-            self.inner = recorder.emit_all_durable
+    def watched() -> Any:
+        """The broker comes back once the import has seen a full spool, and waits."""
+        found = counters()
+        if found.spool_bytes > 0.4 * recorder.settings.spool_max_bytes:
+            published.publisher.down = False
+        return found
 
-        def __call__(self, events: Any) -> Any:
-            outcomes = self.inner(events)
-            if any(reason for _, reason in outcomes):
-                published.publisher.down = False
-            return outcomes
-
-    recorder.emit_all_durable = Broker()
+    recorder.counters = watched
     report = run(progress=moved)
-    assert report.imported == 1500
+    assert report.imported == 3000
     assert offsets[-1] == run.log.stat().st_size
     assert recorder.flush(20).complete
-    assert len(set(ids(published))) == 1500
+    assert len(set(ids(published))) == 3000
+    assert published.publisher.down is False
+    assert counters().dropped == {}
 
 
 def test_a_damaged_packed_file_says_so(run: Run, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ MAX_LINE_BYTES = 1024 * 1024
 # What is full or away now may have room a little later: the lines are kept and tried again.
 PATIENT_REASONS = frozenset({"buffer_full", "spool_full", "spool_unavailable", "not_durable"})
 INVALID_REASONS = frozenset({"invalid_event", "oversize"})
+MOST_SPOOL_SHARE = 0.4
 RETRY_SECONDS = 0.5
 STDIN = "-"
 
@@ -310,6 +311,7 @@ class Importer:
         and why. Where there is no room, waits for it."""
         waiting, refused = list(events), []
         while waiting:
+            self._wait_for_room(recorder)
             outcomes = recorder.emit_all_durable([event for _, event in waiting])
             pairs = [(one, reason) for one, (_, reason) in zip(waiting, outcomes, strict=True)]
             refused += [(one[0], reason) for one, reason in pairs if reason in INVALID_REASONS]
@@ -323,6 +325,12 @@ class Importer:
             if waiting:
                 self._pause.wait(RETRY_SECONDS)
         return refused
+
+    def _wait_for_room(self, recorder: Recorder) -> None:
+        """An import can wait, a service cannot: so the degrade ladder takes nothing from it."""
+        limit = recorder.settings.spool_max_bytes * MOST_SPOOL_SHARE
+        while recorder.counters().spool_bytes > limit:
+            self._pause.wait(RETRY_SECONDS)
 
     def _cut_rejects(self, point: Point) -> None:
         """What was written after the last point is written again."""
