@@ -50,8 +50,8 @@ LIST_FIELDS = frozenset(
         "oidc_algorithms",
     }
 )
-OTEL_CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-OTEL_CAPTURES_EVENTS = frozenset({"true", "event_only", "span_and_event"})
+CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+CAPTURES_EVENTS = frozenset({"true", "event_only", "span_and_event"})
 MIN_SECRET_BYTES = 16
 MIN_FRAMES_IN_SPOOL = 4
 FRAME_OVERHEAD_BYTES = 4096
@@ -370,7 +370,7 @@ def _passed_through(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _capture_level(otel: str) -> str:
     """OpenTelemetry's word on content in events: ours keeps it redacted, never as it is."""
-    return "redacted" if otel.strip().lower() in OTEL_CAPTURES_EVENTS else ""
+    return "redacted" if otel.strip().lower() in CAPTURES_EVENTS else ""
 
 
 def _from_otel(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -382,7 +382,7 @@ def _from_otel(environ: Mapping[str, str]) -> dict[str, Any]:
         "service_name": environ.get("OTEL_SERVICE_NAME") or resource.get("service.name"),
         "service_version": resource.get("service.version"),
         "service_environment": environment or resource.get("deployment.environment"),
-        "capture_level": _capture_level(environ.get(OTEL_CAPTURE, "")),
+        "capture_level": _capture_level(environ.get(CAPTURE_VARIABLE, "")),
     }
     return {name: value for name, value in found.items() if value}
 
