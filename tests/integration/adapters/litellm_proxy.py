@@ -18,7 +18,10 @@ from pathlib import Path
 from tests.waiting import wait_until
 
 LOCK = Path(__file__).with_name("litellm_proxy.lock")
-ROOT = Path(__file__).parents[3]
+# What the base install has: neither processors nor engines.
+SOURCES = os.pathsep.join(
+    str(Path(__file__).parents[3] / part) for part in ("schemas", "producers")
+)
 MASTER_KEY = "sk-master-of-the-proxy-test"
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -94,7 +97,7 @@ def _variables(home: Path, settings: dict[str, str]) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("schemas", "producers")),
+        "PYTHONPATH": SOURCES,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # nothing is fetched
         "NO_PROXY": "*",
         **settings,

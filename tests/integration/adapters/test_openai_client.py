@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import openai
 import pytest
 from tests.contracts.adapters._contract import ABORTED_CHUNKS, SCRIPTS, Situation
 from tests.contracts.adapters.openai_client import scripted
+from tests.integration.adapters.litellm_proxy import SOURCES, proxy_environment
 from tests.waiting import wait_until
 
 from gatebook.cli.demo.model_file import MODEL_NAME, write_model
@@ -25,10 +27,12 @@ from .recording import Recording
 Event = dict[str, Any]
 
 KEY, SECRET = "sk-of-the-openai-client-test", "s" * 32
+ENDLESS = {"ignore_eos": True, "timings_per_token": True}  # of llama.cpp: to the last token
 ASKED: Any = {
     "model": MODEL_NAME,
     "messages": [{"role": "user", "content": "planted question"}],
     "max_tokens": 5,
+    "extra_body": ENDLESS,
 }
 LONG: Any = {**ASKED, "max_tokens": 300}
 TOO_SHORT_SECONDS, IMPATIENT_SECONDS = 0.001, 0.05
@@ -152,9 +156,7 @@ def test_a_time_out_and_its_retries(client: openai.OpenAI, recording: Recording)
 
 def test_leaving_a_stream(client: openai.OpenAI, recording: Recording) -> None:
     """The event says that the caller left, and keeps the tokens that had come."""
-    with client.chat.completions.create(
-        **LONG, stream=True, extra_body={"timings_per_token": True}
-    ) as stream:
+    with client.chat.completions.create(**LONG, stream=True) as stream:
         next(stream)
         next(stream)
     event = recording.only_event()
@@ -216,3 +218,43 @@ def test_content_only_where_the_level_allows_it(model_server: ModelServer, tmp_p
         event = recording.only_event()
         assert (b"planted question" in (event["content"] or b"")) is (level == "redacted")
         assert event["gatebook"]["content_digest"]["input"]
+
+
+CHILD = """
+import json, sys
+import httpx, openai
+from gatebook.producers.adapters.openai_client import recorded
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.publisher import MemoryPublisher
+from gatebook.producers.recorder import Recorder
+from gatebook.schemas.codec import decode_event, open_frame
+
+url, key, model, home = sys.argv[1:]
+publisher = MemoryPublisher()
+recorder = Recorder(ProducerSettings(home=home), lambda _: publisher)
+client = recorded(openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=0), recorder)
+assert isinstance(client._client, httpx.Client), type(client._client).__mro__
+asked = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+asked["extra_body"] = {"ignore_eos": True, "timings_per_token": True}
+client.chat.completions.create(**asked)
+list(client.chat.completions.create(**asked, stream=True))
+assert recorder.close(10).complete
+frames = [open_frame(message) for _, message in publisher.messages]
+events = [decode_event(data) for frame in frames for data in frame.events]
+for event in events:
+    print(json.dumps([event["event"]["outcome"], event["gen_ai"]["usage"]["output_tokens"]]))
+"""
+
+
+def test_an_older_client_on_httpx(model_server: ModelServer, tmp_path: Path) -> None:
+    """openai 2, which LiteLLM brings, uses httpx instead of httpx2."""
+    python = proxy_environment() / "bin" / "python"
+    child = subprocess.run(
+        [str(python), "-c", CHILD, model_server.url, KEY, MODEL_NAME, str(tmp_path)],
+        env={"PYTHONPATH": SOURCES, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split("\n")[:2] == ['["success", 5]', '["success", 5]']

@@ -66,7 +66,8 @@ def recorded(client: C, recorder: Recorder | None = None) -> C:
             "give an openai client with its usual http_client, or put `gatebook proxy` before",
         )
     desk = desk_of(recorder)
-    wrap = _AsyncTransport if hasattr(transport, "handle_async_request") else _Transport
+    # By the client: a transport may know both ways.
+    wrap = _AsyncTransport if hasattr(http, "aclose") else _Transport
     http._transport = _wrapped(transport, wrap, desk)
     http._mounts = {p: t and _wrapped(t, wrap, desk) for p, t in mounts.items()}
     _end_open_before(desk.recorder)
@@ -111,6 +112,13 @@ class _Exchange:
         if "x-request-id" in headers:
             upstream_id = headers["x-request-id"][:256]
             draft.attributes = {**draft.attributes, "upstream_request_id": upstream_id}
+
+    def whole(self, response: Any) -> None:
+        """An answer that was read already, from a cache for example: its stream is not asked."""
+        self.begun(response)
+        self.draft.answer_headers = {"content-type": response.headers.get("content-type", "")}
+        if response.content:  # without the encoding that the header names
+            self.piece(response.content)
 
     def piece(self, data: bytes) -> None:
         """Bytes that go to the client."""
@@ -327,6 +335,10 @@ class _Transport(_Wrapper):
         except BaseException as error:
             exchange.failed(error)
             raise
+        if response.is_closed:
+            exchange.whole(response)
+            exchange.complete()
+            return response
         return self._answered(exchange, request, response)
 
     def __enter__(self) -> _Transport:
@@ -347,6 +359,10 @@ class _AsyncTransport(_Wrapper):
         except BaseException as error:
             exchange.failed(error)
             raise
+        if response.is_closed:
+            exchange.whole(response)
+            await exchange.complete_async()
+            return response
         return self._answered(exchange, request, response)
 
     async def __aenter__(self) -> _AsyncTransport:
