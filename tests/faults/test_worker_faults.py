@@ -100,7 +100,7 @@ def test_a_second_signal_ends_a_worker_at_once(engines: Any, pipeline: Pipeline)
     try:
         began = time.monotonic()
         intake.send_signal(TERM)
-        time.sleep(0.2)  # two signals of a kind that wait at once are one
+        time.sleep(0.2)  # waits: two signals of a kind that wait at once are one
         pipeline.kill(intake, TERM)
         assert time.monotonic() - began < 10
     finally:
