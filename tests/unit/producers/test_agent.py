@@ -438,3 +438,22 @@ def test_dangerous_or_wrong_settings_are_refused(environment: dict[str, str]) ->
     assert AgentSettings.from_env(remote).address == ("0.0.0.0", 4320)
     with pytest.raises(Fatal, match="nowhere"):
         AgentSettings.from_env({}, listen="")
+
+
+async def test_the_end_waits_for_requests_under_way(make_recorder: Any, published: Any) -> None:
+    """Told to stop, the agent takes no new connection, and answers what has begun."""
+    recorder = make_recorder()
+    async with opened(recorder) as door:
+        reader, writer = await door.connect()
+        body = json.dumps(access("last")).encode()
+        head = f"POST /v1/events HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nExpect: 100-continue"
+        writer.write(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")  # it waits for the body
+        door.agent.stop()
+        writer.write(body)
+        assert (await read_answer(reader)).status == 200
+        writer.close()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await door.connect()
+    assert recorder.flush(10).complete
+    assert [event["user"]["id"] for event in published.events()] == ["last"]
