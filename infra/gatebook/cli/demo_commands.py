@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,7 +79,7 @@ def show(report: DemoReport, picture: Picture) -> None:
             f"[green]Every one of {report.emitted} accesses is accounted for, and none of the "
             "planted secrets is in the index.[/]"
         )
-    console.print(_next_steps())
+    console.print(_next_steps(report.exports), soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Any:
@@ -129,10 +130,11 @@ def _findings(picture: Picture) -> Any:
     return table
 
 
-def _next_steps() -> str:
-    return """
+def _next_steps(exports: Mapping[str, str]) -> str:
+    told = "".join(f"  export {name}={value}\n" for name, value in exports.items())
+    return f"""
 Look around (Kafka and Elasticsearch are still up):
-  gatebook search 'event.outcome:failure' --since 1h
+{told}  gatebook search 'event.outcome:failure' --since 1h
   gatebook search 'user.id:mallory and event.reason:invalid_request' --json
   gatebook search '' --kind finding
   gatebook down          stops the engines, data stays

@@ -93,12 +93,25 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _report(_missing(error.name), json_wanted="--json" in (arguments or sys.argv))
         sys.exit(EXIT_MISSING_PACKAGE)
+    except Exception as error:
+        if os.environ.get("GATEBOOK_LOG_LEVEL") == "DEBUG":
+            raise
+        _report(_unexpected(error), json_wanted="--json" in (arguments or sys.argv))
+        sys.exit(EXIT_ERROR)
 
 
 def _missing(package: str) -> Fatal:
     return Fatal(
         f"this command needs the package {package}, which is not installed",
         "run: pip install 'gatebook[all]'",
+    )
+
+
+def _unexpected(error: Exception) -> Fatal:
+    """By class alone: the words of a foreign error may quote a record."""
+    return Fatal(
+        f"ended by {type(error).__name__}, which nobody expected",
+        "run it again with GATEBOOK_LOG_LEVEL=DEBUG to see where, and report it",
     )
 
 

@@ -258,6 +258,7 @@ class RoleWorker:
         """Batches, one after the other, until the worker ends."""
         try:
             await self.stage.start()
+            log.info("the %s worker is up, reading %s", self.role, ", ".join(self.stage.topics))
             while True:
                 await self._batch()
         except asyncio.CancelledError:

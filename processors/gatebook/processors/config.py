@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
+from gatebook.schemas.settings_file import local_addresses
 
 PREFIX = "GATEBOOK_"
 KAFKA_PREFIX = "GATEBOOK_KAFKA_"
@@ -90,7 +91,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> WorkerSettings:
         """Refuse what would go wrong later. Raises Fatal."""
         if not self.elasticsearch_url.startswith(("http://", "https://")):
-            raise Fatal(
+            raise WrongSetting(
                 "GATEBOOK_ELASTICSEARCH_URL is not an http(s) address",
                 "set it like http://127.0.0.1:19200",
             )
@@ -111,9 +112,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_or_make_key(path: Path) -> bytes:
     """At least 16 bytes from a file, made there (mode 0600) by the first who asks."""
-    if not path.exists():
-        _make_key(path)
-    key = path.read_bytes()
+    try:
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise Fatal(
+            f"the key {path} cannot be made or read: {error.strerror}",
+            "set GATEBOOK_HOME to a folder that can be written, or GATEBOOK_REDACTION_KEY_FILE",
+        ) from None
     if len(key) < MIN_KEY_BYTES:
         raise Fatal(f"{path} holds fewer than {MIN_KEY_BYTES} bytes", "delete it or restore it")
     return key
@@ -140,10 +147,11 @@ def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:
     source = os.environ if environ is None else environ
     names = WorkerSettings.__struct_fields__
     given = {n: source[PREFIX + n.upper()] for n in names if source.get(PREFIX + n.upper())}
+    given = local_addresses(source) | given
     try:
         return msgspec.convert(given, WorkerSettings, strict=False).check()
     except msgspec.ValidationError as error:
-        raise Fatal(
+        raise WrongSetting(
             f"a GATEBOOK_ setting is wrong: {error}",
             "the path after `$.` names the setting; see `gatebook settings`",
         ) from None
@@ -157,4 +165,5 @@ def kafka_properties(bootstrap: str, environ: Mapping[str, str] | None = None) -
         for name, value in source.items()
         if name.startswith(KAFKA_PREFIX) and name[len(KAFKA_PREFIX) :] not in NOT_LIBRDKAFKA
     }
-    return {"bootstrap.servers": bootstrap, **passed}
+    # librdkafka's own lines are no JSON and come by the hundred; what matters comes as an error.
+    return {"bootstrap.servers": bootstrap, "log_level": 0, **passed}

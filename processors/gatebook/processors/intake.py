@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -200,10 +200,14 @@ def build_document(
 
 
 def principal_of(document: Mapping[str, Any]) -> str:
-    """Who an event counts for: the user, else the key, else the address; within the tenant."""
+    """Who an event counts for: the user, else the key, else the address; within the tenant.
+
+    A key that was refused names nobody: whoever guesses keys counts as one, by address.
+    """
     ours = document.get("gatebook", {})
     tenant = document.get("organization", {}).get("id", "")
-    key = ours.get("identity", {}).get("key_id", "")
+    identity = ours.get("identity", {})
+    key = "" if identity.get("assurance") == "failed" else identity.get("key_id", "")
     user = document.get("user", {}).get("id", "")
     address = document.get("source", {}).get("ip", "")
     if user:
@@ -427,6 +431,32 @@ def dead_letter(
             },
         },
     }
+
+
+def loss_letters(
+    header: FrameHeader, source: Source, stated: Container[tuple[str, int, str, int]]
+) -> dict[tuple[str, int, str, int], Record]:
+    """What a frame says its producer dropped, as dead letters that are not among those `stated`.
+
+    A producer repeats its running totals in every frame: each total is one dead letter. Its count
+    is 0, because the events never got a number and the totals of one run must not be added up.
+    """
+    letters = {}
+    for reason, total in (header.losses or {}).items():
+        statement = (header.producer_id, header.epoch, reason, total)
+        if total > 0 and statement not in stated:
+            detail = f"{loss_reason(reason)}: {total} events in all since this producer started"
+            error = RecordRejected("producer_dropped", detail)
+            name = "/".join(map(str, statement))
+            letters[statement] = dead_letter(
+                "producer", error, source, b"", header, count=0, identity=name
+            )
+    return letters
+
+
+def loss_reason(reason: str) -> str:
+    """A reason as a producer gave it, if it looks like one of ours."""
+    return reason if re.fullmatch(r"[a-z_]{1,40}", reason) else "other"
 
 
 def partition_of(principal: str, partitions: int) -> int:

@@ -24,7 +24,7 @@ from msgspec import Meta
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
-from gatebook.schemas.settings_file import with_file
+from gatebook.schemas.settings_file import local_addresses, with_file
 
 PREFIX = "GATEBOOK_"
 KAFKA_PREFIX = "GATEBOOK_KAFKA_"
@@ -267,7 +267,9 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ProducerSettings:
         """Checked settings from the environment. Raises Fatal that names what is wrong."""
         source = with_file(os.environ) if environ is None else environ
-        given = _from_otel(source) | _own_fields(source)
+        local = local_addresses(source)
+        local.pop("elasticsearch_url", None)  # a producer never speaks to it
+        given = local | _from_otel(source) | _own_fields(source)
         given["kafka_properties"] = _passed_through(source)
         try:
             return msgspec.convert(given, cls, strict=False).check()

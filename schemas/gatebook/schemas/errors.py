@@ -28,6 +28,12 @@ class Fatal(GatebookError):
         self.next_step = next_step
 
 
+class WrongSetting(Fatal):
+    """A setting is wrong: nothing was tried. The command line ends with 2, as for wrong usage."""
+
+    exit_code = 2
+
+
 class RegistryUnavailable(GatebookError):
     """The schema registry gave no usable answer: try the same call again later.
 

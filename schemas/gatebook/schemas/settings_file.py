@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import WrongSetting
 
 VARIABLE = "GATEBOOK_CONFIG"
 PREFIX = "GATEBOOK_"
@@ -30,17 +30,29 @@ _NEXT_STEP = "see infra/SETTINGS.md for the names, or `gatebook settings`"
 def with_file(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment over the settings of the file it names, if it names one.
 
-    Raises Fatal for a file that cannot be read or holds what is no setting; never with a value.
+    Raises WrongSetting, never with a value, for a file that cannot be read or is no settings.
     """
     path = environ.get(VARIABLE, "")
     return {**(_read(Path(path).expanduser()) if path else {}), **environ}
+
+
+def local_addresses(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where engines on this machine are, for whoever was told their ports and no addresses."""
+    kafka = environ.get("GATEBOOK_KAFKA_PORT")
+    elasticsearch = environ.get("GATEBOOK_ELASTICSEARCH_PORT")
+    found = {}
+    if kafka:
+        found["kafka_bootstrap"] = f"127.0.0.1:{kafka}"
+    if elasticsearch:
+        found["elasticsearch_url"] = f"http://127.0.0.1:{elasticsearch}"
+    return found
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Fatal(
+        raise WrongSetting(
             f"{VARIABLE}: {path} cannot be read: {type(error).__name__}", _NEXT_STEP
         ) from None
     return {PREFIX + name.upper(): value for name, value in _settings(tables, "")}
@@ -50,7 +62,7 @@ def _settings(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]
     for key, value in table.items():
         name = prefix + key
         if not _NAME.fullmatch(key):
-            raise Fatal(f"{VARIABLE}: {name!r} is no name of a setting", _NEXT_STEP)
+            raise WrongSetting(f"{VARIABLE}: {name!r} is no name of a setting", _NEXT_STEP)
         if isinstance(value, dict):
             yield from _settings(value, f"{name}_")
         else:
@@ -64,4 +76,4 @@ def _text(name: str, value: Any) -> str:
         return str(value)
     if isinstance(value, list):
         return ",".join(_text(name, item) for item in value)
-    raise Fatal(f"{VARIABLE}: {name} is of a kind no setting has", _NEXT_STEP)
+    raise WrongSetting(f"{VARIABLE}: {name} is of a kind no setting has", _NEXT_STEP)

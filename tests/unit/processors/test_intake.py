@@ -25,6 +25,7 @@ from gatebook.processors.intake import (
     SequenceLedger,
     Source,
     document_frames,
+    loss_letters,
     partition_of,
     principal_of,
     process_frame,
@@ -505,3 +506,24 @@ def test_a_loss_statement_counts_once() -> None:
     ledger = SequenceLedger()
     told = [ledger.new_losses(header(0, 0, losses={"buffer_full": n})) for n in (3, 3, 10, 7)]
     assert told == [{"buffer_full": 3}, {}, {"buffer_full": 7}, {}]
+
+
+def test_what_a_producer_dropped_is_a_dead_letter_once() -> None:
+    """A running total that stands in every frame is stated once, with nothing added to counts."""
+    header = FrameHeader("p1", 7, 0, 0, 1, losses={"spool_full": 12, "Not a reason!": 1})
+    source = Source("t", 0, 0, 1)
+    letters = loss_letters(header, source, ())
+    assert [one["gatebook"]["count"] for one in letters.values()] == [0, 0]
+    texts = [one["error"]["message"] for one in letters.values()]
+    assert texts[0].startswith("spool_full: 12 events")
+    assert texts[1].startswith("other: 1 events")
+    assert loss_letters(header, source, letters) == {}
+
+
+def test_guessed_keys_count_for_the_address_they_come_from() -> None:
+    """A refused key names nobody, so changing keys does not make many callers of one."""
+    identity = {"key_id": "key_1", "assurance": "failed"}
+    document = {"gatebook": {"identity": identity}, "source": {"ip": "203.0.113.9"}}
+    assert principal_of(document) == "ip:203.0.113.9"
+    identity["assurance"] = "asserted"
+    assert principal_of(document) == "key:key_1"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from gatebook import engines
 from gatebook.cli.demo import picture as pictures
@@ -31,6 +32,7 @@ from gatebook.cli.demo.model_file import write_model
 from gatebook.cli.demo.model_server import ModelServer
 from gatebook.cli.demo.scenario import API_KEYS, ScenarioReport, StepResult, run_scenario
 from gatebook.engines.settings import EngineSettings
+from gatebook.processors.config import WorkerSettings
 from gatebook.processors.setup import setup
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.identity import key_id
@@ -87,6 +89,7 @@ class DemoReport:
     tenant: str = ""
     started_at: str = ""
     namespace: str = ""
+    exports: dict[str, str] = field(default_factory=dict)
     secrets_found: dict[str, int] = field(default_factory=dict)
     unexpected_steps: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -128,13 +131,14 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
     settings = EngineSettings.from_environment()
     narrator.step("starting Kafka and Elasticsearch")
     endpoints = engines.start(settings, narrator)
-    namespace = os.environ.get("GATEBOOK_NAMESPACE", "gatebook")
+    namespace = _free_namespace(endpoints.kafka_bootstrap, narrator)
     narrator.step("creating topics and index templates")
     setup(endpoints.kafka_bootstrap, endpoints.elasticsearch_url, namespace)
     now = time.time_ns()
     # A tenant of its own: what earlier runs taught the detectors is about other people.
     report = DemoReport(
         namespace=namespace,
+        exports=_exports(endpoints, namespace),
         producer_id=f"demo-{now:x}",
         tenant=f"demo-{now // 10**9:x}",
         started_at=timestamp_text(now),
@@ -158,6 +162,37 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
     report.elapsed_seconds = round(time.monotonic() - started, 1)
     report.judge()
     return report, picture
+
+
+def _exports(endpoints: Any, namespace: str) -> dict[str, str]:
+    """What other commands must be told to look at the same place: nothing, with the defaults."""
+    usual = WorkerSettings()
+    given = {**endpoints.as_environment(), "GATEBOOK_NAMESPACE": namespace}
+    default = {
+        "GATEBOOK_KAFKA_BOOTSTRAP": usual.kafka_bootstrap,
+        "GATEBOOK_ELASTICSEARCH_URL": usual.elasticsearch_url,
+        "GATEBOOK_NAMESPACE": usual.namespace,
+    }
+    changed = any(os.environ.get(k, default[k]) != v for k, v in given.items())
+    return given if changed else {}
+
+
+def _free_namespace(bootstrap: str, narrator: Narrator) -> str:
+    """The configured namespace; one of its own where workers run in that one already, since they
+    would take part of the demo's work and send its alerts elsewhere."""
+    wanted = os.environ.get("GATEBOOK_NAMESPACE") or "gatebook"
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    groups = [f"{wanted}-{role}" for role in GROUPS]
+    try:
+        found = admin.describe_consumer_groups(groups, request_timeout=10)
+        busy = any(future.result(10).members for future in found.values())
+    except KafkaException:
+        busy = False  # a broker that never had a group
+    if not busy:
+        return wanted
+    own = f"demo{time.time_ns() // 10**9:x}"
+    narrator.step(f"workers run in namespace {wanted}: the demo takes {own}")
+    return own
 
 
 def _environment(endpoints: Any, settings: EngineSettings, report: DemoReport) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import WrongSetting
 
 SettingsT = TypeVar("SettingsT", bound=Struct)
 _SECRETS = ("api_key", "password")
@@ -96,8 +96,8 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
 def from_environment(
     kind: type[SettingsT], prefix: str, environment: Mapping[str, str] | None = None
 ) -> SettingsT:
-    """Settings of `kind` from variables named prefix + FIELD. Raises Fatal with the variable's
-    name, never with its value."""
+    """Settings of `kind` from variables named prefix + FIELD. Raises WrongSetting with the
+    variable's name, never with its value."""
     source = os.environ if environment is None else environment
     given: dict[str, Any] = {
         name: source[prefix + name.upper()]
@@ -114,7 +114,7 @@ def _check(kind: type[Struct], name: str, value: str, prefix: str) -> None:
         msgspec.convert({name: value}, kind, strict=False)
     except msgspec.ValidationError as error:
         wanted = str(error).partition(" - at ")[0]
-        raise Fatal(
+        raise WrongSetting(
             f"{prefix}{name.upper()} is not valid: {wanted}", "correct the variable"
         ) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import ChainMap
 from collections.abc import Sequence
 
 from gatebook.processors import metrics
@@ -16,6 +17,7 @@ from gatebook.processors.intake import (
     SequenceLedger,
     Source,
     document_frames,
+    loss_letters,
     process_frame,
 )
 from gatebook.processors.redact import Redactor
@@ -40,6 +42,9 @@ LOSS_REASONS = frozenset(
     }
 )
 
+Statement = tuple[str, int, str, int]
+MAX_STATEMENTS = 10_000
+
 
 class IntakeStage:
     """Decode, check the sequence, enrich, redact, render, pass on."""
@@ -58,18 +63,25 @@ class IntakeStage:
         redactor = Redactor.default(settings.redaction_key(), settings.redaction_epoch)
         self._context = IntakeContext(catalog, redactor, event_partitions, wire)
         self._ledger = SequenceLedger()
+        # Loss statements that are dead letters by now, oldest first, and those of this batch.
+        self._stated: dict[Statement, None] = {}
+        self._stating: dict[Statement, None] = {}
 
     async def start(self) -> None:
         self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
 
     async def process(self, batch: Sequence[Incoming]) -> None:
         outgoing: list[Outgoing] = []
+        self._stating = {}
         for message in batch:
             outgoing += self._process_one(message)
             await asyncio.sleep(0)  # let heartbeats through between frames
         # If we die here, the frames are read again: the event ids are the producer's, so the
         # index takes each event once.
         await self._deliverer.deliver(outgoing)
+        self._stated |= self._stating
+        while len(self._stated) > MAX_STATEMENTS:
+            self._stated.pop(next(iter(self._stated)))  # stated anew, it is the same dead letter
 
     def _process_one(self, message: Incoming) -> list[Outgoing]:
         source = Source(message.topic, message.partition, message.offset, message.timestamp_ms)
@@ -78,7 +90,15 @@ class IntakeStage:
         self._count(result)
         frames = document_frames(result, source, self._context)
         outgoing = [Outgoing(self._event_topic, body, None, number) for number, body, _ in frames]
-        return outgoing + [self._dead_letter(letter) for letter in result.dead_letters]
+        letters = result.dead_letters + self._losses(result, source)
+        return outgoing + [self._dead_letter(letter) for letter in letters]
+
+    def _losses(self, result: IntakeResult, source: Source) -> list[Record]:
+        if result.header is None:
+            return []
+        found = loss_letters(result.header, source, ChainMap(self._stated, self._stating))
+        self._stating |= dict.fromkeys(found)
+        return list(found.values())
 
     def _dead_letter(self, letter: Record) -> Outgoing:
         body = encode("dead_letter.v1", letter, self._context.wire)
