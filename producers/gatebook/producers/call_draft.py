@@ -20,11 +20,12 @@ import msgspec
 from gatebook.producers import values
 from gatebook.producers.classify import Ending, Raised, Verdict, describe, judge
 from gatebook.producers.config import ProducerSettings
-from gatebook.producers.draft import AccessDraft
+from gatebook.producers.draft import AccessDraft, IntentDraft
 from gatebook.producers.formats import AnswerFacts
 from gatebook.producers.identity import ANONYMOUS, Identity, content_key
 from gatebook.producers.identity_api_key import ApiKeyResolver, load_known_keys
-from gatebook.producers.recorder import NotDurable, Recorder
+from gatebook.producers.ids import uuid7
+from gatebook.producers.recorder import Draft, NotDurable, Recorder
 from gatebook.producers.tape import Tape
 
 log = logging.getLogger("gatebook.producers")
@@ -76,32 +77,46 @@ class Desk:
         self.recorder = recorder or Recorder(self.settings)
         self.strict = self.settings.delivery_mode == "strict"
 
-    def check_open(self) -> None:
-        """In strict mode raises NotDurable where an event could not be kept anyway."""
+    def announce(self, draft: AccessDraft) -> None:
+        """The call begins now: its intent is handed over, if intents are written. In strict mode
+        raises NotDurable where the call could not be recorded; it must not be made then."""
+        if self._prepared(draft):
+            self.hand_over(IntentDraft(draft, draft.identity))
+
+    async def announce_async(self, draft: AccessDraft) -> None:
+        """`announce` for a coroutine."""
+        if self._prepared(draft):
+            await self.hand_over_async(IntentDraft(draft, draft.identity))
+
+    def _prepared(self, draft: AccessDraft) -> bool:
+        """Whether there is an intent to write; it names the event that is to follow."""
         if self.strict and not self.recorder.accepts_durably():
             raise NotDurable("spool_unavailable")
+        if self.settings.writes_intents:
+            draft.event_id = uuid7()
+        return bool(draft.event_id)
 
-    def emit(self, draft: AccessDraft) -> None:
+    def emit(self, draft: Draft) -> None:
         """Hand over a draft. Not durable on return; an error of the recorder is logged only."""
         try:
             self.recorder.emit(draft)
         except Exception as error:
             _log_lost(error)
 
-    def emit_apart(self, draft: AccessDraft) -> None:
+    def emit_apart(self, draft: Draft) -> None:
         """`emit` from a finalizer, which may run while this very thread holds the recorder's lock:
         so from another thread. At the end of the interpreter nothing can be recorded any more."""
         with suppress(RuntimeError):
             threading.Thread(target=self.emit, args=(draft,), daemon=True).start()
 
-    def hand_over(self, draft: AccessDraft) -> None:
+    def hand_over(self, draft: Draft) -> None:
         """`emit`; in strict mode the draft is durable on return, or NotDurable is raised."""
         if not self.strict:
             self.emit(draft)
             return
         self.recorder.emit_durable(draft)
 
-    async def hand_over_async(self, draft: AccessDraft) -> None:
+    async def hand_over_async(self, draft: Draft) -> None:
         """`hand_over` for a coroutine."""
         if not self.strict:
             self.emit(draft)

@@ -16,6 +16,7 @@ from gatebook.producers.adapters.call import current_call, record_call, recorded
 from gatebook.producers.call_draft import describe_call
 from gatebook.producers.identity import Identity
 from gatebook.producers.recorder import NotDurable, Recorder
+from gatebook.schemas.intents import intent_id
 
 MESSAGES = [{"role": "user", "content": "planted question"}]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -385,7 +386,7 @@ def test_strict_mode_refuses_what_it_cannot_record(
         return "Hello"
 
     answer()
-    assert recorder.counters().spooled == 1
+    assert recorder.counters().spooled == 2  # before the call, and after it
     monkeypatch.setattr(recorder, "accepts_durably", lambda: False)
     with pytest.raises(NotDurable):
         answer()
@@ -404,3 +405,33 @@ def test_an_error_whose_text_fails_is_still_an_error(recorder: Recorder, events:
     assert describe_call(Odd()).type_name == "Odd"
     (event,) = events()
     assert event["error"]["type"] == "Odd"
+
+
+@pytest.mark.parametrize("intents", ["on", "off"])
+async def test_an_intent_goes_before_the_call(
+    make_recorder: MakeRecorder, published: Published, intents: str
+) -> None:
+    """Where intents are written, each kind of call has one, which names the event that follows."""
+    recorder = make_recorder(intents=intents)
+
+    @recorded_call("chat", recorder=recorder)
+    async def answer(prompt: str) -> str:
+        return prompt
+
+    @recorded_call("chat", recorder=recorder)
+    async def stream() -> AsyncIterator[str]:
+        yield "Hello"
+
+    with calls.identity("alice"), record_call("chat", recorder=recorder):
+        pass
+    await answer("x")
+    assert [piece async for piece in stream()]
+    recorder.flush(10)
+    phases: dict[str, list[Any]] = {"intent": [], "terminal": []}
+    for event in published.events():
+        phases[event["gatebook"]["phase"]].append(event)
+    announced = [event["event"]["id"] for event in phases["intent"]]
+    ended = [intent_id(event["event"]["id"]) for event in phases["terminal"]]
+    assert len(ended) == 3
+    assert announced == (ended if intents == "on" else [])
+    assert [e["user"]["id"] for e in phases["intent"][:1]] == ["alice"] * (intents == "on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from gatebook.producers.adapters import litellm
 from gatebook.producers.adapters.litellm import GatebookCallback
 from gatebook.producers.identity import key_id
 from gatebook.producers.recorder import Recorder
+from gatebook.schemas.intents import intent_id
 
 SECRET = "s" * 32
 KEY, PATH = "planted-key", "/v1/chat/completions"
@@ -247,3 +249,37 @@ def test_the_callback_of_the_configuration_is_made_when_asked_for(
     monkeypatch.delitem(vars(litellm), "callback")
     with pytest.raises(AttributeError):
         _ = litellm.nothing_of_that_name
+
+
+async def test_an_intent_is_written_before_the_model_is_asked(
+    make_recorder: MakeRecorder, published: Published
+) -> None:
+    """It names the caller, the route and the event that follows."""
+    recorder = make_recorder(intents="on")
+    sent = {"url": f"http://proxy.test{PATH}", "method": "POST"}
+    await succeed(GatebookCallback(recorder), request(proxy_server_request=sent), key(user_id="a"))
+    recorder.flush(10)
+    intent, terminal = published.events()
+    assert intent["event"]["id"] == intent_id(terminal["event"]["id"])
+    assert (intent["user"]["id"], intent["url"]["path"]) == ("a", PATH)
+    assert intent["event"]["action"] == "chat"
+
+
+async def test_strict_mode_refuses_what_it_cannot_record(
+    make_recorder: MakeRecorder, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is not asked; the refusal is an event as well."""
+
+    class HTTPException(Exception):
+        def __init__(self, status_code: int, detail: str) -> None:
+            self.status_code = status_code
+
+    monkeypatch.setitem(sys.modules, "fastapi", SimpleNamespace(HTTPException=HTTPException))
+    recorder = make_recorder(delivery_mode="strict")
+    monkeypatch.setattr(recorder, "accepts_durably", lambda: False)
+    callback = GatebookCallback(recorder)
+    with pytest.raises(HTTPException):
+        await callback.async_pre_call_hook(key(), None, request(), "acompletion")
+    recorder.flush(10)
+    (event,) = published.events()
+    assert event["event"]["reason"] == "unavailable"

@@ -202,6 +202,11 @@ class RecordedCall:
         self.draft.raised = Raised("", Verdict("failure", reason))
 
     @property
+    def begun(self) -> bool:
+        """Whether the call has begun."""
+        return self._draft is not None
+
+    @property
     def draft(self) -> CallDraft:
         """What is known so far. RuntimeError before the call began."""
         if self._draft is None:
@@ -211,7 +216,24 @@ class RecordedCall:
     # -- its life -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """The call begins now."""
+        """The call begins now; its intent is recorded, where intents are written."""
+        draft = self._start()
+        try:
+            self._desk.announce(draft)
+        except NotDurable:
+            self._refuse()
+            raise
+
+    async def begin_async(self) -> None:
+        """`begin` for a coroutine."""
+        draft = self._start()
+        try:
+            await self._desk.announce_async(draft)
+        except NotDurable:
+            self._refuse()
+            raise
+
+    def _start(self) -> CallDraft:
         if self._draft is not None:
             raise RuntimeError("a recorded call is for one call; make another")
         draft = self._draft = new_call(self._desk, self._operation)
@@ -224,13 +246,14 @@ class RecordedCall:
             draft.identity = user
         elif user:
             draft.identity = Identity(user_id=str(user), method="", assurance="asserted")
-        self.request(**{name: value for name, value in fields.items() if value})
-        try:
-            self._desk.check_open()
-        except NotDurable:
-            self.fail("unavailable")
+        self.request(**{n: v for n, v in fields.items() if v and n not in self._asked})
+        return draft
+
+    def _refuse(self) -> None:
+        """What could not be recorded durably is recorded as refused, as well as can be."""
+        self.fail("unavailable")
+        if self._claim():
             self._desk.emit(self._finished(None))
-            raise
 
     def _finished(self, error: BaseException | None) -> CallDraft:
         draft = self.draft
@@ -241,7 +264,6 @@ class RecordedCall:
         if refused is not None and error is None:
             draft.raised, draft.sent_all = refused, False
         draft.duration_ns = time.perf_counter_ns() - self._begun_ns
-        self._ended = True
         return draft
 
     def _claim(self) -> bool:
@@ -283,7 +305,9 @@ class RecordedCall:
         self.end(error)
 
     async def __aenter__(self) -> RecordedCall:
-        return self.__enter__()
+        await self.begin_async()
+        self._token = _current.set(self)
+        return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, where: Any) -> None:
         self._leave()
@@ -343,7 +367,7 @@ def recorded_call(
 
 
 class _Calls:
-    """Makes the recorded call for one call of a function."""
+    """Makes the recorded call for one call of a function; it has not begun then."""
 
     def __init__(
         self,
@@ -360,7 +384,6 @@ class _Calls:
 
     def new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RecordedCall:
         call = RecordedCall(desk_of(self._recorder), self._operation, self._given)
-        call.begin()
         try:
             found = self._signature.bind(*args, **kwargs).arguments
         except TypeError:  # the function itself says so
@@ -387,6 +410,7 @@ def _wrap_plain(calls: _Calls) -> Callable[..., Any]:
     @functools.wraps(calls.function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = calls.new(args, kwargs)
+        call.begin()
         try:
             with within(_current, call):
                 result = calls.function(*args, **kwargs)
@@ -396,7 +420,7 @@ def _wrap_plain(calls: _Calls) -> Callable[..., Any]:
         if isinstance(result, types.GeneratorType):
             return _steps(call, result)
         if isinstance(result, types.AsyncGeneratorType):
-            return _async_steps(lambda: call, result)
+            return _async_steps(call, result)
         if isinstance(result, types.CoroutineType):
             return _awaited(call, result)
         _note(call, result)
@@ -409,7 +433,9 @@ def _wrap_plain(calls: _Calls) -> Callable[..., Any]:
 def _wrap_coroutine(calls: _Calls) -> Callable[..., Any]:
     @functools.wraps(calls.function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return await _awaited(calls.new(args, kwargs), calls.function(*args, **kwargs))
+        call = calls.new(args, kwargs)
+        await call.begin_async()
+        return await _awaited(call, calls.function(*args, **kwargs))
 
     return wrapper
 
@@ -417,8 +443,9 @@ def _wrap_coroutine(calls: _Calls) -> Callable[..., Any]:
 def _wrap_generator(calls: _Calls) -> Callable[..., Any]:
     @functools.wraps(calls.function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        inner = calls.function(*args, **kwargs)
-        return (yield from _steps(calls.new(args, kwargs), inner))
+        inner, call = calls.function(*args, **kwargs), calls.new(args, kwargs)
+        call.begin()
+        return (yield from _steps(call, inner))
 
     return wrapper
 
@@ -427,7 +454,7 @@ def _wrap_async_generator(calls: _Calls) -> Callable[..., Any]:
     @functools.wraps(calls.function)
     def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inner = calls.function(*args, **kwargs)
-        return _async_steps(lambda: calls.new(args, kwargs), inner)
+        return _async_steps(calls.new(args, kwargs), inner)
 
     return wrapper
 
@@ -462,10 +489,11 @@ def _step(call: RecordedCall, advance: Callable[[Any], Any], value: Any) -> Any:
 
 
 async def _async_steps(
-    begin: Callable[[], RecordedCall], inner: AsyncGenerator[Any, Any]
+    call: RecordedCall, inner: AsyncGenerator[Any, Any]
 ) -> AsyncGenerator[Any, Any]:
     """`_steps` of an asynchronous generator."""
-    call = begin()
+    if not call.begun:
+        await call.begin_async()
     call.draft.pieces = True
     try:
         value = await _async_step(call, inner.asend, None)

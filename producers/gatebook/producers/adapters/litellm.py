@@ -12,7 +12,10 @@ router is no access of its own. Never LiteLLM 1.82.7, 1.82.8 or 1.107.0: those r
 compromised and steal credentials.
 
 Not seen by any callback: GET /v1/models and other routes that call no model. In strict mode a
-request is refused beforehand where it could not be recorded; its answer is not held back.
+request is refused beforehand where it could not be recorded; its answer is not held back. Stop the
+proxy by SIGINT (STOPSIGNAL SIGINT in a Dockerfile): at SIGTERM its server ends the process without
+Python's exit handlers, so what LiteLLM had not told yet is lost; what it had told is in the spool,
+and GATEBOOK_INTENTS=on shows the rest as incomplete.
 
 What LiteLLM does that one would not expect, and what is made of it here:
 
@@ -135,7 +138,7 @@ class GatebookCallback(CustomLogger):
             _log_failure(error)
             return
         if token:
-            self._refuse_unrecorded(token)
+            await self._announce(token)
 
     def _opened(self, key: Any, data: Any, call_type: str) -> str:
         """The token of a request that is open from now on; empty where it is so already, or where
@@ -153,9 +156,9 @@ class GatebookCallback(CustomLogger):
             oldest.lost()
         return token
 
-    def _refuse_unrecorded(self, token: str) -> None:
+    async def _announce(self, token: str) -> None:
         try:
-            self.desk.check_open()
+            await self.desk.announce_async(self._open[token].announced())
         except NotDurable as error:
             http_exception = importlib.import_module("fastapi").HTTPException  # the proxy's own
             refusal = http_exception(503, "The access could not be recorded, so it was refused.")
@@ -163,6 +166,8 @@ class GatebookCallback(CustomLogger):
             if request is not None:
                 request.failed(refusal, {})
             raise refusal from error
+        except Exception as error:
+            _log_failure(error)
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: Any
@@ -380,6 +385,11 @@ class _Request:
             self._attributes[name] = values.text(str(value))
 
     # -- what happens to it ---------------------------------------------------------------------
+
+    def announced(self) -> CallDraft:
+        """The draft as far as an intent needs it."""
+        self.draft.operation, self.draft.path = self._action(), self.path
+        return self.draft
 
     def answered_by(self, response: Any) -> None:
         """The stream's own words on its model, should its end never be told."""

@@ -33,7 +33,7 @@ from gatebook.producers.classify import Ending, describe
 from gatebook.producers.draft import AccessDraft
 from gatebook.producers.formats import AnswerFacts
 from gatebook.producers.identity import ANONYMOUS, Identity, judged
-from gatebook.producers.recorder import NotDurable, Recorder
+from gatebook.producers.recorder import Recorder
 from gatebook.producers.tape import Tape
 from gatebook.schemas.errors import Fatal
 
@@ -305,19 +305,13 @@ class _Wrapper:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def _begin(self, request: Any) -> _Exchange:
-        """Raises NotDurable in strict mode, where the exchange could not be recorded."""
+    def _observed(self, request: Any) -> _Exchange:
         exchange = _Exchange(self._desk, request)
         try:
             exchange.draft.request.add(request.content)
         except Exception:  # not in memory, so it is read while it is sent
             kind = _of_library(_Asked, _library(request), self.base)
             request.stream = kind(request.stream, exchange.draft.request)
-        try:
-            self._desk.check_open()
-        except NotDurable as error:
-            exchange.failed(error)
-            raise
         return exchange
 
     def _answered(self, exchange: _Exchange, request: Any, response: Any) -> Any:
@@ -329,8 +323,9 @@ class _Wrapper:
 
 class _Transport(_Wrapper):
     def handle_request(self, request: Any) -> Any:
-        exchange = self._begin(request)
+        exchange = self._observed(request)
         try:
+            self._desk.announce(exchange.draft)
             response = self._inner.handle_request(request)
         except BaseException as error:
             exchange.failed(error)
@@ -353,8 +348,9 @@ class _AsyncTransport(_Wrapper):
     base = "AsyncByteStream"
 
     async def handle_async_request(self, request: Any) -> Any:
-        exchange = self._begin(request)
+        exchange = self._observed(request)
         try:
+            await self._desk.announce_async(exchange.draft)
             response = await self._inner.handle_async_request(request)
         except BaseException as error:
             exchange.failed(error)
