@@ -39,6 +39,8 @@ def recorded(home: Path, proxy_headers: bool, proxy: str, headers: Any = FORGED)
     try:
         with served(service, proxy_headers) as url:
             httpx.post(url, json={}, headers=headers, trust_env=False)
+            # The caller has its answer before the event is emitted.
+            wait_until("the event", lambda: service.recorder.counters().emitted, 20)
             return service.events()[0]
     finally:
         service.close()
