@@ -161,6 +161,7 @@ def test_all_parts_pass_the_same_variables_to_librdkafka() -> None:
     assert ProducerSettings.from_env(own | environment).kafka_properties == expected
     assert worker_kafka_properties("h:1", own | environment) == {
         "bootstrap.servers": "h:1",
+        "log_level": 0,
         **expected,
     }
 
