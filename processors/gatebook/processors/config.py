@@ -16,12 +16,9 @@ import msgspec
 from msgspec import Meta
 
 from gatebook.schemas.errors import Fatal, WrongSetting
-from gatebook.schemas.settings_file import local_addresses
+from gatebook.schemas.settings_file import kafka_passthrough, local_addresses
 
 PREFIX = "GATEBOOK_"
-KAFKA_PREFIX = "GATEBOOK_KAFKA_"
-# GATEBOOK_KAFKA_* names that are settings of their own, here or of the embedded engines.
-NOT_LIBRDKAFKA = frozenset({"BOOTSTRAP", "PORT", "CONTROLLER_PORT", "HEAP_MIB"})
 MIN_KEY_BYTES = 16
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -160,10 +157,5 @@ def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:
 def kafka_properties(bootstrap: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """librdkafka properties: GATEBOOK_KAFKA_SECURITY_PROTOCOL -> security.protocol, and so on."""
     source = os.environ if environ is None else environ
-    passed = {
-        name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
-        for name, value in source.items()
-        if name.startswith(KAFKA_PREFIX) and name[len(KAFKA_PREFIX) :] not in NOT_LIBRDKAFKA
-    }
     # librdkafka's own lines are no JSON and come by the hundred; what matters comes as an error.
-    return {"bootstrap.servers": bootstrap, "log_level": 0, **passed}
+    return {"bootstrap.servers": bootstrap, "log_level": 0, **kafka_passthrough(source)}

@@ -24,12 +24,9 @@ from msgspec import Meta
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
-from gatebook.schemas.settings_file import local_addresses, with_file
+from gatebook.schemas.settings_file import kafka_passthrough, local_addresses, with_file
 
 PREFIX = "GATEBOOK_"
-KAFKA_PREFIX = "GATEBOOK_KAFKA_"
-# GATEBOOK_KAFKA_* names that are settings of their own, here or of the embedded engines.
-NOT_LIBRDKAFKA = frozenset({"BOOTSTRAP", "PORT", "CONTROLLER_PORT", "HEAP_MIB"})
 # What would silently break the promise that acknowledged events are kept, once and in order.
 FIXED_KAFKA_PROPERTIES = frozenset(
     {
@@ -270,7 +267,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
         local = local_addresses(source)
         local.pop("elasticsearch_url", None)  # a producer never speaks to it
         given = local | _from_otel(source) | _own_fields(source)
-        given["kafka_properties"] = _passed_through(source)
+        given["kafka_properties"] = kafka_passthrough(source)
         try:
             return msgspec.convert(given, cls, strict=False).check()
         except msgspec.ValidationError as error:
@@ -360,14 +357,6 @@ def _own_fields(environ: Mapping[str, str]) -> dict[str, Any]:
         is_list = name in LIST_FIELDS
         given[name] = [v.strip() for v in value.split(",") if v.strip()] if is_list else value
     return given
-
-
-def _passed_through(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
-        for name, value in environ.items()
-        if name.startswith(KAFKA_PREFIX) and name[len(KAFKA_PREFIX) :] not in NOT_LIBRDKAFKA
-    }
 
 
 def _capture_level(otel: str) -> str:

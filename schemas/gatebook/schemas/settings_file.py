@@ -23,6 +23,9 @@ from gatebook.schemas.errors import WrongSetting
 
 VARIABLE = "GATEBOOK_CONFIG"
 PREFIX = "GATEBOOK_"
+KAFKA_PREFIX = "GATEBOOK_KAFKA_"
+# GATEBOOK_KAFKA_* names that are settings of their own, here or of the embedded engines.
+NOT_LIBRDKAFKA = frozenset({"BOOTSTRAP", "PORT", "CONTROLLER_PORT", "HEAP_MIB"})
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NEXT_STEP = "see infra/SETTINGS.md for the names, or `gatebook settings`"
 
@@ -46,6 +49,15 @@ def local_addresses(environ: Mapping[str, str]) -> dict[str, str]:
     if elasticsearch:
         found["elasticsearch_url"] = f"http://127.0.0.1:{elasticsearch}"
     return found
+
+
+def kafka_passthrough(environ: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka properties: GATEBOOK_KAFKA_SECURITY_PROTOCOL -> security.protocol, and so on."""
+    return {
+        name.removeprefix(KAFKA_PREFIX).lower().replace("_", "."): value
+        for name, value in environ.items()
+        if name.startswith(KAFKA_PREFIX) and name.removeprefix(KAFKA_PREFIX) not in NOT_LIBRDKAFKA
+    }
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from gatebook.processors.enrich import Catalog
 from gatebook.processors.intake import (
     CODE_FIELDS,
     FREE_TEXT_FIELDS,
+    LOSS_REASONS,
     MAX_DOCUMENT_BYTES,
     MAX_PRINCIPAL_CHARS,
     IntakeContext,
@@ -32,7 +33,7 @@ from gatebook.processors.intake import (
 )
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Incoming
-from gatebook.processors.stages.intake import LOSS_REASONS, declared_count
+from gatebook.processors.stages.intake import declared_count
 from gatebook.producers.recorder import DropReason
 from gatebook.schemas.codec import (
     MAX_EVENTS_PER_FRAME,

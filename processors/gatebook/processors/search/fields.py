@@ -28,10 +28,6 @@ class FieldList:
         roots = [path for path, kind in self.types.items() if kind == "flattened"]
         return "flattened" if any(name.startswith(f"{root}.") for root in roots) else None
 
-    def is_root_of_flattened(self, name: str) -> bool:
-        """Whether a name is a flattened field itself, not a key in it."""
-        return self.types.get(name) == "flattened"
-
     def close_to(self, name: str) -> list[str]:
         """Up to three fields that a person may have meant."""
         names = list(self.types)

@@ -18,6 +18,7 @@ from gatebook.processors.intake import (
     Source,
     document_frames,
     loss_letters,
+    loss_reason,
     process_frame,
 )
 from gatebook.processors.redact import Redactor
@@ -25,22 +26,6 @@ from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
 from gatebook.schemas.topics import ACCESS, COUNT_HEADER, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
-
-# Reasons our producers give for a loss.
-LOSS_REASONS = frozenset(
-    {
-        "buffer_full",
-        "spool_full",
-        "spool_unavailable",
-        "spool_corrupt",
-        "invalid_event",
-        "oversize",
-        "not_durable",
-        "broker_rejected",
-        "shutdown",
-        "closed",
-    }
-)
 
 Statement = tuple[str, int, str, int]
 MAX_STATEMENTS = 10_000
@@ -117,7 +102,7 @@ class IntakeStage:
             metrics.SEQUENCE_GAPS.inc(missing)
             metrics.SEQUENCE_REPEATS.inc(repeated)
             for reason, number in self._ledger.new_losses(result.header).items():
-                metrics.PRODUCER_LOSSES.labels(_loss_label(reason)).inc(number)
+                metrics.PRODUCER_LOSSES.labels(loss_reason(reason)).inc(number)
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         self._ledger.expected.clear()  # another worker goes on counting; losses told stay told
@@ -133,8 +118,3 @@ def declared_count(message: Incoming) -> int:
     except (TypeError, ValueError):  # a header may be null
         return 1
     return min(max(0, declared), MAX_EVENTS_PER_FRAME)
-
-
-def _loss_label(reason: str) -> str:
-    """A reason as a metric's label: no producer writes what it likes into the metrics."""
-    return reason if reason in LOSS_REASONS else "other"
