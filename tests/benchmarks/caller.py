@@ -88,7 +88,7 @@ class Bare:
     """What somebody would write without us: encode, produce, serve reports."""
 
     def __init__(self, job: Job) -> None:
-        self._schema = load("access_event.v1").parsed
+        self._schema = load("access_event.v2").parsed
         self._topic = topic_name(job.namespace, ACCESS)
         self._delivered = 0
         self._producer = Producer(

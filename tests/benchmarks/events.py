@@ -23,7 +23,7 @@ SEED = 7
 
 def events(count: int, example: str = "chat") -> Iterator[Event]:
     """So many events, the same every time but for ids and times."""
-    base = examples("access_event.v1")[example]
+    base = examples("access_event.v2")[example]
     draw = random.Random(SEED)
     now = time.time_ns()
     for number in range(count):

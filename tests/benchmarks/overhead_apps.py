@@ -198,7 +198,7 @@ class Produce:
 
     def __init__(self, job: Job) -> None:
         self.app: AsgiApp = self._app
-        self._schema = load("access_event.v1").parsed
+        self._schema = load("access_event.v2").parsed
         self._event = next(events(1))
         self._topic = topic_name(job.namespace, ACCESS)
         self._delivered = 0

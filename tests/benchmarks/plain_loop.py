@@ -35,11 +35,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 def actions(messages: list[Any], index: str) -> Iterator[dict[str, Any]]:
     """One bulk action a message."""
-    schema = load("access_event.v1").parsed
+    schema = load("access_event.v2").parsed
     for message in messages:
         assert message.error() is None, message.error()
         event = fastavro.schemaless_reader(io.BytesIO(message.value()), schema, None)
-        document = to_document("access_event.v1", event)  # type: ignore[arg-type]  # a record
+        document = to_document("access_event.v2", event)  # type: ignore[arg-type]  # a record
         yield {
             "_op_type": "create",
             "_index": index,

@@ -63,7 +63,7 @@ class Fixture:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.schema = load("access_event.v1")
+        self.schema = load("access_event.v2")
         self.now = time.time_ns()
         self.redactor = Redactor.default(b"bench-key-0123456789", "e1")
         self.events = list(events(count))
@@ -76,7 +76,7 @@ class Fixture:
             build_frame(HEADER, self.encoded[n : n + FRAME_EVENTS])
             for n in range(0, count, FRAME_EVENTS)
         ]
-        self.documents = [to_document("access_event.v1", event) for event in self.decoded]
+        self.documents = [to_document("access_event.v2", event) for event in self.decoded]
         self.built = [
             build_document(dict(event), HEADER, 0, self.context(), IntakeResult())
             for event in self.decoded
@@ -162,7 +162,7 @@ def _fastavro_read(fixture: Fixture) -> Callable[[], None]:
 def _to_document(fixture: Fixture) -> Callable[[], None]:
     def work() -> None:
         for event in fixture.decoded:
-            to_document("access_event.v1", event)
+            to_document("access_event.v2", event)
 
     return work
 
@@ -178,7 +178,7 @@ def _enrich(fixture: Fixture) -> Callable[[], None]:
 def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
     def step(fixture: Fixture) -> Callable[[], None]:
         given: list[dict[str, Any]] = getattr(fixture, name)
-        documents = [copy.deepcopy(to_document("access_event.v1", event)) for event in given]
+        documents = [copy.deepcopy(to_document("access_event.v2", event)) for event in given]
         context, result = fixture.context(), IntakeResult()
 
         def work() -> None:

@@ -336,7 +336,7 @@ class _Reader:
         if key == EVENT:
             return EVENT
         try:
-            letter = decode("dead_letter.v1", value, self._wire)
+            letter = decode("dead_letter.v2", value, self._wire)
         except GatebookError:
             return _DeadLetter(event_id, "unreadable")
         return _DeadLetter(event_id, str(letter["event"]["reason"]))

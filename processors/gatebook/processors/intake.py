@@ -189,7 +189,7 @@ def build_document(
     event: Record, header: FrameHeader, index: int, context: IntakeContext, result: IntakeResult
 ) -> Document:
     """The document of one event, enriched and redacted, without hash and ingestion time."""
-    document = enrich(to_document("access_event.v1", event), context.catalog)
+    document = enrich(to_document("access_event.v2", event), context.catalog)
     ours = document.setdefault("gatebook", {})
     ours["producer_id"] = header.producer_id
     ours["epoch"] = header.epoch

@@ -41,7 +41,7 @@ MAX_MESSAGE_VALUES = 250_000
 MAX_EVENT_VALUES = 5_000
 MAX_HEADER_VALUES = 1_000
 MAX_LONG = (1 << 63) - 1
-EVENT_SCHEMA = "access_event.v1"
+EVENT_SCHEMA = "access_event.v2"
 # Fields of the frame that come before `events`.
 FRAME_HEADER_FIELDS = (
     "producer_id",
@@ -190,8 +190,8 @@ def build_frame(
     """A frame message from encoded events. `header.count` must be their number."""
     losses = [{"reason": r, "count": c} for r, c in sorted((header.losses or {}).items())]
     fields = {**vars(header), "losses": losses, "events": []}
-    head = _write(load("frame.v1").parsed, fields)[:-1]  # without the empty array's end
-    parts = [wire.prefix("frame.v1"), head]
+    head = _write(load("frame.v2").parsed, fields)[:-1]  # without the empty array's end
+    parts = [wire.prefix("frame.v2"), head]
     for event in events:
         parts += (b"\x01", encode_varint(len(event)), event)  # block of -1 item, its size
     parts.append(b"\x00")

@@ -94,7 +94,7 @@ def _plan_of(name: str) -> Plan:
 def to_document(name: str, record: Mapping[str, Any]) -> Document:
     """The document of a record of schema `name`: nothing empty in it, fields that are not indexed
     left out. A value of 0 or False stays; a timestamp of 0 means unknown and goes."""
-    if name == "access_event.v1":
+    if name == "access_event.v2":
         return _access_document()(record)
     return render_by_plan(name, record)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from gatebook.schemas.documents import is_group, walk
 from gatebook.schemas.generate_codec import access_codec
-from gatebook.schemas.registry import ALL_SCHEMAS, Schema, load
+from gatebook.schemas.registry import CURRENT_SCHEMAS, Schema, load
 
 GENERATED = Path(__file__).parent / "generated"
 # Far below Lucene's 32,766 bytes a term, at up to four bytes a character.
@@ -40,7 +40,7 @@ PYTHON_TYPES = {
     "boolean": "bool",
     "bytes": "bytes",
 }
-# What every document carries, whatever its kind; defined once, in enrichment.v1.
+# What every document carries, whatever its kind; defined once, in enrichment.v2.
 STAMP_FIELDS = ("event.hash", "event.ingested")
 STAMP_NOTE = "Set by intake for accesses, by the index worker for every other kind."
 
@@ -55,10 +55,10 @@ class Kind:
 
 
 KINDS = (
-    Kind("access", "access_event.v1", "producer"),
-    Kind("finding", "finding.v1", "detect"),
-    Kind("deadletter", "dead_letter.v1", "the stage that rejected it"),
-    Kind("alert", "alert.v1", "notify"),
+    Kind("access", "access_event.v2", "producer"),
+    Kind("finding", "finding.v2", "detect"),
+    Kind("deadletter", "dead_letter.v2", "the stage that rejected it"),
+    Kind("alert", "alert.v2", "notify"),
 )
 
 
@@ -74,7 +74,7 @@ class Leaf:
 def leaves(kind: Kind) -> list[Leaf]:
     """Every indexed field of a kind of document, enrichment included."""
     own = [Leaf(".".join(p), f, kind.set_by) for p, f in walk(load(kind.schema).raw)]
-    added = [Leaf(".".join(p), f, "intake") for p, f in walk(load("enrichment.v1").raw)]
+    added = [Leaf(".".join(p), f, "intake") for p, f in walk(load("enrichment.v2").raw)]
     if kind.name != "access":
         added = [Leaf(a.path, a.field, "index") for a in added if a.path in STAMP_FIELDS]
     return own + added
@@ -137,7 +137,7 @@ def index_template(kind: Kind) -> Schema:
         },
         "_meta": {
             "description": load(kind.schema).raw["doc"],
-            "generated_from": [f"{kind.schema}.avsc", "enrichment.v1.avsc"],
+            "generated_from": [f"{kind.schema}.avsc", "enrichment.v2.avsc"],
         },
     }
 
@@ -192,7 +192,7 @@ def models() -> str:
         "from __future__ import annotations\n\nfrom typing import Required, TypedDict\n"
     )
     classes: dict[str, str] = {}
-    for name in ALL_SCHEMAS:
+    for name in CURRENT_SCHEMAS:
         for record in records(load(name).raw):
             text = typed_dict(record)
             if classes.setdefault(record["name"], text) != text:
@@ -216,7 +216,7 @@ def fields_table() -> str:
         out += [_row(leaf) for leaf in leaves(kind)]
     out.append("\n## On the wire only, never indexed\n\n| schema | field | type | meaning |\n")
     out.append("|---|---|---|---|\n")
-    out += [row for name in ALL_SCHEMAS for row in _unindexed(name)]
+    out += [row for name in CURRENT_SCHEMAS for row in _unindexed(name)]
     return "".join(out)
 
 
@@ -226,7 +226,7 @@ def _row(leaf: Leaf) -> str:
 
 
 def _unindexed(name: str) -> Iterator[str]:
-    indexed = {kind.schema for kind in KINDS} | {"enrichment.v1"}
+    indexed = {kind.schema for kind in KINDS} | {"enrichment.v2"}
     for field in load(name).raw["fields"]:
         if not is_group(field) and (name not in indexed or field.get("es_mapping", "") is None):
             yield f"| {name} | `{field['name']}` | {plain_type(field)} | {field['doc']} |\n"

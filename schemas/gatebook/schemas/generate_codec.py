@@ -61,7 +61,7 @@ class Writer:
 
 def access_codec() -> str:
     """The text of access_codec.py."""
-    schema = load("access_event.v1").raw
+    schema = load("access_event.v2").raw
     out = Writer()
     out.add(0, "", "", "def encode(event: Any) -> bytes:")
     out.add(1, '"""The event\'s Avro bytes. Unusual where fastavro has to decide."""')

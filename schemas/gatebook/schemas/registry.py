@@ -24,15 +24,24 @@ ReadText = Callable[[str], str]
 # The one schema others name: the frame holds access events.
 EVENT_NAME = re.compile(r"gatebook\.access\.(v\d+)\.AccessEvent")
 
+# What we write, and beside it what older producers and workers wrote and readers still read.
 WIRE_SCHEMAS = (
+    "access_event.v2",
+    "frame.v2",
+    "document_frame.v1",
+    "dead_letter.v2",
+    "finding.v2",
+    "alert.v2",
+)
+OLDER_SCHEMAS = (
     "access_event.v1",
     "frame.v1",
-    "document_frame.v1",
     "dead_letter.v1",
     "finding.v1",
     "alert.v1",
 )
-ALL_SCHEMAS = (*WIRE_SCHEMAS, "enrichment.v1")
+CURRENT_SCHEMAS = (*WIRE_SCHEMAS, "enrichment.v2")
+ALL_SCHEMAS = (*CURRENT_SCHEMAS, *OLDER_SCHEMAS, "enrichment.v1")
 
 
 @dataclass(frozen=True)
@@ -94,4 +103,4 @@ def load(name: str) -> PackagedSchema:
 @cache
 def by_fingerprint() -> dict[bytes, PackagedSchema]:
     """The allow list of writer schemas: 8-byte fingerprint to schema."""
-    return {schema.fingerprint: schema for schema in map(load, WIRE_SCHEMAS)}
+    return {schema.fingerprint: schema for schema in map(load, (*WIRE_SCHEMAS, *OLDER_SCHEMAS))}

@@ -67,7 +67,7 @@ class Service:
         assert self.recorder.flush(10).complete
         frames = [open_frame(message) for _, message in self.published.messages]
         events = [decode_event(data) for frame in frames for data in frame.events]
-        return [to_document("access_event.v1", event) for event in events]
+        return [to_document("access_event.v2", event) for event in events]
 
     def last(self) -> tuple[str, str, str]:
         """Assurance, reason and user of the latest event."""

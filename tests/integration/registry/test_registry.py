@@ -36,7 +36,7 @@ def test_a_frame_of_spliced_events_is_read_by_confluents_own_deserializer(
     schema_registry: str, namespace: str
 ) -> None:
     """Any Confluent consumer reads our frames; it needs none of our code."""
-    events = list(examples("access_event.v1").values())
+    events = list(examples("access_event.v2").values())
     header = codec.FrameHeader("p", 1, 0, len(events), 2, losses={"queue_full": 3})
     wire = ConfluentWire(schema_registry, namespace)
     message = codec.build_frame(header, map(codec.encode_event, events), wire)
@@ -54,19 +54,19 @@ def test_a_frame_of_spliced_events_is_read_by_confluents_own_deserializer(
 def test_one_reader_takes_both_formats(schema_registry: str, namespace: str) -> None:
     """Switching a fleet to a registry needs no pause: old and new messages mix on a topic."""
     wire = wire_from_env(namespace, {"SCHEMA_REGISTRY_URL": schema_registry})
-    record = examples("alert.v1")["delivered"]
-    confluent = codec.encode("alert.v1", record, wire)
-    single = codec.encode("alert.v1", record)
+    record = examples("alert.v2")["delivered"]
+    confluent = codec.encode("alert.v2", record, wire)
+    single = codec.encode("alert.v2", record)
     assert (confluent[0], single[0]) == (0x00, 0xC3)
-    assert codec.decode("alert.v1", confluent, wire) == codec.decode("alert.v1", single, wire)
+    assert codec.decode("alert.v2", confluent, wire) == codec.decode("alert.v2", single, wire)
 
 
 def test_two_producers_get_the_same_id(schema_registry: str, namespace: str) -> None:
     """Registering what is registered changes nothing: no version per process start."""
     first, second = (ConfluentWire(schema_registry, namespace) for _ in range(2))
-    assert first.prefix("finding.v1") == second.prefix("finding.v1")
+    assert first.prefix("finding.v2") == second.prefix("finding.v2")
     with SchemaRegistryClient({"url": schema_registry}) as client:
-        assert client.get_versions(first.subject("finding.v1")) == [1]
+        assert client.get_versions(first.subject("finding.v2")) == [1]
 
 
 def test_every_wire_schema_is_registered_as_it_is_packaged(
@@ -78,7 +78,7 @@ def test_every_wire_schema_is_registered_as_it_is_packaged(
         for name in ON_TOPICS:
             number = int.from_bytes(wire.prefix(name)[1:], "big")
             assert json.loads(client.get_schema(number).schema_str or "") == load(name).raw
-    assert {*ON_TOPICS, "access_event.v1"} == set(WIRE_SCHEMAS)
+    assert {*ON_TOPICS, "access_event.v2"} == set(WIRE_SCHEMAS)
 
 
 def test_an_id_of_a_foreign_schema_is_rejected(schema_registry: str, namespace: str) -> None:
@@ -100,10 +100,10 @@ def test_an_id_that_was_never_given_is_rejected(schema_registry: str, namespace:
 def test_an_incompatible_subject_stops_the_producer(schema_registry: str, namespace: str) -> None:
     """Where the subject holds something our schema cannot read, nothing is written."""
     wire = ConfluentWire(schema_registry, namespace)
-    subject = wire.subject("alert.v1")
-    other = load("alert.v1").raw | {"fields": [{"name": "timestamp", "type": "string"}]}
+    subject = wire.subject("alert.v2")
+    other = load("alert.v2").raw | {"fields": [{"name": "timestamp", "type": "string"}]}
     with SchemaRegistryClient({"url": schema_registry}) as client:
         client.register_schema(subject, Schema(json.dumps(other), "AVRO"))
         client.set_compatibility(subject_name=subject, level="BACKWARD")
     with pytest.raises(Fatal, match="HTTP 409"):
-        wire.prefix("alert.v1")
+        wire.prefix("alert.v2")

@@ -17,7 +17,7 @@ def finding(principal: str = "acme/eve", start_ns: int = CASE_START_NS) -> dict[
     documents = [_failure(principal, start_ns, number) for number in range(10)]
     engine = DetectionEngine(all_detectors())
     (found,) = engine.process(0, documents)
-    return decode("finding.v1", encode("finding.v1", found))
+    return decode("finding.v2", encode("finding.v2", found))
 
 
 def _failure(principal: str, start_ns: int, number: int) -> Mapping[str, Any]:

@@ -20,9 +20,9 @@ def failures(first: int, seconds: float, principal: str = "acme/eve", count: int
 
 
 def test_a_finding_fits_its_schema() -> None:
-    """What the engine returns can be written to finding.v1 and read back as it was."""
+    """What the engine returns can be written to finding.v2 and read back as it was."""
     (finding,) = small_engine().process(0, failures(1, 0))
-    again = decode("finding.v1", encode("finding.v1", finding))
+    again = decode("finding.v2", encode("finding.v2", finding))
     assert again == finding
 
 

@@ -207,7 +207,7 @@ async def events_of(
 
         await middleware(scope, receive, send)
     assert recorder.close(10).complete
-    return [to_document("access_event.v1", event) for event in published.events()]
+    return [to_document("access_event.v2", event) for event in published.events()]
 
 
 async def test_a_rotated_key_is_the_same_principal(

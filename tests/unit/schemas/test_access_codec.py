@@ -23,9 +23,9 @@ from gatebook.schemas.registry import load
 
 from .strategies import records
 
-SCHEMA = load("access_event.v1")
+SCHEMA = load("access_event.v2")
 SKIP = compile_skip(SCHEMA.raw)
-EVENTS = records("access_event.v1") | st.sampled_from(list(examples("access_event.v1").values()))
+EVENTS = records("access_event.v2") | st.sampled_from(list(examples("access_event.v2").values()))
 
 
 def reference_encode(event: Any) -> bytes:
@@ -93,10 +93,10 @@ def test_the_budget_of_values_is_counted_alike(event: dict[str, Any], values: in
 @given(EVENTS)
 def test_documents_are_rendered_as_the_plan_says(event: dict[str, Any]) -> None:
     """The same document, from what was recorded and from what travelled."""
-    wanted = render_by_plan("access_event.v1", event)
-    assert to_document("access_event.v1", event) == wanted
+    wanted = render_by_plan("access_event.v2", event)
+    assert to_document("access_event.v2", event) == wanted
     travelled = codec.decode_event(codec.encode_event(event))
-    assert to_document("access_event.v1", travelled) == wanted
+    assert to_document("access_event.v2", travelled) == wanted
 
 
 UNUSUAL: list[Any] = [
@@ -157,7 +157,7 @@ def test_numbers_json_cannot_hold_are_left_out(value: float) -> None:
     event = {"gen_ai": {"request": {"temperature": value, "top_p": 0.0}}}
     travelled = codec.decode_event(codec.encode_event(event))
     for render in (to_document, render_by_plan):
-        assert render("access_event.v1", travelled) == {"gen_ai": {"request": {"top_p": 0.0}}}
+        assert render("access_event.v2", travelled) == {"gen_ai": {"request": {"top_p": 0.0}}}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from gatebook.schemas.wire import AnyWire, SingleObject
 
 from .strategies import records
 
-MESSAGE_SCHEMAS = [name for name in WIRE_SCHEMAS if name != "frame.v1"]
-EVENTS = st.lists(records("access_event.v1"), max_size=4)
+MESSAGE_SCHEMAS = [name for name in WIRE_SCHEMAS if name != "frame.v2"]
+EVENTS = st.lists(records("access_event.v2"), max_size=4)
 LOSSES = st.dictionaries(st.text(max_size=20), st.integers(0, 1 << 40), max_size=4)
 
 
@@ -53,11 +53,11 @@ def test_a_spliced_frame_opens_and_is_plain_avro(
     opened = codec.open_frame(message)
     assert (opened.header, list(opened.events)) == (header, encoded)
     assert codec.peek_header(message) == header
-    plain = fastavro.schemaless_reader(io.BytesIO(message[10:]), load("frame.v1").parsed, None)
+    plain = fastavro.schemaless_reader(io.BytesIO(message[10:]), load("frame.v2").parsed, None)
     assert isinstance(plain, dict)
     assert plain["events"] == [codec.decode_event(event) for event in encoded]
-    assert plain == codec.decode("frame.v1", message)
-    assert codec.open_frame(codec.encode("frame.v1", plain)) == opened
+    assert plain == codec.decode("frame.v2", message)
+    assert codec.open_frame(codec.encode("frame.v2", plain)) == opened
 
 
 @pytest.mark.parametrize("name", WIRE_SCHEMAS)
@@ -93,10 +93,10 @@ def test_the_prefix_is_avros_single_object_encoding(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "record"),
     [
-        ("alert.v1", {"timestamp": "soon"}),
-        ("alert.v1", {"event": {"id": None}}),
-        ("alert.v1", {"timestamp": 1 << 63}),
-        ("finding.v1", {"gatebook": {"evidence": 7}}),
+        ("alert.v2", {"timestamp": "soon"}),
+        ("alert.v2", {"event": {"id": None}}),
+        ("alert.v2", {"timestamp": 1 << 63}),
+        ("finding.v2", {"gatebook": {"evidence": 7}}),
         ("document_frame.v1", {}),
         ("document_frame.v1", {"source_topic": "t"}),
     ],
@@ -112,14 +112,14 @@ def test_a_schema_that_is_not_packaged_stops_the_process() -> None:
     """Asking for an unknown schema is a mistake in the program, and says what there is."""
     with pytest.raises(Fatal, match=r"no schema 'nothing\.v1'") as caught:
         load("nothing.v1")
-    assert "access_event.v1" in caught.value.next_step
+    assert "access_event.v2" in caught.value.next_step
 
 
 @pytest.fixture
 def predecessor(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackagedSchema]:
     """A version of the alert that came before the packaged one: without `gatebook` and `http`,
     and with a field that is gone since."""
-    raw = json.loads(json.dumps(load("alert.v1").raw).replace("alert.v1", "alert.v0"))
+    raw = json.loads(json.dumps(load("alert.v2").raw).replace("alert.v2", "alert.v0"))
     raw["fields"] = [f for f in raw["fields"] if f["name"] not in ("gatebook", "http")]
     raw["fields"].append({"name": "gone", "type": "string", "default": "", "doc": "Gone."})
     digest = bytes.fromhex(fingerprint(to_parsing_canonical_form(raw), "CRC-64-AVRO"))
@@ -144,8 +144,35 @@ def test_what_an_older_version_wrote_is_read_with_all_defaults(predecessor: Pack
     old = {"timestamp": 5, "event": {"id": "x"}, "gone": "yes"}
     fastavro.schemaless_writer(buffer, predecessor.parsed, old)
     message = b"\xc3\x01" + predecessor.fingerprint + buffer.getvalue()
-    first, second = (codec.decode("alert.v1", message) for _ in range(2))
-    assert first == codec.decode("alert.v1", codec.encode("alert.v1", old))
+    first, second = (codec.decode("alert.v2", message) for _ in range(2))
+    assert first == codec.decode("alert.v2", codec.encode("alert.v2", old))
     assert first["gatebook"]["attempts"] is None
     first["gatebook"]["target"] = "changed"
     assert second["gatebook"]["target"] == ""
+
+
+def older_frame(version: str) -> bytes:
+    """A frame as a producer of an earlier version writes it."""
+    frame = load(f"frame.{version}")
+    record = {"producer_id": "p", "epoch": 1, "first_sequence": 0, "count": 1, "sent_at": 2}
+    event = examples(f"access_event.{version}")["chat"]
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, frame.parsed, record | {"events": [event]})
+    return SingleObject().prefix(f"frame.{version}") + buffer.getvalue()
+
+
+def test_frames_of_the_version_before_are_still_read() -> None:
+    """Producers are upgraded one by one: intake reads what older ones send, as the same events."""
+    opened = codec.open_frame(older_frame("v1"))
+    event = codec.decode_event(opened.events[0], opened.event_schema)
+    current = codec.decode_event(codec.encode_event(examples("access_event.v2")["chat"]))
+    assert event == current
+    assert event["gatebook"]["retention"] == {"metadata": "", "redacted": "", "full": ""}
+
+
+def test_findings_of_the_version_before_are_still_read() -> None:
+    """A worker of the new version goes on with the findings an older one left in the topic."""
+    record = next(iter(examples("finding.v1").values()))
+    finding = codec.decode("finding.v2", codec.encode("finding.v1", record))
+    assert finding["rule"]["id"] == record["rule"]["id"]
+    assert finding["gatebook"]["incident"] == ""

@@ -21,8 +21,8 @@ from gatebook.schemas.examples import examples
 from gatebook.schemas.registry import load
 from gatebook.schemas.wire import AnyWire
 
-ALERT = examples("alert.v1")["delivered"]
-ALERT_TEXT = json.dumps(load("alert.v1").raw)
+ALERT = examples("alert.v2")["delivered"]
+ALERT_TEXT = json.dumps(load("alert.v2").raw)
 MESSAGE_WITH_ID_7 = b"\x00\x00\x00\x00\x07payload"
 
 
@@ -90,7 +90,7 @@ def test_a_registry_that_fails_never_makes_a_message_bad(
     answering.will_answer(status, body)
     wire = ConfluentWire(answering.url.replace("//", "//user:hunter2@"), "t")
     calls: list[Callable[[], object]] = [
-        lambda: wire.prefix("alert.v1"),
+        lambda: wire.prefix("alert.v2"),
         lambda: wire.identify(MESSAGE_WITH_ID_7),
     ]
     for call in calls:
@@ -104,20 +104,20 @@ def test_a_registry_that_comes_back_is_asked_again(answering: Answering) -> None
     wire = ConfluentWire(answering.url, "t")
     answering.will_answer(500, "")
     with pytest.raises(RegistryUnavailable):
-        codec.encode("alert.v1", ALERT, wire)
+        codec.encode("alert.v2", ALERT, wire)
     answering.will_answer(200, '{"id": 7}')
-    message = codec.encode("alert.v1", ALERT, wire)
+    message = codec.encode("alert.v2", ALERT, wire)
     answering.will_answer(500, "")
     with pytest.raises(RegistryUnavailable):
-        codec.decode("alert.v1", message, wire)
+        codec.decode("alert.v2", message, wire)
     answering.will_answer(200, json.dumps({"schema": ALERT_TEXT}))
-    assert codec.decode("alert.v1", message, wire)["event"]["id"] == ALERT["event"]["id"]
+    assert codec.decode("alert.v2", message, wire)["event"]["id"] == ALERT["event"]["id"]
 
 
 def test_nobody_listening_is_an_outage() -> None:
     """A refused connection is retryable."""
     with pytest.raises(RegistryUnavailable, match="ConnectError"):
-        ConfluentWire("http://127.0.0.1:9", "t").prefix("alert.v1")
+        ConfluentWire("http://127.0.0.1:9", "t").prefix("alert.v2")
 
 
 def test_known_ids_are_not_asked_for_again(answering: Answering) -> None:
@@ -125,11 +125,11 @@ def test_known_ids_are_not_asked_for_again(answering: Answering) -> None:
     goes on through an outage."""
     wire = ConfluentWire(answering.url, "t")
     answering.will_answer(200, '{"id": 7}')
-    message = codec.encode("alert.v1", ALERT, wire)
-    codec.encode("alert.v1", ALERT, wire)
+    message = codec.encode("alert.v2", ALERT, wire)
+    codec.encode("alert.v2", ALERT, wire)
     answering.will_answer(200, json.dumps({"schema": ALERT_TEXT}))
     for _ in range(3):
-        codec.decode("alert.v1", message, wire)
+        codec.decode("alert.v2", message, wire)
     assert [line.partition("?")[0] for line in answering.requests] == [
         "POST /subjects/t.alert.v1-value/versions",
         "GET /schemas/ids/7",
@@ -156,7 +156,7 @@ def test_an_unknown_id_is_asked_for_again_later(
     with pytest.raises(RecordRejected):
         wire.identify(MESSAGE_WITH_ID_7)
     answering.will_answer(200, json.dumps({"schema": ALERT_TEXT}))
-    assert wire.identify(MESSAGE_WITH_ID_7) == (load("alert.v1"), 5)
+    assert wire.identify(MESSAGE_WITH_ID_7) == (load("alert.v2"), 5)
 
 
 def test_what_is_remembered_of_hostile_ids_is_bounded(
@@ -217,8 +217,8 @@ def test_a_registry_that_refuses_our_schema_stops_the_process(
 ) -> None:
     """Trying again cannot help: a person has to compare the schemas."""
     answering.will_answer(status, '{"error_code": 409, "message": "incompatible"}')
-    with pytest.raises(Fatal, match=r"refuses alert.v1 under t.alert.v1-value") as caught:
-        ConfluentWire(answering.url, "t").prefix("alert.v1")
+    with pytest.raises(Fatal, match=r"refuses alert.v2 under t.alert.v1-value") as caught:
+        ConfluentWire(answering.url, "t").prefix("alert.v2")
     assert caught.value.next_step
 
 
@@ -231,10 +231,10 @@ def test_without_a_registry_its_messages_are_rejected() -> None:
 def test_the_environment_chooses_the_format() -> None:
     """SCHEMA_REGISTRY_URL set: Confluent; unset or empty: single-object encoding."""
     for environ in ({}, {"SCHEMA_REGISTRY_URL": " "}):
-        assert wire_from_env(environ=environ).prefix("alert.v1")[:2] == b"\xc3\x01"
+        assert wire_from_env(environ=environ).prefix("alert.v2")[:2] == b"\xc3\x01"
     chosen = wire_from_env(environ={"SCHEMA_REGISTRY_URL": "http://127.0.0.1:9"})
     with pytest.raises(RegistryUnavailable):
-        chosen.prefix("alert.v1")
+        chosen.prefix("alert.v2")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_subject_is_that_of_the_topic(
     """Any Confluent client finds the schema by the topic's name."""
     environ = {"SCHEMA_REGISTRY_URL": answering.url, "GATEBOOK_NAMESPACE": variable}
     answering.will_answer(200, '{"id": 1}')
-    assert wire_from_env(given, environ).prefix("frame.v1") == b"\x00\x00\x00\x00\x01"
+    assert wire_from_env(given, environ).prefix("frame.v2") == b"\x00\x00\x00\x00\x01"
     assert answering.requests[0].startswith(f"POST /subjects/{subject}/versions")
 
 

@@ -111,7 +111,7 @@ def test_zero_and_false_are_known_values(number: int) -> None:
         "event": {"duration": number},
         "gen_ai": {"request": {"stream": False, "temperature": 0.0}, "usage": {"input_tokens": 0}},
     }
-    assert to_document("access_event.v1", record) == {
+    assert to_document("access_event.v2", record) == {
         "event": {"duration": number},
         "gen_ai": {"request": {"stream": False, "temperature": 0.0}, "usage": {"input_tokens": 0}},
     }
@@ -120,13 +120,13 @@ def test_zero_and_false_are_known_values(number: int) -> None:
 def test_content_never_reaches_the_document() -> None:
     """Captured content is opened by intake alone; the document has no place for it."""
     record = {"event": {"id": "x"}, "content": b"secret", "content_encoding": "json"}
-    assert to_document("access_event.v1", record) == {"event": {"id": "x"}}
+    assert to_document("access_event.v2", record) == {"event": {"id": "x"}}
 
 
 def test_a_document_shares_nothing_with_other_documents() -> None:
     """Enrichment may write into a document without reaching another."""
     record = {"attributes": {"a": "b"}, "event": {"id": "x"}}
-    first, second = (to_document("access_event.v1", record) for _ in range(2))
+    first, second = (to_document("access_event.v2", record) for _ in range(2))
     first["gatebook"]["planted"] = first["event"]["planted"] = "x"
     assert "planted" not in second["gatebook"]
     assert "planted" not in second["event"]

@@ -46,7 +46,7 @@ def holds(whole: Any, part: Any) -> bool:
 def test_every_schema_has_examples() -> None:
     """A reader finds an example of every schema, and several of an access."""
     assert {name for name, _ in ALL} == set(ALL_SCHEMAS)
-    assert len(examples("access_event.v1")) >= 3
+    assert len(examples("access_event.v2")) >= 3
 
 
 @pytest.mark.parametrize(("name", "example"), ALL)
@@ -77,8 +77,8 @@ def test_a_document_does_not_depend_on_defaults_written_out(name: str, example: 
 def test_an_examples_document_fits_the_strict_index(name: str, example: str) -> None:
     """Every path of the document is mapped and every value has its field's type, stamped with
     event.hash and event.ingested like every document."""
-    added = to_document("enrichment.v1", examples("enrichment.v1")["redacted_chat"])
-    if name != "access_event.v1":
+    added = to_document("enrichment.v2", examples("enrichment.v2")["redacted_chat"])
+    if name != "access_event.v2":
         added = {"event": added["event"]}
     document = merged(to_document(name, examples(name)[example]), added)
     json.dumps(document)
@@ -98,7 +98,7 @@ def test_the_check_against_the_index_sees_unknown_paths_and_wrong_types() -> Non
 
 def test_a_frame_example_opens_into_the_event_it_carries() -> None:
     """A frame written by any Avro writer, without our block sizes, is cut into the same events."""
-    record = examples("frame.v1")["one_event"]
-    opened = codec.open_frame(codec.encode("frame.v1", record))
+    record = examples("frame.v2")["one_event"]
+    opened = codec.open_frame(codec.encode("frame.v2", record))
     assert [codec.encode_event(event) for event in record["events"]] == list(opened.events)
     assert opened.header.first_sequence == record["first_sequence"]

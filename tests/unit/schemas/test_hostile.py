@@ -23,8 +23,8 @@ MEBIBYTE = 1024 * 1024
 MAX_CPU_SECONDS = 1.0
 MAX_EXTRA_BYTES = 64 * MEBIBYTE
 
-EVENT = codec.encode_event(examples("access_event.v1")["chat"])
-EVENTS = [codec.encode_event(event) for event in examples("access_event.v1").values()]
+EVENT = codec.encode_event(examples("access_event.v2")["chat"])
+EVENTS = [codec.encode_event(event) for event in examples("access_event.v2").values()]
 FRAME = codec.build_frame(FrameHeader("p", 1, 0, len(EVENTS), 2, losses={"x": 1}), EVENTS)
 MESSAGES = [
     codec.encode(name, record) for name in WIRE_SCHEMAS for record in examples(name).values()
@@ -106,11 +106,11 @@ def test_what_follows_a_record_is_rejected(junk: bytes) -> None:
     """Bytes left over mean that writer and reader disagree."""
     assert read(codec.decode_event, EVENT + junk) == "undecodable_event"
     assert read(codec.open_frame, FRAME + junk) == "undecodable_frame"
-    alert = codec.encode("alert.v1", examples("alert.v1")["given_up"])
-    assert read(lambda message: codec.decode("alert.v1", message), alert + junk)
+    alert = codec.encode("alert.v2", examples("alert.v2")["given_up"])
+    assert read(lambda message: codec.decode("alert.v2", message), alert + junk)
 
 
-@given(st.binary(min_size=8, max_size=8).filter(lambda f: prefix("frame.v1")[2:] != f))
+@given(st.binary(min_size=8, max_size=8).filter(lambda f: prefix("frame.v2")[2:] != f))
 def test_any_other_fingerprint_is_not_a_frame(fingerprint: bytes) -> None:
     """The writer's schema comes from the packaged ones, never from the message."""
     message = b"\xc3\x01" + fingerprint + FRAME[10:]
@@ -118,7 +118,7 @@ def test_any_other_fingerprint_is_not_a_frame(fingerprint: bytes) -> None:
     assert codec.peek_header(message) is None
 
 
-@pytest.mark.parametrize("name", [name for name in WIRE_SCHEMAS if name != "frame.v1"])
+@pytest.mark.parametrize("name", [name for name in WIRE_SCHEMAS if name != "frame.v2"])
 def test_another_kind_of_message_is_not_a_frame(name: str) -> None:
     """A finding on the topic of accesses is rejected, and has no header to peek at."""
     message = codec.encode(name, next(iter(examples(name).values())))
@@ -193,9 +193,9 @@ def test_decoding_a_frame_whole_is_bounded_too() -> None:
     frame = frame_with_events(encode_varint(50_000) + empty * 50_000 + b"\x00", 10_000)
     assert len(frame) < codec.MAX_MESSAGE_BYTES
     with within_a_second():
-        assert read(lambda m: codec.decode("frame.v1", m), frame) == "undecodable_frame"
+        assert read(lambda m: codec.decode("frame.v2", m), frame) == "undecodable_frame"
     allowed = frame_with_events(encode_varint(1_600) + empty * 1_600 + b"\x00", 1_600)
-    assert peak_bytes(lambda: codec.decode("frame.v1", allowed)) < MAX_EXTRA_BYTES
+    assert peak_bytes(lambda: codec.decode("frame.v2", allowed)) < MAX_EXTRA_BYTES
 
 
 @pytest.mark.parametrize("size", [-1, 1, 10**6, 10**12, (1 << 63) - 1, -(1 << 63)])
@@ -287,7 +287,7 @@ def test_limits_of_size_hold_in_both_directions() -> None:
     with pytest.raises(RecordRejected, match="oversize"):
         codec.encode_event(event)
     assert read(codec.decode_event, b"\x00" * (codec.MAX_EVENT_BYTES + 1)) == "oversize"
-    message = prefix("frame.v1") + b"\x00" * codec.MAX_MESSAGE_BYTES
+    message = prefix("frame.v2") + b"\x00" * codec.MAX_MESSAGE_BYTES
     assert [read(r, message) for r in READERS if r not in (codec.decode_event, codec.peek_header)]
     assert read(codec.open_frame, message) == "oversize"
     document = {"id": "", "timestamp": 0, "principal": "", "hash": "", "body": message}

@@ -23,9 +23,9 @@ Change = Callable[[dict[str, Any]], object]
 def successor(name: str, change: Change) -> dict[str, str]:
     """The packaged schemas, with a next version of `name` that `change` was done to."""
     texts = lock.packaged_texts()
-    following = json.loads(texts[name].replace('.v1"', '.v2"'))
+    following = json.loads(texts[name].replace('.v2"', '.v3"'))
     change(following)
-    return {**texts, name.replace(".v1", ".v2"): json.dumps(following)}
+    return {**texts, name.replace(".v2", ".v3"): json.dumps(following)}
 
 
 def field(schema: dict[str, Any], name: str) -> dict[str, Any]:
@@ -60,19 +60,19 @@ def narrow_items(schema: dict[str, Any]) -> None:
 
 
 BREAKING: list[tuple[str, Change, str]] = [
-    ("alert.v1", add_field(name="new", type="string"), "new: is new and has no default"),
-    ("alert.v1", retype("timestamp", "string"), "timestamp: was long, is string"),
-    ("alert.v1", retype("timestamp", "int"), "timestamp: was long, is int"),
-    ("alert.v1", retype("timestamp", ["null", "int"]), "timestamp: long is no longer one"),
-    ("alert.v1", rename_nested, "event: record AlertEvent is called Renamed"),
-    ("access_event.v1", retype("content", "bytes"), "content: was null, is bytes"),
-    ("finding.v1", narrow_items, "gatebook.evidence[]: was string, is long"),
+    ("alert.v2", add_field(name="new", type="string"), "new: is new and has no default"),
+    ("alert.v2", retype("timestamp", "string"), "timestamp: was long, is string"),
+    ("alert.v2", retype("timestamp", "int"), "timestamp: was long, is int"),
+    ("alert.v2", retype("timestamp", ["null", "int"]), "timestamp: long is no longer one"),
+    ("alert.v2", rename_nested, "event: record AlertEvent is called Renamed"),
+    ("access_event.v2", retype("content", "bytes"), "content: was null, is bytes"),
+    ("finding.v2", narrow_items, "gatebook.evidence[]: was string, is long"),
 ]
 HARMLESS: list[tuple[str, Change]] = [
-    ("alert.v1", add_field(name="new", type="string", default="")),
-    ("alert.v1", remove_field("rule")),
-    ("alert.v1", retype("timestamp", "double")),
-    ("alert.v1", retype("timestamp", ["null", "long"])),
+    ("alert.v2", add_field(name="new", type="string", default="")),
+    ("alert.v2", remove_field("rule")),
+    ("alert.v2", retype("timestamp", "double")),
+    ("alert.v2", retype("timestamp", ["null", "long"])),
 ]
 
 
@@ -101,17 +101,17 @@ def test_any_change_to_a_released_schema_is_reported(name: str) -> None:
 def test_a_change_to_the_event_changes_the_frame_too() -> None:
     """The frame holds the event, so its fingerprint covers the event's fields."""
     texts = lock.packaged_texts()
-    texts["access_event.v1"] = texts["access_event.v1"].replace('"quantization"', '"planted"')
+    texts["access_event.v2"] = texts["access_event.v2"].replace('"quantization"', '"planted"')
     changed = [line.partition(":")[0] for line in lock.problems(texts, lock.read_lock())]
-    assert changed == ["access_event.v1", "frame.v1"]
+    assert changed == ["access_event.v2", "frame.v2"]
 
 
 def test_a_file_that_is_gone_or_not_released_is_reported() -> None:
     """Neither forgetting to release a schema nor deleting a released one goes unseen."""
     texts = lock.packaged_texts()
-    texts["planted.v1"] = texts.pop("alert.v1")
+    texts["planted.v1"] = texts.pop("alert.v2")
     names = [line.partition(":")[0] for line in lock.problems(texts, lock.read_lock())]
-    assert sorted(names) == ["alert.v1", "planted.v1"]
+    assert sorted(names) == ["alert.v2", "planted.v1"]
 
 
 @pytest.mark.parametrize(("name", "change", "reason"), BREAKING)
@@ -119,7 +119,7 @@ def test_a_version_that_cannot_read_its_predecessor_is_refused(
     name: str, change: Change, reason: str
 ) -> None:
     """An incompatible next version is reported by field and cannot be released."""
-    texts, newer = successor(name, change), name.replace(".v1", ".v2")
+    texts, newer = successor(name, change), name.replace(".v2", ".v3")
     assert any(f"cannot read {name}: {reason}" in p for p in lock.problems(texts, {}))
     with pytest.raises(Fatal, match="cannot read"):
         lock.add(newer, texts, lock.read_lock())
@@ -128,9 +128,9 @@ def test_a_version_that_cannot_read_its_predecessor_is_refused(
 @pytest.mark.parametrize(("name", "change"), HARMLESS)
 def test_a_version_that_reads_its_predecessor_is_released(name: str, change: Change) -> None:
     """Adding a field with a default, dropping one, or widening a type is allowed."""
-    texts, newer = successor(name, change), name.replace(".v1", ".v2")
+    texts, newer = successor(name, change), name.replace(".v2", ".v3")
     locked = lock.add(newer, texts, lock.read_lock())
-    assert locked[newer].version == 2
+    assert locked[newer].version == 3
     assert list(lock.problems(texts, locked)) == []
 
 
@@ -143,7 +143,7 @@ def test_the_rule_agrees_with_what_an_avro_reader_does(
     name: str, change: Change, breaks: bool
 ) -> None:
     """Where we say a version breaks readers, reading old examples with it fails; else it works."""
-    newer = json.loads(successor(name, change)[name.replace(".v1", ".v2")])
+    newer = json.loads(successor(name, change)[name.replace(".v2", ".v3")])
     reader = fastavro.parse_schema(newer)
     assert any(incompatibilities(newer, load(name).raw)) is breaks
     failures = 0
@@ -161,7 +161,7 @@ def test_the_rule_agrees_with_what_an_avro_reader_does(
 def test_a_released_name_is_not_released_again() -> None:
     """Releasing over a released schema is refused, whatever stands in the file."""
     with pytest.raises(Fatal, match="released already"):
-        lock.add("alert.v1", lock.packaged_texts(), lock.read_lock())
+        lock.add("alert.v2", lock.packaged_texts(), lock.read_lock())
     with pytest.raises(Fatal, match="no schema 'nothing'"):
         lock.add("nothing", lock.packaged_texts(), lock.read_lock())
 
@@ -173,9 +173,9 @@ def test_the_command_releases_and_reports(
     path = tmp_path / "lock.json"
     assert lock.main([], path) == 1
     assert "alert.v1: is not released" in capsys.readouterr().out
-    for name in ALL_SCHEMAS:
+    for name in sorted(ALL_SCHEMAS):
         assert lock.main(["--add", name], path) == 0
     assert lock.main(["--check"], path) == 0
     assert path.read_text() == lock.LOCK_FILE.read_text()
-    assert lock.main(["--add", "alert.v1"], path) == 1
+    assert lock.main(["--add", "alert.v2"], path) == 1
     assert "write the next version instead" in capsys.readouterr().err

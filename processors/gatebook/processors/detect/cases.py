@@ -130,7 +130,7 @@ def _problems(case: Case, findings: list[Finding]) -> Iterator[str]:
     for number, (expected, finding) in enumerate(zip(case.expect, findings, strict=False)):
         yield from _differences(expected, finding, f"finding {number}")
     for finding in findings:
-        encode("finding.v1", finding)
+        encode("finding.v2", finding)
 
 
 def run_case(detector_id: str, case: Case) -> CaseResult:

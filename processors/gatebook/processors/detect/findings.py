@@ -1,4 +1,4 @@
-"""From a detector's signal to a record of schema finding.v1."""
+"""From a detector's signal to a record of schema finding.v2."""
 
 from __future__ import annotations
 
@@ -53,8 +53,14 @@ def _labels(rule: Rule, signal: Signal) -> dict[str, str]:
     return {name: ",".join(ids) for name, ids in references.items() if ids} | dict(signal.labels)
 
 
+def _threat(rule: Rule) -> dict[str, Any]:
+    ids = [*rule.mitre_atlas, *rule.owasp_llm]
+    framework = "MITRE ATLAS" if rule.mitre_atlas else "OWASP LLM" if rule.owasp_llm else ""
+    return {"framework": framework, "technique": {"id": ids}}
+
+
 def build_finding(rule: Rule, key: str, access: Access, signal: Signal) -> Finding:
-    """The record of schema finding.v1; times in nanoseconds, never content."""
+    """The record of schema finding.v2; times in nanoseconds, never content."""
     return {
         "timestamp": access.timestamp_ns,
         "event": {
@@ -73,6 +79,7 @@ def build_finding(rule: Rule, key: str, access: Access, signal: Signal) -> Findi
             "version": rule.version,
             "reference": rule.reference,
         },
+        "threat": _threat(rule),
         "user": {"id": access.user_id},
         "organization": {"id": access.organization_id},
         "source": {"ip": access.source_ip},
@@ -88,6 +95,15 @@ def build_finding(rule: Rule, key: str, access: Access, signal: Signal) -> Findi
             "evidence": list(signal.evidence[:MAX_EVIDENCE]),
             "evidence_count": signal.evidence_count,
             "search": _search(access, signal),
+            "incident": finding_id(rule, key, signal),
+            "group": "",
+            "team": "",
+            "verdict": "",
+            "page": "",
+            "unit": "",
+            "window_seconds": None,
+            "occurrences": None,
+            "models": [],
         },
         "labels": _labels(rule, signal),
     }

@@ -81,7 +81,7 @@ class DetectStage:
     def _finding(self, finding: Finding) -> Outgoing:
         metrics.FINDINGS.labels(finding["rule"]["id"]).inc()
         key = finding["gatebook"]["dedup_key"].encode()
-        return Outgoing(self._finding_topic, encode("finding.v1", finding, self._wire), key)
+        return Outgoing(self._finding_topic, encode("finding.v2", finding, self._wire), key)
 
     def _state(self, partition: int) -> list[Outgoing]:
         entries = self._engines[partition].drain_state()

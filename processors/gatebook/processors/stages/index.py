@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 # Topic key -> (kind of index, schema of its messages)
 RECORDS = {
-    FINDING: ("finding", "finding.v1"),
-    ALERT: ("alert", "alert.v1"),
-    DEAD_LETTER: ("deadletter", "dead_letter.v1"),
+    FINDING: ("finding", "finding.v2"),
+    ALERT: ("alert", "alert.v2"),
+    DEAD_LETTER: ("deadletter", "dead_letter.v2"),
 }
 
 
@@ -102,7 +102,7 @@ class IndexStage:
     def _outgoing(self, letter: Record) -> Outgoing:
         reason = letter["event"]["reason"]
         metrics.DEAD_LETTERS.labels("index", reason).inc(letter["gatebook"]["count"])
-        body = encode("dead_letter.v1", letter, self._wire)
+        body = encode("dead_letter.v2", letter, self._wire)
         return Outgoing(self._dead_letter_topic, body, letter["event"]["id"].encode())
 
     def _count(self, rows: Sequence[Row], outcome: BulkOutcome) -> None:

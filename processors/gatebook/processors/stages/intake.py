@@ -86,7 +86,7 @@ class IntakeStage:
         return list(found.values())
 
     def _dead_letter(self, letter: Record) -> Outgoing:
-        body = encode("dead_letter.v1", letter, self._context.wire)
+        body = encode("dead_letter.v2", letter, self._context.wire)
         return Outgoing(self._dead_letter_topic, body, letter["event"]["id"].encode())
 
     def _count(self, result: IntakeResult) -> None:

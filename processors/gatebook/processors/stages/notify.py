@@ -46,7 +46,7 @@ class NotifyStage:
 
     def _finding(self, message: Incoming) -> Record | None:
         try:
-            return decode("finding.v1", message.value, self._wire)
+            return decode("finding.v2", message.value, self._wire)
         except RecordRejected:
             return None  # index, which reads the same message, writes the dead letter
 
@@ -55,7 +55,7 @@ class NotifyStage:
         metrics.ALERTS.labels(target.name, delivery.outcome).inc()
         record = alert_record(target, finding, delivery, time.time_ns())
         key = finding["gatebook"]["dedup_key"].encode()
-        return Outgoing(self._alert_topic, encode("alert.v1", record, self._wire), key)
+        return Outgoing(self._alert_topic, encode("alert.v2", record, self._wire), key)
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Nothing is kept between batches."""

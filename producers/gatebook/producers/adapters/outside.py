@@ -1,6 +1,6 @@
 """Events that were made outside this package: checked against the schema, held to our policy.
 
-What somebody else says of an access is taken field by field in the form of access_event.v1. They
+What somebody else says of an access is taken field by field in the form of access_event.v2. They
 decide neither what is captured, nor how much their word counts, nor producer and number.
 """
 
@@ -28,7 +28,7 @@ from gatebook.schemas.documents import is_group, is_time
 from gatebook.schemas.errors import RecordRejected
 from gatebook.schemas.registry import Schema, load
 
-SCHEMA = "access_event.v1"
+SCHEMA = "access_event.v2"
 MAX_ATTRIBUTES = 32
 MAX_ITEMS = 64
 # Intake refuses what lies further off: it is a broken clock, or a log nobody asks for any more.

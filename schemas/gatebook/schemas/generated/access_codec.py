@@ -384,7 +384,7 @@ def encode(event: Any) -> bytes:
     if v86.__class__ is not dict:
         raise Unusual
     if not v86:
-        out += b'\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'
+        out += b'\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'
     else:
         v87 = v86.get('component', "")
         out += ZERO if v87 == "" else sized(v87.encode())
@@ -410,7 +410,7 @@ def encode(event: Any) -> bytes:
         if v95.__class__ is not dict:
             raise Unusual
         if not v95:
-            out += b'\x00\x00\x00\x00\x00'
+            out += b'\x00\x00\x00\x00\x00\x00\x00\x00\x00'
         else:
             v96 = v95.get('level', "")
             out += ZERO if v96 == "" else sized(v96.encode())
@@ -428,68 +428,94 @@ def encode(event: Any) -> bytes:
                 out.append(v99)
             v100 = v95.get('degraded_reason', "")
             out += ZERO if v100 == "" else sized(v100.encode())
-        v101 = v86.get('model', EMPTY)
-        if v101.__class__ is not dict:
-            raise Unusual
-        if not v101:
-            out += b'\x00\x00\x00\x00\x00\x00'
-        else:
-            v102 = v101.get('weights_hash', "")
+            v101 = v95.get('rule', "")
+            out += ZERO if v101 == "" else sized(v101.encode())
+            v102 = v95.get('data_class', "")
             out += ZERO if v102 == "" else sized(v102.encode())
-            v103 = v101.get('quantization', "")
+            v103 = v95.get('break_glass', "")
             out += ZERO if v103 == "" else sized(v103.encode())
-            v104 = v101.get('adapter', "")
-            out += ZERO if v104 == "" else sized(v104.encode())
-            v105 = v101.get('engine', "")
-            out += ZERO if v105 == "" else sized(v105.encode())
-            v106 = v101.get('engine_version', "")
-            out += ZERO if v106 == "" else sized(v106.encode())
-            v107 = v101.get('resolved', "")
-            out += ZERO if v107 == "" else sized(v107.encode())
-        v108 = v86.get('stream', EMPTY)
-        if v108.__class__ is not dict:
+            v104 = v95.get('searchable')
+            if v104 is None:
+                out.append(0)
+            else:
+                out.append(2)
+                if v104.__class__ is not bool:
+                    raise Unusual
+                out.append(v104)
+        v105 = v86.get('retention', EMPTY)
+        if v105.__class__ is not dict:
             raise Unusual
-        if not v108:
+        if not v105:
             out += b'\x00\x00\x00'
         else:
-            v109 = v108.get('chunks')
-            if v109 is None:
-                out.append(0)
-            else:
-                out.append(2)
-                write_long(out, v109)
-            v110 = v108.get('completed')
-            if v110 is None:
-                out.append(0)
-            else:
-                out.append(2)
-                if v110.__class__ is not bool:
-                    raise Unusual
-                out.append(v110)
-            v111 = v108.get('aborted_by', "")
-            out += ZERO if v111 == "" else sized(v111.encode())
-        v112 = v86.get('content_digest', EMPTY)
-        if v112.__class__ is not dict:
+            v106 = v105.get('metadata', "")
+            out += ZERO if v106 == "" else sized(v106.encode())
+            v107 = v105.get('redacted', "")
+            out += ZERO if v107 == "" else sized(v107.encode())
+            v108 = v105.get('full', "")
+            out += ZERO if v108 == "" else sized(v108.encode())
+        v109 = v86.get('model', EMPTY)
+        if v109.__class__ is not dict:
             raise Unusual
-        if not v112:
+        if not v109:
+            out += b'\x00\x00\x00\x00\x00\x00'
+        else:
+            v110 = v109.get('weights_hash', "")
+            out += ZERO if v110 == "" else sized(v110.encode())
+            v111 = v109.get('quantization', "")
+            out += ZERO if v111 == "" else sized(v111.encode())
+            v112 = v109.get('adapter', "")
+            out += ZERO if v112 == "" else sized(v112.encode())
+            v113 = v109.get('engine', "")
+            out += ZERO if v113 == "" else sized(v113.encode())
+            v114 = v109.get('engine_version', "")
+            out += ZERO if v114 == "" else sized(v114.encode())
+            v115 = v109.get('resolved', "")
+            out += ZERO if v115 == "" else sized(v115.encode())
+        v116 = v86.get('stream', EMPTY)
+        if v116.__class__ is not dict:
+            raise Unusual
+        if not v116:
+            out += b'\x00\x00\x00'
+        else:
+            v117 = v116.get('chunks')
+            if v117 is None:
+                out.append(0)
+            else:
+                out.append(2)
+                write_long(out, v117)
+            v118 = v116.get('completed')
+            if v118 is None:
+                out.append(0)
+            else:
+                out.append(2)
+                if v118.__class__ is not bool:
+                    raise Unusual
+                out.append(v118)
+            v119 = v116.get('aborted_by', "")
+            out += ZERO if v119 == "" else sized(v119.encode())
+        v120 = v86.get('content_digest', EMPTY)
+        if v120.__class__ is not dict:
+            raise Unusual
+        if not v120:
             out += b'\x00\x00'
         else:
-            v113 = v112.get('input', "")
-            out += ZERO if v113 == "" else sized(v113.encode())
-            v114 = v112.get('output', "")
-            out += ZERO if v114 == "" else sized(v114.encode())
-    v115 = event.get('attributes', {})
-    write_map(out, v115)
-    v116 = event.get('content')
-    if v116 is None:
+            v121 = v120.get('input', "")
+            out += ZERO if v121 == "" else sized(v121.encode())
+            v122 = v120.get('output', "")
+            out += ZERO if v122 == "" else sized(v122.encode())
+    v123 = event.get('attributes', {})
+    write_map(out, v123)
+    v124 = event.get('content')
+    if v124 is None:
         out.append(0)
     else:
         out.append(2)
-        if v116.__class__ is not bytes:
+        if v124.__class__ is not bytes:
             raise Unusual
-        out += sized(v116)
-    v117 = event.get('content_encoding', "")
-    out += ZERO if v117 == "" else sized(v117.encode())
+        out += sized(v124)
+    v125 = event.get('content_encoding', "")
+    out += ZERO if v125 == "" else sized(v125.encode())
     return bytes(out)
 
 
@@ -497,88 +523,28 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     """The event of exactly these bytes, within a budget of values. Malformed, or an
     error of indexing or of text, if something is wrong with them."""
     p = 0
-    budget = Budget(values - 117)
-    v118, p = decode_varint(data, p)
-    n = data[p]
-    p += 1
-    if n == 0:
-        v119 = ""
-    elif n & 0x81:
-        v119, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v119 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v120 = ""
-    elif n & 0x81:
-        v120, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v120 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v121 = ""
-    elif n & 0x81:
-        v121, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v121 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v122 = ""
-    elif n & 0x81:
-        v122, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v122 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v123 = ""
-    elif n & 0x81:
-        v123, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v123 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v124 = ""
-    elif n & 0x81:
-        v124, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v124 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v125 = ""
-    elif n & 0x81:
-        v125, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v125 = data[p:n].decode()
-        p = n
+    budget = Budget(values - 125)
     v126, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
-        v127 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v127 = ""
+    elif n & 0x81:
+        v127, p = read_text(data, p - 1)
     else:
-        v127, p = decode_varint(data, p)
-    v128, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v127 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v128 = ""
+    elif n & 0x81:
+        v128, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v128 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -619,45 +585,36 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v132 = data[p:n].decode()
         p = n
-    v133, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
-        v134 = ""
+        v133 = ""
     elif n & 0x81:
-        v134, p = read_text(data, p - 1)
+        v133, p = read_text(data, p - 1)
     else:
         n = p + (n >> 1)
-        v134 = data[p:n].decode()
+        v133 = data[p:n].decode()
         p = n
+    v134, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
-        v135 = ""
-    elif n & 0x81:
-        v135, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v135 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v136 = ""
-    elif n & 0x81:
-        v136, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v136 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v137 = None
+        v135 = None
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v137, p = decode_varint(data, p)
+        v135, p = decode_varint(data, p)
+    v136, p = decode_varint(data, p)
+    n = data[p]
+    p += 1
+    if n == 0:
+        v137 = ""
+    elif n & 0x81:
+        v137, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v137 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -688,16 +645,7 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v140 = data[p:n].decode()
         p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v141 = ""
-    elif n & 0x81:
-        v141, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v141 = data[p:n].decode()
-        p = n
+    v141, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
@@ -731,13 +679,11 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     n = data[p]
     p += 1
     if n == 0:
-        v145 = ""
-    elif n & 0x81:
-        v145, p = read_text(data, p - 1)
+        v145 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v145 = data[p:n].decode()
-        p = n
+        v145, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
@@ -751,27 +697,33 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     n = data[p]
     p += 1
     if n == 0:
-        v147 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v147 = ""
+    elif n & 0x81:
+        v147, p = read_text(data, p - 1)
     else:
-        v147, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v147 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
-        v148 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v148 = ""
+    elif n & 0x81:
+        v148, p = read_text(data, p - 1)
     else:
-        v148, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v148 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
-        v149 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v149 = ""
+    elif n & 0x81:
+        v149, p = read_text(data, p - 1)
     else:
-        v149, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v149 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -805,22 +757,23 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     n = data[p]
     p += 1
     if n == 0:
-        v153 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v153 = ""
+    elif n & 0x81:
+        v153, p = read_text(data, p - 1)
     else:
-        if data[p] > 1:
-            raise Malformed("neither true nor false")
-        v153 = data[p] == 1
-        p += 1
+        n = p + (n >> 1)
+        v153 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
-        v154 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v154 = ""
+    elif n & 0x81:
+        v154, p = read_text(data, p - 1)
     else:
-        v154, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v154 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -828,8 +781,7 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v155 = unpack_from("<d", data, p)[0]
-        p += 8
+        v155, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
@@ -837,8 +789,7 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v156 = unpack_from("<d", data, p)[0]
-        p += 8
+        v156, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
@@ -847,15 +798,26 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         raise Malformed("no such branch of a union")
     else:
         v157, p = decode_varint(data, p)
-    v158, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
-        v159 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v158 = ""
+    elif n & 0x81:
+        v158, p = read_text(data, p - 1)
     else:
-        v159, p = decode_varint(data, p)
+        n = p + (n >> 1)
+        v158 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v159 = ""
+    elif n & 0x81:
+        v159, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v159 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -869,14 +831,22 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     n = data[p]
     p += 1
     if n == 0:
-        v161 = ""
-    elif n & 0x81:
-        v161, p = read_text(data, p - 1)
+        v161 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v161 = data[p:n].decode()
-        p = n
-    v162, p = read_strings(data, p, budget)
+        if data[p] > 1:
+            raise Malformed("neither true nor false")
+        v161 = data[p] == 1
+        p += 1
+    n = data[p]
+    p += 1
+    if n == 0:
+        v162 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
+    else:
+        v162, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
@@ -893,7 +863,8 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v164, p = decode_varint(data, p)
+        v164 = unpack_from("<d", data, p)[0]
+        p += 8
     n = data[p]
     p += 1
     if n == 0:
@@ -902,14 +873,7 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         raise Malformed("no such branch of a union")
     else:
         v165, p = decode_varint(data, p)
-    n = data[p]
-    p += 1
-    if n == 0:
-        v166 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
-    else:
-        v166, p = decode_varint(data, p)
+    v166, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
@@ -928,58 +892,58 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v168 = data[p:n].decode()
         p = n
-    v169, p = read_strings(data, p, budget)
+    n = data[p]
+    p += 1
+    if n == 0:
+        v169 = ""
+    elif n & 0x81:
+        v169, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v169 = data[p:n].decode()
+        p = n
     v170, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
-        v171 = ""
-    elif n & 0x81:
-        v171, p = read_text(data, p - 1)
+        v171 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v171 = data[p:n].decode()
-        p = n
+        v171 = unpack_from("<d", data, p)[0]
+        p += 8
     n = data[p]
     p += 1
     if n == 0:
-        v172 = ""
-    elif n & 0x81:
-        v172, p = read_text(data, p - 1)
+        v172 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v172 = data[p:n].decode()
-        p = n
+        v172, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
-        v173 = ""
-    elif n & 0x81:
-        v173, p = read_text(data, p - 1)
+        v173 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v173 = data[p:n].decode()
-        p = n
+        v173, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
-        v174 = ""
-    elif n & 0x81:
-        v174, p = read_text(data, p - 1)
+        v174 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v174 = data[p:n].decode()
-        p = n
+        v174, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
-        v175 = ""
-    elif n & 0x81:
-        v175, p = read_text(data, p - 1)
+        v175 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
     else:
-        n = p + (n >> 1)
-        v175 = data[p:n].decode()
-        p = n
+        v175, p = decode_varint(data, p)
     n = data[p]
     p += 1
     if n == 0:
@@ -990,26 +954,8 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v176 = data[p:n].decode()
         p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v177 = ""
-    elif n & 0x81:
-        v177, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v177 = data[p:n].decode()
-        p = n
-    n = data[p]
-    p += 1
-    if n == 0:
-        v178 = ""
-    elif n & 0x81:
-        v178, p = read_text(data, p - 1)
-    else:
-        n = p + (n >> 1)
-        v178 = data[p:n].decode()
-        p = n
+    v177, p = read_strings(data, p, budget)
+    v178, p = read_strings(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
@@ -1083,14 +1029,13 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     n = data[p]
     p += 1
     if n == 0:
-        v186 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v186 = ""
+    elif n & 0x81:
+        v186, p = read_text(data, p - 1)
     else:
-        if data[p] > 1:
-            raise Malformed("neither true nor false")
-        v186 = data[p] == 1
-        p += 1
+        n = p + (n >> 1)
+        v186 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -1168,18 +1113,20 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v194, p = decode_varint(data, p)
+        if data[p] > 1:
+            raise Malformed("neither true nor false")
+        v194 = data[p] == 1
+        p += 1
     n = data[p]
     p += 1
     if n == 0:
-        v195 = None
-    elif n != 2:
-        raise Malformed("no such branch of a union")
+        v195 = ""
+    elif n & 0x81:
+        v195, p = read_text(data, p - 1)
     else:
-        if data[p] > 1:
-            raise Malformed("neither true nor false")
-        v195 = data[p] == 1
-        p += 1
+        n = p + (n >> 1)
+        v195 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -1210,15 +1157,27 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v198 = data[p:n].decode()
         p = n
-    v199, p = read_map(data, p, budget)
     n = data[p]
     p += 1
     if n == 0:
-        v200 = None
+        v199 = None
     elif n != 2:
         raise Malformed("no such branch of a union")
     else:
-        v200, p = read_sized(data, p)
+        if data[p] > 1:
+            raise Malformed("neither true nor false")
+        v199 = data[p] == 1
+        p += 1
+    n = data[p]
+    p += 1
+    if n == 0:
+        v200 = ""
+    elif n & 0x81:
+        v200, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v200 = data[p:n].decode()
+        p = n
     n = data[p]
     p += 1
     if n == 0:
@@ -1229,423 +1188,587 @@ def decode(data: bytes, values: int) -> dict[str, Any]:
         n = p + (n >> 1)
         v201 = data[p:n].decode()
         p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v202 = ""
+    elif n & 0x81:
+        v202, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v202 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v203 = ""
+    elif n & 0x81:
+        v203, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v203 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v204 = ""
+    elif n & 0x81:
+        v204, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v204 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v205 = ""
+    elif n & 0x81:
+        v205, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v205 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v206 = ""
+    elif n & 0x81:
+        v206, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v206 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v207 = ""
+    elif n & 0x81:
+        v207, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v207 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v208 = ""
+    elif n & 0x81:
+        v208, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v208 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v209 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
+    else:
+        v209, p = decode_varint(data, p)
+    n = data[p]
+    p += 1
+    if n == 0:
+        v210 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
+    else:
+        if data[p] > 1:
+            raise Malformed("neither true nor false")
+        v210 = data[p] == 1
+        p += 1
+    n = data[p]
+    p += 1
+    if n == 0:
+        v211 = ""
+    elif n & 0x81:
+        v211, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v211 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v212 = ""
+    elif n & 0x81:
+        v212, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v212 = data[p:n].decode()
+        p = n
+    n = data[p]
+    p += 1
+    if n == 0:
+        v213 = ""
+    elif n & 0x81:
+        v213, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v213 = data[p:n].decode()
+        p = n
+    v214, p = read_map(data, p, budget)
+    n = data[p]
+    p += 1
+    if n == 0:
+        v215 = None
+    elif n != 2:
+        raise Malformed("no such branch of a union")
+    else:
+        v215, p = read_sized(data, p)
+    n = data[p]
+    p += 1
+    if n == 0:
+        v216 = ""
+    elif n & 0x81:
+        v216, p = read_text(data, p - 1)
+    else:
+        n = p + (n >> 1)
+        v216 = data[p:n].decode()
+        p = n
     if p != len(data):
         raise Malformed("bytes left over after the record")
-    return {"timestamp": v118, "event": {"id": v119, "kind": v120, "category": v121, "type": v122, "action": v123, "outcome": v124, "reason": v125, "end": v126, "duration": v127, "created": v128}, "user": {"id": v129, "name": v130, "email": v131, "hash": v132, "roles": v133}, "organization": {"id": v134}, "session": {"id": v135}, "source": {"ip": v136, "port": v137}, "user_agent": {"original": v138}, "service": {"name": v139, "version": v140, "environment": v141, "node": {"name": v142}}, "url": {"path": v143, "domain": v144}, "http": {"request": {"id": v145, "method": v146, "body": {"bytes": v147}}, "response": {"status_code": v148, "body": {"bytes": v149}}}, "gen_ai": {"operation": {"name": v150}, "provider": {"name": v151}, "request": {"model": v152, "stream": v153, "max_tokens": v154, "temperature": v155, "top_p": v156, "seed": v157, "stop_sequences": v158, "message_count": v159}, "response": {"id": v160, "model": v161, "finish_reasons": v162, "time_to_first_chunk": v163}, "usage": {"input_tokens": v164, "output_tokens": v165, "cache_read": {"input_tokens": v166}, "reasoning": {"output_tokens": v167}}, "conversation": {"id": v168}, "tool": {"offered": v169, "called": v170}}, "trace": {"id": v171}, "span": {"id": v172}, "error": {"type": v173, "code": v174, "message": v175}, "gatebook": {"component": v176, "phase": v177, "identity": {"method": v178, "assurance": v179, "issuer": v180, "key_id": v181, "on_behalf_of": v182}, "capture": {"level": v183, "policy": v184, "policy_version": v185, "truncated": v186, "degraded_reason": v187}, "model": {"weights_hash": v188, "quantization": v189, "adapter": v190, "engine": v191, "engine_version": v192, "resolved": v193}, "stream": {"chunks": v194, "completed": v195, "aborted_by": v196}, "content_digest": {"input": v197, "output": v198}}, "attributes": v199, "content": v200, "content_encoding": v201}
+    return {"timestamp": v126, "event": {"id": v127, "kind": v128, "category": v129, "type": v130, "action": v131, "outcome": v132, "reason": v133, "end": v134, "duration": v135, "created": v136}, "user": {"id": v137, "name": v138, "email": v139, "hash": v140, "roles": v141}, "organization": {"id": v142}, "session": {"id": v143}, "source": {"ip": v144, "port": v145}, "user_agent": {"original": v146}, "service": {"name": v147, "version": v148, "environment": v149, "node": {"name": v150}}, "url": {"path": v151, "domain": v152}, "http": {"request": {"id": v153, "method": v154, "body": {"bytes": v155}}, "response": {"status_code": v156, "body": {"bytes": v157}}}, "gen_ai": {"operation": {"name": v158}, "provider": {"name": v159}, "request": {"model": v160, "stream": v161, "max_tokens": v162, "temperature": v163, "top_p": v164, "seed": v165, "stop_sequences": v166, "message_count": v167}, "response": {"id": v168, "model": v169, "finish_reasons": v170, "time_to_first_chunk": v171}, "usage": {"input_tokens": v172, "output_tokens": v173, "cache_read": {"input_tokens": v174}, "reasoning": {"output_tokens": v175}}, "conversation": {"id": v176}, "tool": {"offered": v177, "called": v178}}, "trace": {"id": v179}, "span": {"id": v180}, "error": {"type": v181, "code": v182, "message": v183}, "gatebook": {"component": v184, "phase": v185, "identity": {"method": v186, "assurance": v187, "issuer": v188, "key_id": v189, "on_behalf_of": v190}, "capture": {"level": v191, "policy": v192, "policy_version": v193, "truncated": v194, "degraded_reason": v195, "rule": v196, "data_class": v197, "break_glass": v198, "searchable": v199}, "retention": {"metadata": v200, "redacted": v201, "full": v202}, "model": {"weights_hash": v203, "quantization": v204, "adapter": v205, "engine": v206, "engine_version": v207, "resolved": v208}, "stream": {"chunks": v209, "completed": v210, "aborted_by": v211}, "content_digest": {"input": v212, "output": v213}}, "attributes": v214, "content": v215, "content_encoding": v216}
 
 
 def document(event: Any) -> dict[str, Any]:
     """The document of an event; see documents.to_document."""
     out: dict[str, Any] = {}
-    v202 = event.get('timestamp')
-    if v202:
-        out['@timestamp'] = timestamp_text(v202)
-    v203 = event.get('event')
-    if v203:
-        v204: dict[str, Any] = {}
-        v205 = v203.get('id')
-        if v205:
-            v204['id'] = v205
-        v206 = v203.get('kind')
-        if v206:
-            v204['kind'] = v206
-        v207 = v203.get('category')
-        if v207:
-            v204['category'] = v207
-        v208 = v203.get('type')
-        if v208:
-            v204['type'] = v208
-        v209 = v203.get('action')
-        if v209:
-            v204['action'] = v209
-        v210 = v203.get('outcome')
-        if v210:
-            v204['outcome'] = v210
-        v211 = v203.get('reason')
-        if v211:
-            v204['reason'] = v211
-        v212 = v203.get('end')
-        if v212:
-            v204['end'] = timestamp_text(v212)
-        v213 = v203.get('duration')
-        if v213 is not None:
-            v204['duration'] = v213
-        v214 = v203.get('created')
-        if v214:
-            v204['created'] = timestamp_text(v214)
-        if v204:
-            out['event'] = v204
-    v215 = event.get('user')
-    if v215:
-        v216: dict[str, Any] = {}
-        v217 = v215.get('id')
-        if v217:
-            v216['id'] = v217
-        v218 = v215.get('name')
-        if v218:
-            v216['name'] = v218
-        v219 = v215.get('email')
-        if v219:
-            v216['email'] = v219
-        v220 = v215.get('hash')
+    v217 = event.get('timestamp')
+    if v217:
+        out['@timestamp'] = timestamp_text(v217)
+    v218 = event.get('event')
+    if v218:
+        v219: dict[str, Any] = {}
+        v220 = v218.get('id')
         if v220:
-            v216['hash'] = v220
-        v221 = v215.get('roles')
+            v219['id'] = v220
+        v221 = v218.get('kind')
         if v221:
-            v216['roles'] = v221
-        if v216:
-            out['user'] = v216
-    v222 = event.get('organization')
-    if v222:
-        v223: dict[str, Any] = {}
-        v224 = v222.get('id')
-        if v224:
-            v223['id'] = v224
+            v219['kind'] = v221
+        v222 = v218.get('category')
+        if v222:
+            v219['category'] = v222
+        v223 = v218.get('type')
         if v223:
-            out['organization'] = v223
-    v225 = event.get('session')
-    if v225:
-        v226: dict[str, Any] = {}
-        v227 = v225.get('id')
-        if v227:
-            v226['id'] = v227
+            v219['type'] = v223
+        v224 = v218.get('action')
+        if v224:
+            v219['action'] = v224
+        v225 = v218.get('outcome')
+        if v225:
+            v219['outcome'] = v225
+        v226 = v218.get('reason')
         if v226:
-            out['session'] = v226
-    v228 = event.get('source')
-    if v228:
-        v229: dict[str, Any] = {}
-        v230 = v228.get('ip')
-        if v230:
-            v229['ip'] = v230
-        v231 = v228.get('port')
-        if v231 is not None:
-            v229['port'] = v231
+            v219['reason'] = v226
+        v227 = v218.get('end')
+        if v227:
+            v219['end'] = timestamp_text(v227)
+        v228 = v218.get('duration')
+        if v228 is not None:
+            v219['duration'] = v228
+        v229 = v218.get('created')
         if v229:
-            out['source'] = v229
-    v232 = event.get('user_agent')
-    if v232:
-        v233: dict[str, Any] = {}
-        v234 = v232.get('original')
-        if v234:
-            v233['original'] = v234
+            v219['created'] = timestamp_text(v229)
+        if v219:
+            out['event'] = v219
+    v230 = event.get('user')
+    if v230:
+        v231: dict[str, Any] = {}
+        v232 = v230.get('id')
+        if v232:
+            v231['id'] = v232
+        v233 = v230.get('name')
         if v233:
-            out['user_agent'] = v233
-    v235 = event.get('service')
-    if v235:
-        v236: dict[str, Any] = {}
-        v237 = v235.get('name')
-        if v237:
-            v236['name'] = v237
-        v238 = v235.get('version')
-        if v238:
-            v236['version'] = v238
-        v239 = v235.get('environment')
-        if v239:
-            v236['environment'] = v239
-        v240 = v235.get('node')
-        if v240:
-            v241: dict[str, Any] = {}
-            v242 = v240.get('name')
-            if v242:
-                v241['name'] = v242
-            if v241:
-                v236['node'] = v241
+            v231['name'] = v233
+        v234 = v230.get('email')
+        if v234:
+            v231['email'] = v234
+        v235 = v230.get('hash')
+        if v235:
+            v231['hash'] = v235
+        v236 = v230.get('roles')
         if v236:
-            out['service'] = v236
-    v243 = event.get('url')
+            v231['roles'] = v236
+        if v231:
+            out['user'] = v231
+    v237 = event.get('organization')
+    if v237:
+        v238: dict[str, Any] = {}
+        v239 = v237.get('id')
+        if v239:
+            v238['id'] = v239
+        if v238:
+            out['organization'] = v238
+    v240 = event.get('session')
+    if v240:
+        v241: dict[str, Any] = {}
+        v242 = v240.get('id')
+        if v242:
+            v241['id'] = v242
+        if v241:
+            out['session'] = v241
+    v243 = event.get('source')
     if v243:
         v244: dict[str, Any] = {}
-        v245 = v243.get('path')
+        v245 = v243.get('ip')
         if v245:
-            v244['path'] = v245
-        v246 = v243.get('domain')
-        if v246:
-            v244['domain'] = v246
+            v244['ip'] = v245
+        v246 = v243.get('port')
+        if v246 is not None:
+            v244['port'] = v246
         if v244:
-            out['url'] = v244
-    v247 = event.get('http')
+            out['source'] = v244
+    v247 = event.get('user_agent')
     if v247:
         v248: dict[str, Any] = {}
-        v249 = v247.get('request')
+        v249 = v247.get('original')
         if v249:
-            v250: dict[str, Any] = {}
-            v251 = v249.get('id')
-            if v251:
-                v250['id'] = v251
-            v252 = v249.get('method')
-            if v252:
-                v250['method'] = v252
-            v253 = v249.get('body')
-            if v253:
-                v254: dict[str, Any] = {}
-                v255 = v253.get('bytes')
-                if v255 is not None:
-                    v254['bytes'] = v255
-                if v254:
-                    v250['body'] = v254
-            if v250:
-                v248['request'] = v250
-        v256 = v247.get('response')
-        if v256:
-            v257: dict[str, Any] = {}
-            v258 = v256.get('status_code')
-            if v258 is not None:
-                v257['status_code'] = v258
-            v259 = v256.get('body')
-            if v259:
-                v260: dict[str, Any] = {}
-                v261 = v259.get('bytes')
-                if v261 is not None:
-                    v260['bytes'] = v261
-                if v260:
-                    v257['body'] = v260
-            if v257:
-                v248['response'] = v257
+            v248['original'] = v249
         if v248:
-            out['http'] = v248
-    v262 = event.get('gen_ai')
+            out['user_agent'] = v248
+    v250 = event.get('service')
+    if v250:
+        v251: dict[str, Any] = {}
+        v252 = v250.get('name')
+        if v252:
+            v251['name'] = v252
+        v253 = v250.get('version')
+        if v253:
+            v251['version'] = v253
+        v254 = v250.get('environment')
+        if v254:
+            v251['environment'] = v254
+        v255 = v250.get('node')
+        if v255:
+            v256: dict[str, Any] = {}
+            v257 = v255.get('name')
+            if v257:
+                v256['name'] = v257
+            if v256:
+                v251['node'] = v256
+        if v251:
+            out['service'] = v251
+    v258 = event.get('url')
+    if v258:
+        v259: dict[str, Any] = {}
+        v260 = v258.get('path')
+        if v260:
+            v259['path'] = v260
+        v261 = v258.get('domain')
+        if v261:
+            v259['domain'] = v261
+        if v259:
+            out['url'] = v259
+    v262 = event.get('http')
     if v262:
         v263: dict[str, Any] = {}
-        v264 = v262.get('operation')
+        v264 = v262.get('request')
         if v264:
             v265: dict[str, Any] = {}
-            v266 = v264.get('name')
+            v266 = v264.get('id')
             if v266:
-                v265['name'] = v266
-            if v265:
-                v263['operation'] = v265
-        v267 = v262.get('provider')
-        if v267:
-            v268: dict[str, Any] = {}
-            v269 = v267.get('name')
-            if v269:
-                v268['name'] = v269
+                v265['id'] = v266
+            v267 = v264.get('method')
+            if v267:
+                v265['method'] = v267
+            v268 = v264.get('body')
             if v268:
-                v263['provider'] = v268
-        v270 = v262.get('request')
-        if v270:
-            v271: dict[str, Any] = {}
-            v272 = v270.get('model')
-            if v272:
-                v271['model'] = v272
-            v273 = v270.get('stream')
+                v269: dict[str, Any] = {}
+                v270 = v268.get('bytes')
+                if v270 is not None:
+                    v269['bytes'] = v270
+                if v269:
+                    v265['body'] = v269
+            if v265:
+                v263['request'] = v265
+        v271 = v262.get('response')
+        if v271:
+            v272: dict[str, Any] = {}
+            v273 = v271.get('status_code')
             if v273 is not None:
-                v271['stream'] = v273
-            v274 = v270.get('max_tokens')
-            if v274 is not None:
-                v271['max_tokens'] = v274
-            v275 = v270.get('temperature')
-            if v275 is not None and finite(v275) is not None:
-                v271['temperature'] = v275
-            v276 = v270.get('top_p')
-            if v276 is not None and finite(v276) is not None:
-                v271['top_p'] = v276
-            v277 = v270.get('seed')
-            if v277 is not None:
-                v271['seed'] = v277
-            v278 = v270.get('stop_sequences')
-            if v278:
-                v271['stop_sequences'] = v278
-            v279 = v270.get('message_count')
-            if v279 is not None:
-                v271['message_count'] = v279
-            if v271:
-                v263['request'] = v271
-        v280 = v262.get('response')
-        if v280:
-            v281: dict[str, Any] = {}
-            v282 = v280.get('id')
-            if v282:
-                v281['id'] = v282
-            v283 = v280.get('model')
-            if v283:
-                v281['model'] = v283
-            v284 = v280.get('finish_reasons')
-            if v284:
-                v281['finish_reasons'] = v284
-            v285 = v280.get('time_to_first_chunk')
-            if v285 is not None and finite(v285) is not None:
-                v281['time_to_first_chunk'] = v285
-            if v281:
-                v263['response'] = v281
-        v286 = v262.get('usage')
-        if v286:
-            v287: dict[str, Any] = {}
-            v288 = v286.get('input_tokens')
-            if v288 is not None:
-                v287['input_tokens'] = v288
-            v289 = v286.get('output_tokens')
-            if v289 is not None:
-                v287['output_tokens'] = v289
-            v290 = v286.get('cache_read')
-            if v290:
-                v291: dict[str, Any] = {}
-                v292 = v290.get('input_tokens')
-                if v292 is not None:
-                    v291['input_tokens'] = v292
-                if v291:
-                    v287['cache_read'] = v291
-            v293 = v286.get('reasoning')
-            if v293:
-                v294: dict[str, Any] = {}
-                v295 = v293.get('output_tokens')
-                if v295 is not None:
-                    v294['output_tokens'] = v295
-                if v294:
-                    v287['reasoning'] = v294
-            if v287:
-                v263['usage'] = v287
-        v296 = v262.get('conversation')
-        if v296:
-            v297: dict[str, Any] = {}
-            v298 = v296.get('id')
-            if v298:
-                v297['id'] = v298
-            if v297:
-                v263['conversation'] = v297
-        v299 = v262.get('tool')
-        if v299:
-            v300: dict[str, Any] = {}
-            v301 = v299.get('offered')
-            if v301:
-                v300['offered'] = v301
-            v302 = v299.get('called')
-            if v302:
-                v300['called'] = v302
-            if v300:
-                v263['tool'] = v300
+                v272['status_code'] = v273
+            v274 = v271.get('body')
+            if v274:
+                v275: dict[str, Any] = {}
+                v276 = v274.get('bytes')
+                if v276 is not None:
+                    v275['bytes'] = v276
+                if v275:
+                    v272['body'] = v275
+            if v272:
+                v263['response'] = v272
         if v263:
-            out['gen_ai'] = v263
-    v303 = event.get('trace')
-    if v303:
-        v304: dict[str, Any] = {}
-        v305 = v303.get('id')
-        if v305:
-            v304['id'] = v305
-        if v304:
-            out['trace'] = v304
-    v306 = event.get('span')
-    if v306:
-        v307: dict[str, Any] = {}
-        v308 = v306.get('id')
-        if v308:
-            v307['id'] = v308
-        if v307:
-            out['span'] = v307
-    v309 = event.get('error')
-    if v309:
-        v310: dict[str, Any] = {}
-        v311 = v309.get('type')
+            out['http'] = v263
+    v277 = event.get('gen_ai')
+    if v277:
+        v278: dict[str, Any] = {}
+        v279 = v277.get('operation')
+        if v279:
+            v280: dict[str, Any] = {}
+            v281 = v279.get('name')
+            if v281:
+                v280['name'] = v281
+            if v280:
+                v278['operation'] = v280
+        v282 = v277.get('provider')
+        if v282:
+            v283: dict[str, Any] = {}
+            v284 = v282.get('name')
+            if v284:
+                v283['name'] = v284
+            if v283:
+                v278['provider'] = v283
+        v285 = v277.get('request')
+        if v285:
+            v286: dict[str, Any] = {}
+            v287 = v285.get('model')
+            if v287:
+                v286['model'] = v287
+            v288 = v285.get('stream')
+            if v288 is not None:
+                v286['stream'] = v288
+            v289 = v285.get('max_tokens')
+            if v289 is not None:
+                v286['max_tokens'] = v289
+            v290 = v285.get('temperature')
+            if v290 is not None and finite(v290) is not None:
+                v286['temperature'] = v290
+            v291 = v285.get('top_p')
+            if v291 is not None and finite(v291) is not None:
+                v286['top_p'] = v291
+            v292 = v285.get('seed')
+            if v292 is not None:
+                v286['seed'] = v292
+            v293 = v285.get('stop_sequences')
+            if v293:
+                v286['stop_sequences'] = v293
+            v294 = v285.get('message_count')
+            if v294 is not None:
+                v286['message_count'] = v294
+            if v286:
+                v278['request'] = v286
+        v295 = v277.get('response')
+        if v295:
+            v296: dict[str, Any] = {}
+            v297 = v295.get('id')
+            if v297:
+                v296['id'] = v297
+            v298 = v295.get('model')
+            if v298:
+                v296['model'] = v298
+            v299 = v295.get('finish_reasons')
+            if v299:
+                v296['finish_reasons'] = v299
+            v300 = v295.get('time_to_first_chunk')
+            if v300 is not None and finite(v300) is not None:
+                v296['time_to_first_chunk'] = v300
+            if v296:
+                v278['response'] = v296
+        v301 = v277.get('usage')
+        if v301:
+            v302: dict[str, Any] = {}
+            v303 = v301.get('input_tokens')
+            if v303 is not None:
+                v302['input_tokens'] = v303
+            v304 = v301.get('output_tokens')
+            if v304 is not None:
+                v302['output_tokens'] = v304
+            v305 = v301.get('cache_read')
+            if v305:
+                v306: dict[str, Any] = {}
+                v307 = v305.get('input_tokens')
+                if v307 is not None:
+                    v306['input_tokens'] = v307
+                if v306:
+                    v302['cache_read'] = v306
+            v308 = v301.get('reasoning')
+            if v308:
+                v309: dict[str, Any] = {}
+                v310 = v308.get('output_tokens')
+                if v310 is not None:
+                    v309['output_tokens'] = v310
+                if v309:
+                    v302['reasoning'] = v309
+            if v302:
+                v278['usage'] = v302
+        v311 = v277.get('conversation')
         if v311:
-            v310['type'] = v311
-        v312 = v309.get('code')
-        if v312:
-            v310['code'] = v312
-        v313 = v309.get('message')
-        if v313:
-            v310['message'] = v313
-        if v310:
-            out['error'] = v310
-    v314 = event.get('gatebook')
-    if v314:
-        v315: dict[str, Any] = {}
-        v316 = v314.get('component')
-        if v316:
-            v315['component'] = v316
-        v317 = v314.get('phase')
-        if v317:
-            v315['phase'] = v317
-        v318 = v314.get('identity')
-        if v318:
-            v319: dict[str, Any] = {}
-            v320 = v318.get('method')
-            if v320:
-                v319['method'] = v320
-            v321 = v318.get('assurance')
-            if v321:
-                v319['assurance'] = v321
-            v322 = v318.get('issuer')
-            if v322:
-                v319['issuer'] = v322
-            v323 = v318.get('key_id')
-            if v323:
-                v319['key_id'] = v323
-            v324 = v318.get('on_behalf_of')
-            if v324:
-                v319['on_behalf_of'] = v324
-            if v319:
-                v315['identity'] = v319
-        v325 = v314.get('capture')
+            v312: dict[str, Any] = {}
+            v313 = v311.get('id')
+            if v313:
+                v312['id'] = v313
+            if v312:
+                v278['conversation'] = v312
+        v314 = v277.get('tool')
+        if v314:
+            v315: dict[str, Any] = {}
+            v316 = v314.get('offered')
+            if v316:
+                v315['offered'] = v316
+            v317 = v314.get('called')
+            if v317:
+                v315['called'] = v317
+            if v315:
+                v278['tool'] = v315
+        if v278:
+            out['gen_ai'] = v278
+    v318 = event.get('trace')
+    if v318:
+        v319: dict[str, Any] = {}
+        v320 = v318.get('id')
+        if v320:
+            v319['id'] = v320
+        if v319:
+            out['trace'] = v319
+    v321 = event.get('span')
+    if v321:
+        v322: dict[str, Any] = {}
+        v323 = v321.get('id')
+        if v323:
+            v322['id'] = v323
+        if v322:
+            out['span'] = v322
+    v324 = event.get('error')
+    if v324:
+        v325: dict[str, Any] = {}
+        v326 = v324.get('type')
+        if v326:
+            v325['type'] = v326
+        v327 = v324.get('code')
+        if v327:
+            v325['code'] = v327
+        v328 = v324.get('message')
+        if v328:
+            v325['message'] = v328
         if v325:
-            v326: dict[str, Any] = {}
-            v327 = v325.get('level')
-            if v327:
-                v326['level'] = v327
-            v328 = v325.get('policy')
-            if v328:
-                v326['policy'] = v328
-            v329 = v325.get('policy_version')
-            if v329:
-                v326['policy_version'] = v329
-            v330 = v325.get('truncated')
-            if v330 is not None:
-                v326['truncated'] = v330
-            v331 = v325.get('degraded_reason')
-            if v331:
-                v326['degraded_reason'] = v331
-            if v326:
-                v315['capture'] = v326
-        v332 = v314.get('model')
+            out['error'] = v325
+    v329 = event.get('gatebook')
+    if v329:
+        v330: dict[str, Any] = {}
+        v331 = v329.get('component')
+        if v331:
+            v330['component'] = v331
+        v332 = v329.get('phase')
         if v332:
-            v333: dict[str, Any] = {}
-            v334 = v332.get('weights_hash')
-            if v334:
-                v333['weights_hash'] = v334
-            v335 = v332.get('quantization')
+            v330['phase'] = v332
+        v333 = v329.get('identity')
+        if v333:
+            v334: dict[str, Any] = {}
+            v335 = v333.get('method')
             if v335:
-                v333['quantization'] = v335
-            v336 = v332.get('adapter')
+                v334['method'] = v335
+            v336 = v333.get('assurance')
             if v336:
-                v333['adapter'] = v336
-            v337 = v332.get('engine')
+                v334['assurance'] = v336
+            v337 = v333.get('issuer')
             if v337:
-                v333['engine'] = v337
-            v338 = v332.get('engine_version')
+                v334['issuer'] = v337
+            v338 = v333.get('key_id')
             if v338:
-                v333['engine_version'] = v338
-            v339 = v332.get('resolved')
+                v334['key_id'] = v338
+            v339 = v333.get('on_behalf_of')
             if v339:
-                v333['resolved'] = v339
-            if v333:
-                v315['model'] = v333
-        v340 = v314.get('stream')
+                v334['on_behalf_of'] = v339
+            if v334:
+                v330['identity'] = v334
+        v340 = v329.get('capture')
         if v340:
             v341: dict[str, Any] = {}
-            v342 = v340.get('chunks')
-            if v342 is not None:
-                v341['chunks'] = v342
-            v343 = v340.get('completed')
-            if v343 is not None:
-                v341['completed'] = v343
-            v344 = v340.get('aborted_by')
+            v342 = v340.get('level')
+            if v342:
+                v341['level'] = v342
+            v343 = v340.get('policy')
+            if v343:
+                v341['policy'] = v343
+            v344 = v340.get('policy_version')
             if v344:
-                v341['aborted_by'] = v344
-            if v341:
-                v315['stream'] = v341
-        v345 = v314.get('content_digest')
-        if v345:
-            v346: dict[str, Any] = {}
-            v347 = v345.get('input')
-            if v347:
-                v346['input'] = v347
-            v348 = v345.get('output')
-            if v348:
-                v346['output'] = v348
+                v341['policy_version'] = v344
+            v345 = v340.get('truncated')
+            if v345 is not None:
+                v341['truncated'] = v345
+            v346 = v340.get('degraded_reason')
             if v346:
-                v315['content_digest'] = v346
-        if v315:
-            out['gatebook'] = v315
-    v349 = event.get('attributes')
-    if v349:
-        out.setdefault('gatebook', {})['attributes'] = v349
+                v341['degraded_reason'] = v346
+            v347 = v340.get('rule')
+            if v347:
+                v341['rule'] = v347
+            v348 = v340.get('data_class')
+            if v348:
+                v341['data_class'] = v348
+            v349 = v340.get('break_glass')
+            if v349:
+                v341['break_glass'] = v349
+            v350 = v340.get('searchable')
+            if v350 is not None:
+                v341['searchable'] = v350
+            if v341:
+                v330['capture'] = v341
+        v351 = v329.get('retention')
+        if v351:
+            v352: dict[str, Any] = {}
+            v353 = v351.get('metadata')
+            if v353:
+                v352['metadata'] = v353
+            v354 = v351.get('redacted')
+            if v354:
+                v352['redacted'] = v354
+            v355 = v351.get('full')
+            if v355:
+                v352['full'] = v355
+            if v352:
+                v330['retention'] = v352
+        v356 = v329.get('model')
+        if v356:
+            v357: dict[str, Any] = {}
+            v358 = v356.get('weights_hash')
+            if v358:
+                v357['weights_hash'] = v358
+            v359 = v356.get('quantization')
+            if v359:
+                v357['quantization'] = v359
+            v360 = v356.get('adapter')
+            if v360:
+                v357['adapter'] = v360
+            v361 = v356.get('engine')
+            if v361:
+                v357['engine'] = v361
+            v362 = v356.get('engine_version')
+            if v362:
+                v357['engine_version'] = v362
+            v363 = v356.get('resolved')
+            if v363:
+                v357['resolved'] = v363
+            if v357:
+                v330['model'] = v357
+        v364 = v329.get('stream')
+        if v364:
+            v365: dict[str, Any] = {}
+            v366 = v364.get('chunks')
+            if v366 is not None:
+                v365['chunks'] = v366
+            v367 = v364.get('completed')
+            if v367 is not None:
+                v365['completed'] = v367
+            v368 = v364.get('aborted_by')
+            if v368:
+                v365['aborted_by'] = v368
+            if v365:
+                v330['stream'] = v365
+        v369 = v329.get('content_digest')
+        if v369:
+            v370: dict[str, Any] = {}
+            v371 = v369.get('input')
+            if v371:
+                v370['input'] = v371
+            v372 = v369.get('output')
+            if v372:
+                v370['output'] = v372
+            if v370:
+                v330['content_digest'] = v370
+        if v330:
+            out['gatebook'] = v330
+    v373 = event.get('attributes')
+    if v373:
+        out.setdefault('gatebook', {})['attributes'] = v373
     return out

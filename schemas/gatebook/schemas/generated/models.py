@@ -13,18 +13,20 @@ class Event(TypedDict, total=False):
     kind: str
     """ECS event.kind; always event for an access."""
     category: str
-    """ECS event.category; api for model calls, authentication for a refused caller."""
+    """ECS event.category; api for model calls, authentication for a refused caller,
+    configuration or process for acts on the log itself."""
     type: str
     """ECS event.type: access, denied or error."""
     action: str
-    """What was asked for, as a verb phrase: chat, text_completion, embeddings, list_models,
-    unknown."""
+    """What was asked for, as a verb phrase: chat, text_completion, embeddings, rerank,
+    execute_tool, list_models, upload_file, unknown; for acts on the log itself, what was done."""
     outcome: str
     """success, failure or unknown."""
     reason: str
     """Why it did not succeed, one of a closed list: unauthenticated, forbidden,
     invalid_request, not_found, rate_limited, content_filtered, timeout, client_aborted,
-    upstream_error, server_error, unavailable."""
+    upstream_error, server_error, unavailable, incomplete (an intent whose end was never
+    written), producer_dropped."""
     end: int
     """When the access ended. Nanoseconds since 1970-01-01T00:00:00Z."""
     duration: int | None
@@ -304,7 +306,7 @@ class Capture(TypedDict, total=False):
     """How much was captured, and why."""
 
     level: str
-    """none, metadata, redacted or full."""
+    """none (counted only), metadata, redacted, or full (kept encrypted)."""
     policy: str
     """Policy that decided."""
     policy_version: str
@@ -313,6 +315,26 @@ class Capture(TypedDict, total=False):
     """Whether content was cut at the limit."""
     degraded_reason: str
     """Why less was captured than the policy says."""
+    rule: str
+    """Rule of that policy that matched."""
+    data_class: str
+    """Data class the policy gave the access."""
+    break_glass: str
+    """Id of the approved temporary raise that was in force."""
+    searchable: bool | None
+    """Whether redacted content is indexed as text; otherwise it is kept encrypted only."""
+
+
+class RetentionClasses(TypedDict, total=False):
+    """How long each layer is kept: names of retention classes, as the capture policy gives
+    them."""
+
+    metadata: str
+    """Class of the event without its content."""
+    redacted: str
+    """Class of redacted content."""
+    full: str
+    """Class of encrypted original content."""
 
 
 class ModelProvenance(TypedDict, total=False):
@@ -363,6 +385,9 @@ class Gatebook(TypedDict, total=False):
     """How the caller was identified."""
     capture: Capture
     """How much was captured, and why."""
+    retention: RetentionClasses
+    """How long each layer is kept: names of retention classes, as the capture policy gives
+    them."""
     model: ModelProvenance
     """Which weights answered."""
     stream: Stream
@@ -408,10 +433,12 @@ class AccessEvent(TypedDict, total=False):
     attributes: dict[str, str]
     """Extra key/value pairs of the service; at most 32."""
     content: bytes | None
-    """Captured content: a JSON object {input_messages, system_instructions, output_messages,
-    tools, error_text} in content_encoding. Only intake opens it; never indexed as it is."""
+    """Captured content in content_encoding: a JSON object {input_messages, system_instructions,
+    output_messages, tools, error_text}, or that JSON sealed for intake. Only intake opens it;
+    never indexed as it is."""
     content_encoding: str
-    """How content is written: empty for none, json for plain JSON."""
+    """How content is written: empty for none, sealed for an envelope only intake can open, json
+    for plain JSON (producers before version 2)."""
 
 
 class Loss(TypedDict, total=False):
@@ -485,7 +512,8 @@ class DeadLetterEvent(TypedDict, total=False):
     """pipeline_error."""
     reason: str
     """Closed list: undecodable_frame, undecodable_event, unknown_schema, oversize,
-    invalid_event, render_failed, index_rejected, id_conflict."""
+    invalid_event, render_failed, index_rejected, id_conflict, and the reasons of what a
+    producer dropped."""
 
 
 class DeadLetterError(TypedDict, total=False):
@@ -512,7 +540,7 @@ class DeadLetterGatebook(TypedDict, total=False):
     """Where it came from."""
 
     stage: str
-    """intake, index, detect or notify."""
+    """producer, intake, index, detect, notify or reconcile."""
     count: int
     """Number of access events this stands for."""
     event_id: str
@@ -579,6 +607,22 @@ class Rule(TypedDict, total=False):
     """Runbook."""
 
 
+class ThreatTechnique(TypedDict, total=False):
+    """Technique."""
+
+    id: list[str]
+    """Ids of techniques, such as AML.T0051 or LLM01:2025."""
+
+
+class Threat(TypedDict, total=False):
+    """What kind of attack it may be (ECS threat.*)."""
+
+    framework: str
+    """MITRE ATLAS or OWASP LLM."""
+    technique: ThreatTechnique
+    """Technique."""
+
+
 class FindingUser(TypedDict, total=False):
     """Who."""
 
@@ -642,6 +686,24 @@ class FindingGatebook(TypedDict, total=False):
     """Events in all."""
     search: str
     """Query that shows the events."""
+    incident: str
+    """The same from the first firing to resolved: pairs the start and the end of one problem."""
+    group: str
+    """Findings of one group are one page."""
+    team: str
+    """Team that is called."""
+    verdict: str
+    """What a person said of it: true_positive, false_positive, benign or nothing yet."""
+    page: str
+    """page, digest or none: what noise control made of it."""
+    unit: str
+    """Unit of observed, baseline and threshold."""
+    window_seconds: int | None
+    """Length of the window in seconds."""
+    occurrences: int | None
+    """How often it was seen since it began."""
+    models: list[str]
+    """Models in the evidence."""
 
 
 class Finding(TypedDict, total=False):
@@ -653,6 +715,8 @@ class Finding(TypedDict, total=False):
     """ECS event.*."""
     rule: Rule
     """The detector (ECS rule.*)."""
+    threat: Threat
+    """What kind of attack it may be (ECS threat.*)."""
     user: FindingUser
     """Who."""
     organization: FindingOrganization
@@ -724,6 +788,14 @@ class AlertGatebook(TypedDict, total=False):
     """critical, error, warning or info."""
     attempts: int | None
     """Attempts made."""
+    incident: str
+    """Incident of the finding."""
+    group: str
+    """Group it was delivered in."""
+    team: str
+    """Team that was called."""
+    findings: int | None
+    """Findings this delivery stands for."""
 
 
 class Alert(TypedDict, total=False):
@@ -748,7 +820,8 @@ class EventAdded(TypedDict, total=False):
     """When intake accepted the event; not covered by event.hash. Nanoseconds since
     1970-01-01T00:00:00Z."""
     hash: str
-    """SHA-256 over the canonical document bytes without event.hash and event.ingested."""
+    """SHA-256 over the canonical document bytes without event.hash, event.ingested and the
+    fields that erasure removes; those are covered by gatebook.content.commitment."""
 
 
 class UserAdded(TypedDict, total=False):
@@ -830,6 +903,31 @@ class Redaction(TypedDict, total=False):
     """Why content was dropped instead of redacted."""
 
 
+class SealedContent(TypedDict, total=False):
+    """Content as it is kept: encrypted under the key of its subject, unreadable once that key
+    is destroyed. Not covered by event.hash."""
+
+    key_id: str
+    """Key it is encrypted under."""
+    redacted: str
+    """Redacted content, encrypted, base64."""
+    full: str
+    """Original content, encrypted, base64."""
+    failed: str
+    """Why there is no content although the producer sent some: key_lost, undecodable,
+    subject_erased, ..."""
+
+
+class ContentFacts(TypedDict, total=False):
+    """What intake saw in the content; never content itself."""
+
+    commitment: str
+    """Salted digest of the content fields as they were stored; covered by event.hash, so the
+    hash holds when they are erased."""
+    signals: list[str]
+    """Names of patterns found in the content, such as prompt_injection."""
+
+
 class GatebookAdded(TypedDict, total=False):
     """Completeness, enrichment and redaction."""
 
@@ -847,6 +945,14 @@ class GatebookAdded(TypedDict, total=False):
     """From the service catalogue."""
     redaction: Redaction
     """What redaction found; kinds and counts, never values."""
+    subject: str
+    """Keyed tag of the person the access is about: the end user where one is named, else the
+    caller. Export, erasure and holds go by it."""
+    sealed: SealedContent
+    """Content as it is kept: encrypted under the key of its subject, unreadable once that key
+    is destroyed. Not covered by event.hash."""
+    content: ContentFacts
+    """What intake saw in the content; never content itself."""
 
 
 class Enrichment(TypedDict, total=False):
