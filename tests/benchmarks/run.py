@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from tests.benchmarks import call_site, overhead, pipeline, sink, steps
+from tests.benchmarks import call_site, outage, overhead, pipeline, sink, steps
 from tests.benchmarks.context import Context, running_engines
 from tests.benchmarks.report import Figure, machine, table
 
@@ -24,6 +24,7 @@ BENCHES: dict[str, Callable[[Context], list[Figure]]] = {
     "steps": steps.run,
     "call_site": call_site.run,
     "overhead": overhead.run,
+    "outage": outage.run,
     "sink": sink.run,
     "pipeline": pipeline.run,
 }
