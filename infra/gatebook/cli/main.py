@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. An error of ours prints what happened and what to do next, never a traceback."""
     try:
         os.environ.update(with_file(os.environ))  # children of ours are told, too
-        cli.main(args=arguments, prog_name="gatebook", standalone_mode=True)
+        _call(arguments)
     except GatebookError as error:
         _report(error, json_wanted="--json" in (arguments or sys.argv))
         sys.exit(int(getattr(error, "exit_code", EXIT_ERROR)))
@@ -98,6 +98,18 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _report(_unexpected(error), json_wanted="--json" in (arguments or sys.argv))
         sys.exit(EXIT_ERROR)
+
+
+def _call(arguments: list[str] | None) -> None:
+    """Run the command. A reader that has seen enough (`| head`) is no error of it."""
+    try:
+        cli.main(args=arguments, prog_name="gatebook", standalone_mode=True)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # What is still buffered has no reader; without this the interpreter complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def _missing(package: str) -> Fatal:

@@ -278,11 +278,7 @@ def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from gatebook.processors.search.display import render, value_at
-
-    rows = [
-        [render(f, value_at(hit.source, f), MAX_CELL_CHARACTERS) for f in fields] for hit in hits
-    ]
+    rows = [[_cell(hit.source, f) for f in fields] for hit in hits]
     widths = {
         f: max(len(HEADINGS.get(f, f)), *(len(r[i]) for r in rows)) for i, f in enumerate(fields)
     }
@@ -298,6 +294,16 @@ def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> 
     for row in rows:
         table.add_row(*(Text(row[list(fields).index(name)]) for name in used))
     console.print(table)
+
+
+def _cell(source: dict[str, Any], name: str) -> str:
+    """A field for the table. Who is known by key or address alone shows as that."""
+    from gatebook.processors.search.display import render, value_at
+
+    value = value_at(source, name)
+    if name == "user.id" and not value:
+        value = value_at(source, "gatebook.principal")
+    return render(name, value, MAX_CELL_CHARACTERS)
 
 
 def _heading(name: str) -> str:

@@ -177,6 +177,19 @@ async def test_time_bounds_and_order(book: Book) -> None:
     assert oldest_first == ["access-000004", "access-000003"]
 
 
+async def test_an_empty_time_range_is_refused(book: Book) -> None:
+    """A range that ends before it begins is a slip of the pen, not an absence of events."""
+    with pytest.raises(BadRequest, match="time range is empty"):
+        await book.pages(since="2h", until="3h")
+    assert book.command("search", "--since", "2h", "--until", "3h").returncode == 2
+
+
+async def test_who_is_known_by_key_alone_shows_as_that(book: Book) -> None:
+    """The user column is never blank where the log knows who it was."""
+    await book.write(make_row(1, gatebook={"principal": "acme/key:k7"}))
+    assert "acme/key:k7" in book.command("search").stdout
+
+
 async def test_a_namespace_without_events_has_no_matches(book: Book) -> None:
     """Nothing written yet is an empty result, not an error; a wrong kind is an error."""
     assert await book.pages() == [Page(0)]

@@ -36,7 +36,7 @@ class SearchFailed(GatebookError):
 
 
 class BadRequest(GatebookError):
-    """A field, kind or sort order that does not exist."""
+    """A field, kind or sort order that does not exist, or a range that holds no time."""
 
     exit_code = 2
 
@@ -118,6 +118,11 @@ def _with_range(query: Dsl, since: str | None, until: str | None, now: datetime)
     bounds = {name: parse_time(text, now) for name, text in (("gte", since), ("lt", until)) if text}
     if not bounds:
         return query
+    if len(bounds) == 2 and bounds["gte"].rstrip("Z") >= bounds["lt"].rstrip("Z"):
+        raise BadRequest(
+            f"the time range is empty: from {bounds['gte']} up to {bounds['lt']}",
+            "give an --until that is later than --since",
+        )
     return {"bool": {"filter": [{"range": {"@timestamp": bounds}}, query]}}
 
 
