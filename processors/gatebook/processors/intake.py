@@ -21,6 +21,7 @@ from gatebook.processors import render
 from gatebook.processors.clean import CleanTexts
 from gatebook.processors.enrich import Catalog, enrich
 from gatebook.processors.redact import SECRET_KINDS, RedactionFailed, Redactor
+from gatebook.processors.signals import signals_of
 from gatebook.schemas.codec import (
     SINGLE_OBJECT,
     FrameHeader,
@@ -352,6 +353,8 @@ def _redact_content(
         values = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RedactionFailed("undecodable_content") from None
+    if found_signals := signals_of(values):
+        document["gatebook"].setdefault("content", {})["signals"] = found_signals
     redacted = {}
     for name, value in values.items():  # tools and error texts count too, but are not stored
         redacted[name], found = redact(value)
