@@ -22,6 +22,9 @@ from gatebook.processors.clean import CleanTexts
 from gatebook.processors.enrich import Catalog, enrich
 from gatebook.processors.redact import SECRET_KINDS, RedactionFailed, Redactor
 from gatebook.processors.signals import signals_of
+from gatebook.processors.subjects import layers
+from gatebook.processors.subjects.identity import subject_of
+from gatebook.processors.subjects.layers import Content, KeyEntry, Subjects
 from gatebook.schemas.codec import (
     SINGLE_OBJECT,
     FrameHeader,
@@ -52,11 +55,6 @@ MAX_PRINCIPAL_CHARS = 256
 EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 TRACE_ID = re.compile(r"[0-9A-Fa-f-]{1,64}")
 Redact = Callable[[Any], tuple[Any, dict[str, int]]]
-CONTENT_FIELDS = {
-    "input_messages": ("input", "messages"),
-    "output_messages": ("output", "messages"),
-    "system_instructions": ("system_instructions",),
-}
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,9 @@ class IntakeContext:
     wire: WireFormat = SINGLE_OBJECT
     redaction_version: str = "1"
     clean: CleanTexts = field(default_factory=CleanTexts)
+    subjects: Subjects | None = None
+    """Without it nothing is sealed: redacted text stands in the documents, and nothing is kept of
+    level full."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,21 @@ class RenderedDocument:
 
 @dataclass
 class IntakeResult:
-    """What one raw frame became. `header` is None where not even that could be read."""
+    """What one raw frame became. `header` is None where not even that could be read.
+
+    Where `missing_subjects` has tags in it, their keys have to be fetched and the frame processed
+    again: the rest of the result is not to be used.
+    """
 
     documents: list[RenderedDocument] = field(default_factory=list)
     dead_letters: list[Record] = field(default_factory=list)
     header: FrameHeader | None = None
     redaction_failures: list[str] = field(default_factory=list)
+    missing_subjects: set[str] = field(default_factory=set)
+
+
+class _KeyMissing(Exception):
+    """The event's content cannot be sealed before its subject's key is fetched."""
 
 
 def process_frame(
@@ -151,6 +161,8 @@ def _process_events(
             check_event(event, ingested_at_ns)
             document = build_document(event, frame.header, index, context, result)
             result.documents.append(_rendered(event, document, ingested_at_ns))
+        except _KeyMissing:
+            continue
         except Exception as error:  # one event must never stop the stream
             letter = _letter_for_event(error, source, data, frame.header, index, event)
             result.dead_letters.append(letter)
@@ -195,9 +207,50 @@ def build_document(
     ours["producer_id"] = header.producer_id
     ours["epoch"] = header.epoch
     ours["sequence"] = header.first_sequence + index
-    redact_event(document, event, context, result)
+    entry = _name_subject(document, event, context, result)
+    content = redact_event(document, event, context, result)
     ours["principal"] = principal_of(document)  # of the masked identity, or it would tell the plain
+    _keep_content(document, event, content, entry, context)
     return document
+
+
+def _name_subject(
+    document: Document, event: Record, context: IntakeContext, result: IntakeResult
+) -> KeyEntry | None:
+    """Put the subject's tag into the document, of the person as the producer named them; the key
+    where content is to be kept. Raises _KeyMissing where that key, or one before it in this frame,
+    is not at hand."""
+    subjects = context.subjects
+    if subjects is None:
+        return None
+    tag = subjects.tags.of(subject_of(document, principal_of(document)))
+    document["gatebook"]["subject"] = tag
+    if not event.get("content") or layers.level_of(document) not in layers.STORED_LEVELS:
+        return None
+    entry = subjects.keys.get(tag)
+    if entry is None:
+        result.missing_subjects.add(tag)
+    if result.missing_subjects:
+        raise _KeyMissing
+    return entry
+
+
+def _keep_content(
+    document: Document,
+    event: Record,
+    content: Content | None,
+    entry: KeyEntry | None,
+    context: IntakeContext,
+) -> None:
+    """What the level allows: sealed for the subject, or as text where there are no keys."""
+    if context.subjects is None:
+        if content is not None and layers.is_searchable(document):
+            layers.place_text(document, content.redacted)
+        return
+    sealed: dict[str, bytes] = {}
+    if content is not None and entry is not None:
+        sealed = layers.seal_content(document, content, entry, event["timestamp"])
+    layers.commit(document, sealed, entry.key if entry else None, context.subjects.tags)
 
 
 def principal_of(document: Mapping[str, Any]) -> str:
@@ -271,17 +324,18 @@ _CODES = frozenset(CODE_FIELDS)
 
 def redact_event(
     document: Document, event: Record, context: IntakeContext, result: IntakeResult
-) -> None:
-    """Put redacted content and free text into the document. Fails closed: a text that cannot be
-    redacted is dropped, the event goes on and says so."""
+) -> Content | None:
+    """Redact the document's free text in place; the content, redacted, where there is any. Fails
+    closed: a text that cannot be redacted is dropped, the event goes on and says so."""
     counts: dict[str, int] = {}
+    content = None
     redact = partial(
         context.redactor.redact_json, tenant=document.get("organization", {}).get("id", "")
     )
     _drop_malformed(document)
     failed = _redact_fields(document, redact, counts, context.clean)
     try:
-        _redact_content(document, event, redact, counts)
+        content = _redact_content(document, event, redact, counts)
     except RedactionFailed as error:
         failed.append(error.reason)
     summary = document["gatebook"].setdefault("redaction", {})
@@ -291,6 +345,7 @@ def redact_event(
     if failed:
         summary["failed"] = failed[-1]
         result.redaction_failures.append(failed[-1])
+    return content
 
 
 def _drop_malformed(document: Document) -> None:
@@ -343,33 +398,23 @@ def _redact_fields(
 
 def _redact_content(
     document: Document, event: Record, redact: Redact, counts: dict[str, int]
-) -> None:
-    content = event.get("content")
-    if not content:
-        return
+) -> Content | None:
+    data = event.get("content")
+    if not data:
+        return None
     if event.get("content_encoding") != "json":
         raise RedactionFailed("unknown_content_encoding")
     try:
-        values = msgspec.json.decode(content, type=dict[str, Any])
+        values = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RedactionFailed("undecodable_content") from None
     if found_signals := signals_of(values):
         document["gatebook"].setdefault("content", {})["signals"] = found_signals
     redacted = {}
-    for name, value in values.items():  # tools and error texts count too, but are not stored
+    for name, value in values.items():
         redacted[name], found = redact(value)
         _add(counts, found)
-    if document["gatebook"].get("capture", {}).get("level") != "redacted":
-        return
-    for name, path in CONTENT_FIELDS.items():
-        if redacted.get(name):
-            _place(document.setdefault("gen_ai", {}), path, redacted[name])
-
-
-def _place(target: Document, path: Sequence[str], value: Any) -> None:
-    for name in path[:-1]:
-        target = target.setdefault(name, {})
-    target[path[-1]] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return Content(data, redacted)
 
 
 def _rendered(event: Record, document: Document, ingested_at_ns: int) -> RenderedDocument:

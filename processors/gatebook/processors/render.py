@@ -1,25 +1,39 @@
-"""The one rendering of a document: canonical JSON, digested, indexed as it is."""
+"""The one rendering of a document: canonical JSON, digested, indexed as it is.
+
+A document that carries a commitment to its content is digested without what may be erased from
+it: the digest covers the commitment instead, and verifies when the content is gone.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from gatebook.processors.subjects.layers import ERASABLE, value_at, without
 from gatebook.schemas.documents import Document, timestamp_text
 
 # Not covered by the digest: they say when and as what the same document was stored.
 UNHASHED = ("hash", "ingested")
+COMMITMENT = ("gatebook", "content", "commitment")
 
 
 def canonical(document: Document) -> bytes:
-    """Canonical bytes: UTF-8 JSON, keys sorted, no spaces, without event.hash and event.ingested.
+    """Canonical bytes: UTF-8 JSON, keys sorted, no spaces, without event.hash and event.ingested,
+    and without erasable fields where the document commits to them.
 
     Raises TypeError for what JSON cannot hold (a lone surrogate, for example).
     """
     event = {k: v for k, v in document.get("event", {}).items() if k not in UNHASHED}
-    return orjson.dumps({**document, "event": event}, option=orjson.OPT_SORT_KEYS)
+    covered = without(document, ERASABLE) if commits(document) else document
+    return orjson.dumps({**covered, "event": event}, option=orjson.OPT_SORT_KEYS)
+
+
+def commits(document: Mapping[str, Any]) -> bool:
+    """Whether a document carries a commitment in place of its erasable fields."""
+    return bool(value_at(document, COMMITMENT))
 
 
 def digest(document: Document) -> str:

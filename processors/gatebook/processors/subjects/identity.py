@@ -1,0 +1,66 @@
+"""Who an event is about, and the keyed tag that stands for that person.
+
+The tag is what export, erasure and holds search by: it is the same however often the redactor's
+key changes, and tells nothing without its own key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PERSON = "person"
+PRINCIPAL = "principal"
+TAG_BYTES = 20
+MAX_CACHED_TAGS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person within a tenant; or, where an event names nobody, its principal."""
+
+    tenant: str
+    id: str
+    kind: str = PERSON
+
+
+def subject_of(document: Mapping[str, Any], principal: str) -> Subject:
+    """The person a document is about: the end user where one is named, else the caller. Read it
+    before redaction: a masked name would be another one in each pseudonym epoch."""
+    tenant = document.get("organization", {}).get("id", "")
+    identity = document.get("gatebook", {}).get("identity", {})
+    person = identity.get("on_behalf_of") or document.get("user", {}).get("id", "")
+    return Subject(tenant, person) if person else Subject(tenant, principal, PRINCIPAL)
+
+
+@dataclass(slots=True)
+class SubjectTags:
+    """Computes tags. Pure but for a bounded memory of those it made; the key never shows."""
+
+    key: bytes = field(repr=False)
+    _made: dict[Subject, str] = field(default_factory=dict, repr=False)
+
+    def of(self, subject: Subject) -> str:
+        """32 lower-case letters and digits: a keyed digest of tenant, kind and id."""
+        found = self._made.get(subject)
+        if found is None:
+            if len(self._made) >= MAX_CACHED_TAGS:
+                self._made.clear()
+            found = self._made[subject] = self._tag(subject)
+        return found
+
+    def _tag(self, subject: Subject) -> str:
+        digest = hmac.new(self.key, b"gatebook subject tag", hashlib.sha256)
+        for part in (subject.tenant, subject.kind, subject.id):
+            encoded = part.encode("utf-8", "surrogatepass")
+            # Each part carries its length, so no two subjects share an input.
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        return base64.b32encode(digest.digest()[:TAG_BYTES]).decode().lower()
+
+    def digest(self, purpose: str, data: bytes) -> bytes:
+        """32 bytes: a keyed digest for another purpose than tags."""
+        return hmac.digest(self.key, purpose.encode() + b"\0" + data, "sha256")

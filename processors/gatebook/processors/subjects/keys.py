@@ -1,0 +1,93 @@
+"""The key of one subject: seals the layers of content, and salts their commitment.
+
+Sealing is deterministic (AES-SIV): the same event gives the same bytes however often it is
+replayed, and another text under the same event id breaks nothing, unlike with a repeated nonce.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from gatebook.schemas.errors import GatebookError
+
+KEY_BYTES = 32
+REDACTED = "redacted"
+FULL = "full"
+LAYERS = (REDACTED, FULL)
+VERSION = b"\x01"
+COMMITMENT_VERSION = "v1"
+
+
+class CannotOpen(GatebookError):
+    """A sealed layer cannot be opened: another key, another event, or bytes that were changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey:
+    """A key and what is derived from it. `id` stands on the events; the key never shows."""
+
+    id: str
+    secret: bytes = field(repr=False)
+    _cipher: AESSIV = field(init=False, repr=False, compare=False)
+    _salt: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise ValueError(f"a subject key has {KEY_BYTES} bytes")
+        expanded = self._derived("seal 1") + self._derived("seal 2")
+        object.__setattr__(self, "_cipher", AESSIV(expanded))
+        object.__setattr__(self, "_salt", self._derived("commitment"))
+
+    def _derived(self, purpose: str) -> bytes:
+        return hmac.digest(self.secret, b"gatebook subject key " + purpose.encode(), "sha256")
+
+    def seal(self, layer: str, event_id: str, data: bytes) -> str:
+        """Base64 of a sealed layer; bound to the layer, the event and this key."""
+        sealed = self._cipher.encrypt(data, self._bound(layer, event_id))
+        return base64.b64encode(VERSION + sealed).decode()
+
+    def open(self, layer: str, event_id: str, sealed: str) -> bytes:
+        """What was sealed. Raises CannotOpen."""
+        try:
+            data = base64.b64decode(sealed, validate=True)
+            if data[:1] != VERSION:
+                raise CannotOpen("unknown version of a sealed layer")
+            return self._cipher.decrypt(data[1:], self._bound(layer, event_id))
+        except (InvalidTag, binascii.Error, ValueError):
+            raise CannotOpen("a sealed layer does not open under its key") from None
+
+    def _bound(self, layer: str, event_id: str) -> list[bytes]:
+        return [layer.encode(), event_id.encode("utf-8", "surrogatepass"), self.id.encode()]
+
+    def commitment(self, event_id: str, fields: Mapping[str, bytes]) -> str:
+        """See `commitment`, salted from this key: nobody can try guesses once it is destroyed."""
+        return commitment(self._salt, event_id, fields)
+
+
+def commitment(salt: bytes, event_id: str, fields: Mapping[str, bytes]) -> str:
+    """A salted digest of what may be erased from an event, by field name."""
+    digest = hmac.new(salt, event_id.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    for name in sorted(fields):
+        value = fields[name]
+        digest.update(b"\0" + name.encode() + b"\0" + len(value).to_bytes(8, "big") + value)
+    return f"{COMMITMENT_VERSION}:{digest.hexdigest()}"
+
+
+def packed(content: Mapping[str, Any]) -> bytes:
+    """The canonical bytes of a layer's fields."""
+    return msgspec.json.encode(content, order="deterministic")
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """The fields of an opened layer."""
+    return msgspec.json.decode(data, type=dict[str, Any])
