@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from gatebook.schemas.errors import Fatal, WrongSetting
+from gatebook.schemas.keys import PRIVATE_NAME, FileSource, KeySource, open_source
 from gatebook.schemas.settings_file import kafka_passthrough, local_addresses
 
 PREFIX = "GATEBOOK_"
@@ -49,6 +50,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     redaction_epoch: Annotated[
         str, Meta(pattern=r"^[a-z0-9]{1,8}$", description="Name of the pseudonym epoch")
     ] = "e1"
+    sealing_keys: Annotated[
+        str,
+        Meta(
+            description="Private keys that open sealed content: file:PATH, env:NAME or a plug-in; "
+            "default: keys/sealing-private.json in home. Read again when it changes"
+        ),
+    ] = ""
     directory_file: Annotated[str, Meta(description="TOML: users by id and by key id")] = ""
     services_file: Annotated[str, Meta(description="TOML: the service catalogue")] = ""
     detectors_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
@@ -99,6 +107,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Where local state is kept, GATEBOOK_HOME or the user's data folder."""
         default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "gatebook"
         return (Path(self.home) if self.home else default).expanduser().absolute()
+
+    def private_key_source(self) -> KeySource:
+        """Where the keys are that open content: as set, or in the home. Raises WrongSetting."""
+        if self.sealing_keys:
+            return open_source(self.sealing_keys)
+        return FileSource(self.home_path / "keys" / PRIVATE_NAME)
 
     def redaction_key(self) -> bytes:
         """The pseudonym key; made with mode 0600 where no file is there yet."""

@@ -20,6 +20,7 @@ import msgspec
 from gatebook.processors import render
 from gatebook.processors.clean import CleanTexts
 from gatebook.processors.enrich import Catalog, enrich
+from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import SECRET_KINDS, RedactionFailed, Redactor
 from gatebook.processors.signals import signals_of
 from gatebook.processors.subjects import layers
@@ -37,6 +38,8 @@ from gatebook.schemas.codec import (
 )
 from gatebook.schemas.documents import Document, to_document
 from gatebook.schemas.errors import GatebookError, RecordRejected
+from gatebook.schemas.sealing import ENCODING as SEALED
+from gatebook.schemas.sealing import SealedFailed
 from gatebook.schemas.wire import WireFormat
 
 NAMESPACE_DEAD_LETTER = uuid.UUID("6b1c1f0e-52a6-4c0b-8f0e-1d7f6f0a9b11")
@@ -80,6 +83,8 @@ class IntakeContext:
     subjects: Subjects | None = None
     """Without it nothing is sealed: redacted text stands in the documents, and nothing is kept of
     level full."""
+    opener: ContentOpener = field(default_factory=ContentOpener)
+    """Opens what producers sealed; the default has no keys, so that such content is lost."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,10 @@ class IntakeResult:
     dead_letters: list[Record] = field(default_factory=list)
     header: FrameHeader | None = None
     redaction_failures: list[str] = field(default_factory=list)
+    sealed_failures: list[str] = field(default_factory=list)
     missing_subjects: set[str] = field(default_factory=set)
+    erased: int = 0
+    """Events whose content is left out because their subject was erased since."""
 
 
 class _KeyMissing(Exception):
@@ -211,6 +219,7 @@ def build_document(
     content = redact_event(document, event, context, result)
     ours["principal"] = principal_of(document)  # of the masked identity, or it would tell the plain
     _keep_content(document, event, content, entry, context)
+    result.erased += bool(content and entry and event["timestamp"] < entry.erased_before_ns)
     return document
 
 
@@ -335,9 +344,14 @@ def redact_event(
     _drop_malformed(document)
     failed = _redact_fields(document, redact, counts, context.clean)
     try:
-        content = _redact_content(document, event, redact, counts)
+        data = _opened_content(document, event, context.opener)
+        content = _redact_content(document, data, redact, counts)
     except RedactionFailed as error:
         failed.append(error.reason)
+    except SealedFailed as error:
+        named = {"key_id": error.key_id} if error.key_id else {}
+        document["gatebook"]["sealed"] = {"failed": error.reason, **named}
+        result.sealed_failures.append(error.reason)
     summary = document["gatebook"].setdefault("redaction", {})
     summary["policy_version"] = context.redaction_version
     if counts:
@@ -396,14 +410,22 @@ def _redact_fields(
     return failed
 
 
+def _opened_content(document: Document, event: Record, opener: ContentOpener) -> bytes:
+    """The content in the open, empty for none. Producers before version 2 send it so. Raises
+    SealedFailed, RedactionFailed."""
+    data: bytes = event.get("content") or b""
+    if not data or event["content_encoding"] == "json":
+        return data
+    if event["content_encoding"] != SEALED:
+        raise RedactionFailed("unknown_content_encoding")
+    return opener.open(data, event, document["gatebook"]["producer_id"])
+
+
 def _redact_content(
-    document: Document, event: Record, redact: Redact, counts: dict[str, int]
+    document: Document, data: bytes, redact: Redact, counts: dict[str, int]
 ) -> Content | None:
-    data = event.get("content")
     if not data:
         return None
-    if event.get("content_encoding") != "json":
-        raise RedactionFailed("unknown_content_encoding")
     try:
         values = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -24,6 +24,22 @@ PRODUCER_LOSSES = Counter(
 REDACTION_FAILED = Counter(
     "gatebook_redaction_failed_total", "Events stored without content", ["reason"]
 )
+# Events whose content intake could not open; any of key_lost is a key that is missing here.
+SEALED_FAILED = Counter(
+    "gatebook_sealed_failed_total", "Events stored without content: not opened", ["reason"]
+)
+# Tries to fetch subjects' keys that have to be made again; the worker waits meanwhile.
+SUBJECT_WAITS = Counter(
+    "gatebook_subject_key_waits_total", "Failed tries to fetch keys of subjects"
+)
+# Events with content that was left out because their subject was erased since.
+SUBJECT_ERASED = Counter(
+    "gatebook_subject_erased_total", "Events stored without content of an erased subject"
+)
+# Documents with content that could not be opened for search: erased, or sealed under another key.
+UNSEARCHABLE = Counter(
+    "gatebook_index_unsearchable_total", "Documents whose content could not be opened for search"
+)
 # Documents Elasticsearch took, by kind.
 INDEXED = Counter("gatebook_index_documents_total", "Documents indexed", ["kind"])
 # Documents that were there already, with the same digest.

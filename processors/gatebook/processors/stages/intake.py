@@ -21,6 +21,7 @@ from gatebook.processors.intake import (
     loss_reason,
     process_frame,
 )
+from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
@@ -46,7 +47,9 @@ class IntakeStage:
         self._event_topic = topic_name(settings.namespace, EVENT)
         self._dead_letter_topic = topic_name(settings.namespace, DEAD_LETTER)
         redactor = Redactor.default(settings.redaction_key(), settings.redaction_epoch)
-        self._context = IntakeContext(catalog, redactor, event_partitions, wire)
+        opener = ContentOpener(settings.private_key_source())
+        opener.start(must_exist=bool(settings.sealing_keys))
+        self._context = IntakeContext(catalog, redactor, event_partitions, wire, opener=opener)
         self._ledger = SequenceLedger()
         # Loss statements that are dead letters by now, oldest first, and those of this batch.
         self._stated: dict[Statement, None] = {}
@@ -58,6 +61,7 @@ class IntakeStage:
     async def process(self, batch: Sequence[Incoming]) -> None:
         outgoing: list[Outgoing] = []
         self._stating = {}
+        self._context.opener.refresh()  # forgets keys that were destroyed
         for message in batch:
             outgoing += self._process_one(message)
             await asyncio.sleep(0)  # let heartbeats through between frames
@@ -68,15 +72,24 @@ class IntakeStage:
         while len(self._stated) > MAX_STATEMENTS:
             self._stated.pop(next(iter(self._stated)))  # stated anew, it is the same dead letter
 
-    def _process_one(self, message: Incoming) -> list[Outgoing]:
+    async def _process_one(self, message: Incoming) -> list[Outgoing]:
         source = Source(message.topic, message.partition, message.offset, message.timestamp_ms)
-        declared = declared_count(message)
-        result = process_frame(message.value, source, self._context, time.time_ns(), declared)
+        result = await self._result(message, source)
         self._count(result)
         frames = document_frames(result, source, self._context)
         outgoing = [Outgoing(self._event_topic, body, None, number) for number, body, _ in frames]
         letters = result.dead_letters + self._losses(result, source)
         return outgoing + [self._dead_letter(letter) for letter in letters]
+
+    async def _result(self, message: Incoming, source: Source) -> IntakeResult:
+        """The frame processed with the keys of everybody in it, fetched where they are new."""
+        declared = declared_count(message)
+        while True:
+            result = process_frame(message.value, source, self._context, time.time_ns(), declared)
+            if not result.missing_subjects:
+                return result
+            # Waits for as long as Elasticsearch is away: nothing is stored unsealed meanwhile.
+            await self._keys.ring.fetch(result.missing_subjects)
 
     def _losses(self, result: IntakeResult, source: Source) -> list[Record]:
         if result.header is None:
@@ -97,6 +110,9 @@ class IntakeStage:
             label.inc(letter["gatebook"]["count"])
         for reason in result.redaction_failures:
             metrics.REDACTION_FAILED.labels(reason).inc()
+        metrics.SUBJECT_ERASED.inc(result.erased)
+        for reason in result.sealed_failures:
+            metrics.SEALED_FAILED.labels(reason).inc()
         if result.header is not None:
             missing, repeated = self._ledger.observe(result.header)
             metrics.SEQUENCE_GAPS.inc(missing)
@@ -108,7 +124,7 @@ class IntakeStage:
         self._ledger.expected.clear()  # another worker goes on counting; losses told stay told
 
     async def stop(self) -> None:
-        """Nothing to close: deliver() leaves nothing behind."""
+        await self._keys.close()
 
 
 def declared_count(message: Incoming) -> int:
