@@ -12,6 +12,8 @@ from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.intake import Source, dead_letter
 from gatebook.processors.sinks.base import BulkOutcome, Rejected, Row, Sink
 from gatebook.processors.stages.base import Incoming
+from gatebook.processors.subjects.ring import WorkerKeys
+from gatebook.processors.subjects.searchable import SearchText
 from gatebook.schemas.codec import SINGLE_OBJECT, Record, decode, encode
 from gatebook.schemas.documents import day_text, to_document
 from gatebook.schemas.errors import RecordRejected
@@ -32,11 +34,17 @@ class IndexStage:
     """Rows in, decided rows out: indexed, known already, or dead-lettered."""
 
     def __init__(
-        self, settings: WorkerSettings, sink: Sink, wire: WireFormat = SINGLE_OBJECT
+        self,
+        settings: WorkerSettings,
+        sink: Sink,
+        wire: WireFormat = SINGLE_OBJECT,
+        keys: WorkerKeys | None = None,
     ) -> None:
         self._settings = settings
         self._sink = sink
         self._wire = wire
+        self._keys = keys or WorkerKeys(settings)
+        self._text = SearchText(self._keys.ring)
         self._event_topic = topic_name(settings.namespace, EVENT)
         self._dead_letter_topic = topic_name(settings.namespace, DEAD_LETTER)
         self._records = {topic_name(settings.namespace, k): v for k, v in RECORDS.items()}
@@ -46,17 +54,16 @@ class IndexStage:
         self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
 
     async def process(self, batch: Sequence[Incoming]) -> None:
-        rows: list[Row] = []
-        origin: dict[int, Incoming] = {}  # by the row itself: two messages may hold the same id
+        found: list[tuple[Row, Incoming]] = []
         letters: list[Record] = []
         for message in batch:
             try:
-                found = self._rows(message)
+                found += [(row, message) for row in self._rows(message)]
             except RecordRejected as error:
                 letters += self._letters_for_message(message, error)
-                continue
-            rows += found
-            origin.update((id(row), message) for row in found)
+        rows = await self._text.fill([row for row, _ in found])
+        # By the row itself: two messages may hold the same id.
+        origin = {id(row): message for row, (_, message) in zip(rows, found, strict=True)}
         outcome = await self._sink.write(rows)
         self._count(rows, outcome)
         letters += [
@@ -115,6 +122,7 @@ class IndexStage:
 
     async def stop(self) -> None:
         await self._sink.close()
+        await self._keys.close()
 
 
 def _source(message: Incoming) -> Source:

@@ -24,6 +24,8 @@ from gatebook.processors.intake import (
 from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Incoming
+from gatebook.processors.subjects.layers import Subjects
+from gatebook.processors.subjects.ring import WorkerKeys
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
 from gatebook.schemas.topics import ACCESS, COUNT_HEADER, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
@@ -49,7 +51,11 @@ class IntakeStage:
         redactor = Redactor.default(settings.redaction_key(), settings.redaction_epoch)
         opener = ContentOpener(settings.private_key_source())
         opener.start(must_exist=bool(settings.sealing_keys))
-        self._context = IntakeContext(catalog, redactor, event_partitions, wire, opener=opener)
+        self._keys = WorkerKeys(settings)
+        subjects = Subjects(self._keys.tags, self._keys.ring)
+        self._context = IntakeContext(
+            catalog, redactor, event_partitions, wire, subjects=subjects, opener=opener
+        )
         self._ledger = SequenceLedger()
         # Loss statements that are dead letters by now, oldest first, and those of this batch.
         self._stated: dict[Statement, None] = {}
@@ -62,8 +68,9 @@ class IntakeStage:
         outgoing: list[Outgoing] = []
         self._stating = {}
         self._context.opener.refresh()  # forgets keys that were destroyed
+        self._keys.ring.expire()
         for message in batch:
-            outgoing += self._process_one(message)
+            outgoing += await self._process_one(message)
             await asyncio.sleep(0)  # let heartbeats through between frames
         # If we die here, the frames are read again: the event ids are the producer's, so the
         # index takes each event once.

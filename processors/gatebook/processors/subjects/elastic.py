@@ -1,0 +1,162 @@
+"""The store in Elasticsearch: the index `{namespace}-subject-keys`, to be left out of snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.subjects.store import StoreAway, Stored
+from gatebook.schemas.errors import Fatal
+
+INDEX_BODY: dict[str, Any] = {
+    "settings": {
+        "index": {
+            "number_of_shards": 1,
+            "auto_expand_replicas": "0-1",
+            "hidden": True,
+            # Otherwise a few deleted keys would stay in segments that are mostly alive.
+            "merge.policy.expunge_deletes_allowed": 0,
+        }
+    },
+    "mappings": {
+        "dynamic": False,
+        "_meta": {"gatebook": "keys of subjects; exclude this index from snapshots"},
+        "properties": {
+            "type": {"type": "keyword"},
+            "tag": {"type": "keyword"},
+            "held": {"type": "boolean"},
+            "done": {"type": "boolean"},
+        },
+    },
+}
+MAX_FOUND = 10_000
+PURGE_POLL_SECONDS = 0.2
+PURGE_POLLS = 150
+
+
+def keys_index(namespace: str) -> str:
+    """Name of the index."""
+    return f"{namespace}-subject-keys"
+
+
+class ElasticStore:
+    """A SubjectStore. Belongs to one event loop. Closes the connection only if told so."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self._connection = connection
+        self._index = keys_index(namespace)
+        self._made = False
+
+    async def get(self, ids: Iterable[str]) -> dict[str, Stored]:
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        answer = await self._ask("POST", f"/{self._index}/_mget", json={"ids": wanted})
+        return {
+            found["_id"]: Stored(
+                found["_id"], found["_source"], (found["_seq_no"], found["_primary_term"])
+            )
+            for found in answer["docs"]
+            if found.get("found")
+        }
+
+    async def create(self, documents: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        if not documents:
+            return set()
+        lines = b"".join(
+            orjson.dumps({"create": {"_id": i}}) + b"\n" + orjson.dumps(source) + b"\n"
+            for i, source in documents.items()
+        )
+        answer = await self._ask("POST", f"/{self._index}/_bulk", ndjson=lines)
+        results = [item["create"] for item in answer["items"]]
+        if any(found["status"] not in (201, 409) for found in results):
+            raise StoreAway("a document was not taken")
+        return {found["_id"] for found in results if found["status"] == 201}
+
+    async def replace(self, document: Stored, source: Mapping[str, Any]) -> bool:
+        sequence, term = document.version
+        params = {"if_seq_no": str(sequence), "if_primary_term": str(term), "refresh": "true"}
+        answer = await self._ask(
+            "PUT", f"/{self._index}/_doc/{document.id}", params=params, json=source, good=(409,)
+        )
+        return answer.get("status") != 409
+
+    async def delete(self, ids: Iterable[str]) -> None:
+        for document_id in ids:
+            path = f"/{self._index}/_doc/{document_id}"
+            await self._ask("DELETE", path, params={"refresh": "true"}, good=(404,))
+
+    async def purge(self) -> None:
+        await self._ask("POST", f"/{self._index}/_flush", params={"force": "true"})
+        for _ in range(PURGE_POLLS):
+            params = {"only_expunge_deletes": "true"}
+            await self._ask("POST", f"/{self._index}/_forcemerge", params=params)
+            await self._ask("POST", f"/{self._index}/_flush", params={"force": "true"})
+            if await self._deleted_documents() == 0:
+                return
+            await asyncio.sleep(PURGE_POLL_SECONDS)  # a reader may still hold the old segment
+        raise StoreAway("deleted keys are still in the segments of their index")
+
+    async def _deleted_documents(self) -> int:
+        await self._ask("POST", f"/{self._index}/_refresh")
+        answer = await self._ask("GET", f"/{self._index}/_stats/docs")
+        return int(answer["_all"]["total"]["docs"].get("deleted", 0))
+
+    async def find(self, kind: str, **equal: Any) -> list[Stored]:
+        await self._ask("POST", f"/{self._index}/_refresh")
+        terms = [{"term": {name: value}} for name, value in {"type": kind, **equal}.items()]
+        body = {
+            "query": {"bool": {"filter": terms}},
+            "size": MAX_FOUND,
+            "seq_no_primary_term": True,
+        }
+        answer = await self._ask("POST", f"/{self._index}/_search", json=body)
+        if answer["_shards"]["failed"]:
+            raise StoreAway("a shard did not answer")
+        return [
+            Stored(hit["_id"], hit["_source"], (hit["_seq_no"], hit["_primary_term"]))
+            for hit in answer["hits"]["hits"]
+        ]
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _ask(
+        self, method: str, path: str, *, good: tuple[int, ...] = (), **given: Any
+    ) -> dict[str, Any]:
+        """The JSON of an answer with 200 or 201, or with a status of `good`, which stands in it
+        as `status` then."""
+        try:
+            if not self._made:
+                await self._make_index()
+            answer = await self._connection.request(method, path, **given)
+        except Unreachable as error:
+            raise StoreAway(str(error)) from None
+        if answer.status in (200, 201) and isinstance(answer.body, dict):
+            return answer.body
+        if answer.error_type == "index_not_found_exception":
+            self._made = False  # taken away since; the next try makes it again
+            raise StoreAway("the index of subjects' keys is gone")
+        if answer.status in good:
+            return {**(answer.body or {}), "status": answer.status}
+        raise _trouble(answer)
+
+    async def _make_index(self) -> None:
+        answer = await self._connection.request("PUT", f"/{self._index}", json=INDEX_BODY)
+        exists = answer.error_type == "resource_already_exists_exception"
+        if answer.status != 200 and not exists:
+            raise _trouble(answer)
+        self._made = True
+
+
+def _trouble(answer: Answer) -> Exception:
+    if answer.status in (401, 403) and answer.error_type != "cluster_block_exception":
+        return Fatal(
+            "Elasticsearch refuses our credentials for the index of subjects' keys",
+            "check GATEBOOK_ELASTICSEARCH_API_KEY (all of intake, index and operators need it)",
+        )
+    return StoreAway(answer.error_type or f"status {answer.status}")
