@@ -22,6 +22,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from tests.sealed import make_keys
 from tests.waiting import wait_until
 
 from gatebook.processors.setup import setup
@@ -68,6 +69,7 @@ class Pipeline:
         self.engines = engines
         self.namespace = namespace
         self.home = home
+        self.keys = make_keys(home)  # producers seal with one half, intake opens with the other
         self.workers: list[subprocess.Popen[bytes]] = []
         self._sequence: dict[str, int] = {}
         self._started = 0

@@ -20,7 +20,7 @@ CHECK = "gatebook doctor --producer"
 # Values that may be printed: they are no secrets, and the service needs the same.
 SHOWN = (
     "kafka_bootstrap", "namespace", "delivery_mode", "capture_level", "spool_dir",
-    "trusted_proxies", "service_environment", "allow_plaintext_content",
+    "trusted_proxies", "service_environment", "sealing_public_keys",
 )  # fmt: skip
 ALWAYS = ("kafka_bootstrap", "namespace")
 NOT_PRINTED = (

@@ -53,6 +53,7 @@ def up(engine: str | None, as_json: bool) -> None:
     settings = selection.with_engine(EngineSettings.from_environment(), engine)
     with _progress() as progress:
         endpoints = selection.start(settings, progress)
+    _make_keys(endpoints.engine, settings)
     if as_json:
         _print_json(endpoints)
         return
@@ -144,6 +145,16 @@ def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: boo
     else:
         _print_rows(rows)
     sys.exit(EXIT_PROBLEM if any(row.verdict == "fail" for row in rows) else 0)
+
+
+def _make_keys(engine: str, settings: EngineSettings) -> None:
+    """Keys for the content of services on this machine. Not beside somebody else's engines: their
+    intake could not open what is sealed with ours."""
+    from gatebook.schemas import sealing
+    from gatebook.schemas.keys import KeyFiles
+
+    if engine != "external" and sealing.installed():
+        KeyFiles.in_folder(settings.home / "keys").ensure()
 
 
 def _whose(engine: str, settings: EngineSettings) -> str:

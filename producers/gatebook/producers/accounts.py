@@ -51,7 +51,8 @@ class FlushReport:
 class Counters:
     """Totals of this process. `degraded` counts events that stood in memory for want of a spool;
     `reduced` those that lost content or bodies on the ladder (see ladder.py; `step` is where it
-    stands); `recovered` those sent from the spools of dead processes (not in `acknowledged`)."""
+    stands); `recovered` those sent from the spools of dead processes (not in `acknowledged`);
+    `sealed` those whose content was sealed, `unsealed` those that lost it instead, by reason."""
 
     emitted: int = 0
     spooled: int = 0
@@ -66,6 +67,8 @@ class Counters:
     reduced: Mapping[str, int] = field(default_factory=dict)
     step: int = 0
     steps_entered: Mapping[str, int] = field(default_factory=dict)
+    sealed: int = 0
+    unsealed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def on_the_way(self) -> int:

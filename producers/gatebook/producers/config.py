@@ -24,6 +24,15 @@ from msgspec import Meta
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
+from gatebook.schemas.keys import (
+    PUBLIC_NAME,
+    FileSource,
+    KeySource,
+    KeysUnavailable,
+    open_source,
+    parse,
+)
+from gatebook.schemas.sealing import require
 from gatebook.schemas.settings_file import kafka_passthrough, local_addresses, with_file
 
 PREFIX = "GATEBOOK_"
@@ -47,6 +56,7 @@ LIST_FIELDS = frozenset(
         "oidc_algorithms",
     }
 )
+WITH_CONTENT = frozenset({"redacted", "full"})  # capture levels
 CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 CAPTURES_EVENTS = frozenset({"true", "event_only", "span_and_event"})
 MIN_SECRET_BYTES = 16
@@ -142,8 +152,8 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     capture_level: Annotated[
         CaptureLevel,
         Meta(
-            description="none: that it happened; metadata: no content; redacted: content, redacted "
-            "at intake; full: not available yet"
+            description="none: that it happened; metadata: no content; redacted: content, sealed "
+            "here, redacted at intake; full: the original is kept as well, encrypted"
         ),
     ] = "metadata"
     content_max_bytes: Annotated[
@@ -152,9 +162,16 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     body_max_bytes: Annotated[
         Positive, Meta(description="A larger request or answer is not parsed, only counted")
     ] = 4 * 1024 * 1024
-    allow_plaintext_content: Annotated[
-        bool, Meta(description="Let content travel to a broker elsewhere without TLS")
-    ] = False
+    sealing_public_keys: Annotated[
+        str,
+        Meta(
+            description="Public keys to seal content for: file:PATH, env:NAME or a plug-in; "
+            "default: keys/sealing-public.json in home. Read again when it changes"
+        ),
+    ] = ""
+    sealing_period_seconds: Annotated[
+        float, Meta(ge=1, le=86_400, description="A data key seals content for at most so long")
+    ] = 600.0
     key_digest_secret: Annotated[
         str,
         Meta(description="HMAC secret for API keys and content digests; same on all hosts"),
@@ -323,6 +340,12 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
         path = Path(given).expanduser() if given else self.home_path / "keys" / "key-digest.key"
         return _read_or_make_secret(path)
 
+    def public_key_source(self) -> KeySource:
+        """Where the public keys of intake are: as set, or in the home. Raises WrongSetting."""
+        if self.sealing_public_keys:
+            return open_source(self.sealing_public_keys)
+        return FileSource(self.home_path / "keys" / PUBLIC_NAME)
+
     def trusted_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """`trusted_proxies`, parsed."""
         return tuple(ipaddress.ip_network(item, strict=False) for item in self.trusted_proxies)
@@ -412,11 +435,20 @@ def _make_secret(path: Path) -> bytes | None:
     return path.read_bytes()
 
 
-def _check_capture(settings: ProducerSettings) -> None:
-    if settings.capture_level == "full":
+def _check_sealing(settings: ProducerSettings) -> None:
+    """A key that is not there yet is no reason not to start; what is dangerous is."""
+    source = settings.public_key_source()
+    if settings.capture_level not in WITH_CONTENT:
+        return
+    require(f"GATEBOOK_CAPTURE_LEVEL={settings.capture_level}")
+    try:
+        is_private = parse(source.read()).is_private
+    except KeysUnavailable:
+        return
+    if is_private:
         raise Fatal(
-            "GATEBOOK_CAPTURE_LEVEL=full is not available: content would not be encrypted yet",
-            "use `redacted` or `metadata`",
+            f"{source} holds private keys, and a producer must not have them",
+            f"give it the public bundle, {PUBLIC_NAME}; see `gatebook keys --help`",
         )
 
 
@@ -463,34 +495,11 @@ def _check_proxies(settings: ProducerSettings) -> None:
             )
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.strip().rpartition(":")[0].strip("[]").rpartition("//")[2]
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_plaintext_content(settings: ProducerSettings) -> None:
-    if settings.capture_level != "redacted" or settings.allow_plaintext_content:
-        return
-    encrypted = "SSL" in settings.kafka_properties.get("security.protocol", "").upper().split("_")
-    if not encrypted and not all(map(_is_loopback, settings.kafka_bootstrap.split(","))):
-        raise Fatal(
-            "content would travel to Kafka without TLS",
-            "set GATEBOOK_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL; on a network you trust, "
-            "GATEBOOK_ALLOW_PLAINTEXT_CONTENT=true",
-        )
-
-
 _CHECKS = (
-    _check_capture,
+    _check_sealing,
     _check_kafka_properties,
     _check_sizes,
     _check_secret,
     _check_proxies,
-    _check_plaintext_content,
     *IDENTITY_CHECKS,
 )

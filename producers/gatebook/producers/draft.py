@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from gatebook.producers import values
 from gatebook.producers.classify import MESSAGES, Ending, Raised, Verdict, judge
-from gatebook.producers.config import ProducerSettings
+from gatebook.producers.config import WITH_CONTENT, ProducerSettings
 from gatebook.producers.content import canonical, digest, pack
 from gatebook.producers.formats import (
     OPERATIONS,
@@ -355,7 +355,7 @@ class _Reading:
         self.input_digest = self._guarded(self._digest_input, "")
         self.output_digest = self._guarded(self._digest_output, "")
         self.content: bytes | None = None
-        if self._settings.capture_level == "redacted":
+        if self._settings.capture_level in WITH_CONTENT:
             self.content = self._guarded(self._pack, None)
 
     def _guarded(self, read: Any, otherwise: Any) -> Any:

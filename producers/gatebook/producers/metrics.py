@@ -70,6 +70,20 @@ METRICS: tuple[MetricDefinition, ...] = (
         "what",
     ),
     MetricDefinition(
+        PREFIX + "events_sealed_total",
+        "counter",
+        "Events whose content was sealed for intake.",
+        lambda c: c.sealed,
+    ),
+    # Any increase means that intake's public key is missing or unusable: see the log.
+    MetricDefinition(
+        PREFIX + "events_unsealed_total",
+        "counter",
+        "Events that lost their content because it could not be sealed: no_key, sealing_failed.",
+        lambda c: {reason: float(count) for reason, count in c.unsealed.items()},
+        "reason",
+    ),
+    MetricDefinition(
         PREFIX + "degrade_steps_total",
         "counter",
         "Changes of the degrade ladder, by the step that began: full, metadata, bare, counters.",

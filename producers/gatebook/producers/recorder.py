@@ -230,6 +230,8 @@ class Recorder:
                 reduced=dict(self._inbox.ladder.reduced),
                 step=self._inbox.ladder.step,
                 steps_entered=dict(self._inbox.ladder.entered),
+                sealed=running.writer.sealer.sealed,
+                unsealed=dict(running.writer.sealer.unsealed),
             )
 
     def leave_after_fork(self) -> None:
@@ -259,11 +261,11 @@ class _Running:
         self.journal = Journal(settings, time.time_ns())
         self._ending = Ending()
         self.courier = Courier(settings, accounts, self.journal, publisher, self._ending)
-        self._writer = Writer(
+        self.writer = Writer(
             settings, accounts, inbox, self.journal, self._ending, self.courier.wake
         )
         self._write_thread = threading.Thread(
-            target=self._writer.run, name="gatebook-writer", daemon=True
+            target=self.writer.run, name="gatebook-writer", daemon=True
         )
         self._courier_thread = threading.Thread(
             target=self.courier.run,
@@ -275,7 +277,7 @@ class _Running:
         self._courier_thread.start()
 
     def _note_end(self, whole: bool) -> None:
-        self._writer.note_losses(closed=whole, always=True)
+        self.writer.note_losses(closed=whole, always=True)
 
     def end(self, deadline_seconds: float) -> None:
         """Let both threads come to their end; returns soon after the deadline at the latest."""

@@ -16,6 +16,7 @@ from gatebook.producers.ending import Ending
 from gatebook.producers.inbox import Entry, Inbox
 from gatebook.producers.journal import Journal
 from gatebook.producers.ladder import METADATA, REASON, say
+from gatebook.producers.sealer import Sealer
 from gatebook.producers.sender import EVENT_OVERHEAD_BYTES
 from gatebook.producers.shrink import shrink_event, without_content
 from gatebook.producers.spool import SpoolFull, SpoolUnavailable
@@ -53,6 +54,7 @@ class Writer:
         self._ending = ending
         self._wake_sender = wake_sender
         self._service = service_of(settings)
+        self.sealer = Sealer(settings)
         self._noted: dict[str, int] = {}
         self._noted_at = 0.0
 
@@ -92,6 +94,8 @@ class Writer:
             event = without_content(event, REASON)
             with self._accounts.lock:
                 self._inbox.ladder.reduced_held("content")
+        if event.get("content"):
+            event = self.sealer.seal(event)  # the last step with plaintext in it
         data = encode_event(event)
         limit = self._settings.event_max_bytes - EVENT_OVERHEAD_BYTES
         for _ in range(2):  # first without content, then with the main groups only

@@ -23,7 +23,6 @@ import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -143,6 +142,8 @@ def open_source(setting: str, environ: Mapping[str, str] | None = None) -> KeySo
 
 
 def _plugged_in(name: str, rest: str) -> KeySource:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     found = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name)), None)
     if found is None:
         raise WrongSetting(f"no key source is called {name!r}", _SOURCES)

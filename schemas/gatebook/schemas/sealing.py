@@ -123,6 +123,11 @@ class DataKey:
         self._numbers = itertools.count()
         self.events = 0  # sealed under it so far
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has sealed its share."""
+        return self.events >= MAX_EVENTS_PER_DATA_KEY
+
     def seal(self, content: bytes, associated: bytes) -> bytes:
         """The envelope. Raises OverflowError where the data key has sealed its share."""
         number = next(self._numbers)  # taken before anything can fail: it never comes again

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sealed import make_keys, opened
 
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.publisher import MemoryPublisher
@@ -17,18 +18,28 @@ MakeRecorder = Callable[..., Recorder]
 
 
 class Published:
-    """What a memory publisher got."""
+    """What a memory publisher got; `home` has the keys that open it."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
         self.publisher = MemoryPublisher()
+        self.keys = make_keys(home)
 
     def frames(self) -> list[OpenedFrame]:
         """Every frame, heartbeats too."""
         return [open_frame(message) for _, message in self.publisher.messages]
 
     def events(self) -> list[dict[str, Any]]:
-        """Every event, in order."""
-        return [decode_event(data) for frame in self.frames() for data in frame.events]
+        """Every event, in order, its content opened."""
+        keys = self.keys.read()
+        return [
+            opened(decode_event(data, frame.event_schema), frame.header.producer_id, keys)
+            for frame in self.frames()
+            for data in frame.events
+        ]
+
+    def as_sent(self) -> list[dict[str, Any]]:
+        """Every event, in order, as it left."""
+        return [decode_event(d, f.event_schema) for f in self.frames() for d in f.events]
 
     def sequences(self) -> list[int]:
         """The number of every event, in order."""
@@ -36,8 +47,8 @@ class Published:
 
 
 @pytest.fixture
-def published() -> Published:
-    return Published()
+def published(tmp_path: Path) -> Published:
+    return Published(tmp_path)
 
 
 @pytest.fixture

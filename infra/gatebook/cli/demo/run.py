@@ -38,6 +38,7 @@ from gatebook.producers.config import ProducerSettings
 from gatebook.producers.identity import key_id
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import Fatal
+from gatebook.schemas.keys import KeyFiles
 from gatebook.schemas.topics import (
     ACCESS,
     ALERT,
@@ -143,6 +144,7 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
         tenant=f"demo-{now // 10**9:x}",
         started_at=timestamp_text(now),
     )
+    KeyFiles.in_folder(settings.home / "keys").ensure()  # what the service seals, intake opens
     environment = _environment(endpoints, settings, report)
     with ExitStack() as stack:
         workdir = settings.home / "demo"

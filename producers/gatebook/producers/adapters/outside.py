@@ -19,7 +19,7 @@ import msgspec
 from gatebook.producers import values
 from gatebook.producers.addresses import parse_address
 from gatebook.producers.classify import MESSAGES, Ending, Verdict, judge
-from gatebook.producers.config import ProducerSettings
+from gatebook.producers.config import WITH_CONTENT, ProducerSettings
 from gatebook.producers.content import canonical, digest
 from gatebook.producers.formats import OPERATIONS, action_of
 from gatebook.producers.identity import content_key, key_id
@@ -123,7 +123,7 @@ class Policy:
         ours = event["gatebook"]
         ours["content_digest"] = self._digests(parts)
         ours["capture"] = {"level": self.settings.capture_level}
-        if not parts or self.settings.capture_level != "redacted":
+        if not parts or self.settings.capture_level not in WITH_CONTENT:
             return
         data = msgspec.json.encode(parts)
         if len(data) > self.settings.content_max_bytes:
