@@ -132,8 +132,8 @@ class Pipeline:
             worker.kill()
             worker.wait()
         # Elasticsearch bounds its shards; a run of all tests would reach that.
-        for kind in KINDS:
-            self.http.delete(f"/{self.namespace}-{kind}-*", params={"ignore_unavailable": "true"})
+        for name in (*(f"{kind}-*" for kind in KINDS), "subject-keys"):
+            self.http.delete(f"/{self.namespace}-{name}", params={"ignore_unavailable": "true"})
         self.http.close()
 
     def frame(self, events: Iterable[Record | bytes], producer: str = "p1") -> bytes:

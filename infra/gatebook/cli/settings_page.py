@@ -49,6 +49,9 @@ SOURCES = (
         "ElasticsearchSettings",
         "GATEBOOK_ELASTICSEARCH_",
     ),
+    Source(
+        "worker", "gatebook.processors.subjects.settings", "SubjectSettings", "GATEBOOK_SUBJECT_"
+    ),
     Source("worker index", "gatebook.processors.sinks.settings", "SinkSettings", "GATEBOOK_SINK_"),
     Source("worker notify", "gatebook.processors.alerts.settings", "AlertSettings"),
     Source("engines", "gatebook.engines.settings", "EngineSettings"),
