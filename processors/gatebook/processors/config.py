@@ -86,7 +86,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="How far back a reconciler looks when it starts")
     ] = 7 * 86_400.0
     metrics_port: Annotated[
-        Port, Meta(description="Prometheus metrics on loopback at this port; 0: none")
+        Port,
+        Meta(
+            description="Prometheus metrics on loopback at this port; 0: none. `gatebook worker` "
+            "gives each of its workers a port of its own: this one and those that follow, in the "
+            "order intake, index, detect, notify"
+        ),
     ] = 0
     log_level: Annotated[
         str,

@@ -7,13 +7,18 @@ and offsets. An exception is logged by its class, never by its text, which may q
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from gatebook.schemas.errors import GatebookError
+
+MAX_REMEMBERED = 1_000
+Clock = Callable[[], float]
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,6 +57,31 @@ def _without_words(argument: Any) -> Any:
     return argument
 
 
+class Unrepeated(logging.Filter):
+    """Lets a library say the same thing once a while: a client that cannot reach a broker says so
+    many times a second. What follows tells how often it was left out. Our own lines all pass."""
+
+    def __init__(self, every_seconds: float = 30.0, clock: Clock = time.monotonic) -> None:
+        super().__init__()
+        self._every_seconds, self._clock = every_seconds, clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("gatebook"):
+            return True
+        key, now = (record.name, record.levelno, str(record.msg)), self._clock()
+        said_at, left_out = self._said.get(key, (-math.inf, 0))
+        if now - said_at < self._every_seconds:
+            self._said[key] = (said_at, left_out + 1)
+            return False
+        if len(self._said) >= MAX_REMEMBERED:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        if left_out:
+            record.gatebook = {"log.repeated": left_out}
+        return True
+
+
 class NotFaust(logging.Filter):
     """Lets our own lines pass, not those mode.Service writes below a warning."""
 
@@ -64,6 +94,7 @@ def configure(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     handler.addFilter(NoExceptionText())
+    handler.addFilter(Unrepeated())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
