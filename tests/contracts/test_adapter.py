@@ -209,6 +209,9 @@ class BrokenRecorder(Recorder):
         self.asked = True
         raise RuntimeError("planted failure of the recorder")
 
+    def emit_draft(self, draft: Any) -> None:
+        self.emit(draft)
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_an_adapter_leaves_out_it_gives_a_reason_for(name: str) -> None:

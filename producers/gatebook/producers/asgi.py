@@ -3,7 +3,8 @@
     app = GatebookMiddleware(app)
 
 Pure ASGI: bytes pass through as they are, chunk by chunk. On the event loop it only keeps
-references and counts; bodies are read in the recorder's writer thread. WebSockets pass through
+references and counts; bodies and headers are read, and the caller is identified, in the recorder's
+writer thread. WebSockets pass through
 without an event.
 """
 
@@ -11,19 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from gatebook.producers.addresses import source_of
 from gatebook.producers.classify import describe
 from gatebook.producers.config import ProducerSettings
-from gatebook.producers.draft import AccessDraft, IntentDraft, Provenance
+from gatebook.producers.draft import Provenance
 from gatebook.producers.identity import Identity, IdentityResolver, content_key
-from gatebook.producers.identity_chain import Identifier
-from gatebook.producers.ids import uuid7
+from gatebook.producers.identity_chain import Identifier, headers_read
 from gatebook.producers.recorder import NotDurable, Recorder
-from gatebook.producers.tape import Tape
+from gatebook.producers.seen import Post, Seen, SeenIntent, all_headers
 
 log = logging.getLogger("gatebook.producers")
 
@@ -34,11 +32,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ResolveIdentity = Callable[[Scope], Identity | None]
 
-# Headers that are read; the others, cookies and credentials among them, are not even kept.
-KEPT_REQUEST_HEADERS = frozenset(
-    {"user-agent", "host", "x-request-id", "traceparent", "content-type", "content-encoding"}
-)
-KEPT_ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id"})
+# Versions of ASGI's HTTP part in which a server's send does not raise because the client is gone.
+_SILENT_VERSIONS = frozenset({"2.0", "2.1", "2.2", "2.3"})
 UNAVAILABLE_BODY = (
     b'{"error":{"message":"The access could not be recorded, so it was refused.",'
     b'"type":"audit_unavailable","code":"audit_unavailable"}}'
@@ -65,7 +60,6 @@ class GatebookMiddleware:
         provenance: Provenance | None = None,
     ) -> None:
         self.app = app
-        self.provenance = provenance
         if recorder is not None and settings is None:
             settings = recorder.settings
         self.settings = (settings or ProducerSettings.from_env()).check()
@@ -73,8 +67,14 @@ class GatebookMiddleware:
         secret = self.settings.digest_secret()
         self.identifier = Identifier(self.settings, secret, resolve_identity, resolvers)
         self.recorder = recorder or Recorder(self.settings)
-        self.content_key = content_key(secret)
-        self.trusted = self.settings.trusted_networks()
+        ours_alone = resolve_identity is None and not resolvers
+        self.post = Post(
+            self.settings,
+            content_key(secret),
+            provenance,
+            self.identifier.identify,
+            headers_read(self.settings) if ours_alone else None,
+        )
         self._excluded = frozenset(self.settings.exclude_paths)
         self._strict = self.settings.delivery_mode == "strict"
 
@@ -102,21 +102,9 @@ class GatebookMiddleware:
         return wrapped
 
 
-def _headers(pairs: Any) -> dict[str, str]:
-    """Header names in lower case to values; of a repeated one, all, joined by commas."""
-    out: dict[str, str] = {}
-    for raw_name, raw_value in pairs or ():
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        out[name] = f"{out[name]},{value}" if name in out else value
-    return out
-
-
-def _only(headers: Mapping[str, str], kept: frozenset[str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name in kept}
-
-
 class _Exchange:
-    """One request, observed."""
+    """One request, observed. Its methods run for every message of every stream: each does as little
+    as it can."""
 
     def __init__(
         self, middleware: GatebookMiddleware, scope: Scope, receive: Receive, send: Send
@@ -125,47 +113,27 @@ class _Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
-        self._begun = time.perf_counter_ns()
         self._recorded = False
-        self.draft = self._new_draft()
+        self.seen = Seen(middleware.post, scope)
 
-    def _new_draft(self) -> AccessDraft:
-        settings = self.middleware.settings
-        peer = self.scope.get("client") or ("", None)
-        headers = self._request_headers = _headers(self.scope.get("headers"))
-        source_ip = source_of(peer, headers, self.middleware.trusted, settings.forwarded_header)
-        return AccessDraft(
-            settings=settings,
-            content_key=self.middleware.content_key,
-            started_ns=time.time_ns(),
-            method=str(self.scope.get("method", "")),
-            path=str(self.scope.get("path", "")),
-            headers=_only(headers, KEPT_REQUEST_HEADERS),
-            source_ip=source_ip,
-            source_port=peer[1] if source_ip == str(peer[0]) else None,
-            request=Tape(settings.body_max_bytes),
-            answer=Tape(settings.body_max_bytes),
-            provenance=self.middleware.provenance,
-            event_id=uuid7() if settings.writes_intents else "",
-        )
+    def identify(self, status: int | None) -> Identity | None:
+        """The caller, as far as it is known now; None where the writer's thread finds out."""
+        if self.middleware.post.identify_late:
+            return None
+        scope, began = self.scope, self.seen.started_ns / 1e9
+        return self.middleware.identifier.identify(scope, all_headers(scope), status, began)
 
-    def identify(self, status: int | None) -> Identity:
-        """The caller, as far as it is known now."""
-        return self.middleware.identifier.identify(
-            self.scope, self._request_headers, status, self.draft.started_ns / 1e9
-        )
-
-    def intent(self) -> IntentDraft:
+    def intent(self) -> SeenIntent:
         """The record before the call."""
-        return IntentDraft(self.draft, self.identify(None))
+        return SeenIntent(self.seen, self.identify(None))
 
     def announce(self) -> None:
         """Emit the intent, if intents are written. It is durable a moment later: a process that
         is killed within that moment leaves neither intent nor event."""
-        if not self.draft.event_id:
+        if not self.middleware.settings.writes_intents:
             return
         try:
-            self.middleware.recorder.emit(self.intent())
+            self.middleware.recorder.emit_draft(self.intent())
         except Exception as error:
             log.error("an intent could not be recorded: %s", type(error).__name__)
 
@@ -173,63 +141,86 @@ class _Exchange:
         """Run the application; the event is emitted whatever happens."""
         self.announce()
         try:
-            await self.middleware.app(self.scope, self.receive, self.send)
+            await self.middleware.app(self.scope, self.receive, self.sender())
         except BaseException as error:
-            self.draft.raised = describe(error)
+            self.seen.raised = describe(error)
             raise
         finally:
             self.record()
+
+    def sender(self) -> Send:
+        """The `send` that the application is given. Servers of ASGI 2.4 and later raise OSError
+        once the client is gone, and only theirs needs to be looked for."""
+        return self.send_looking if _raises_when_gone(self.scope) else self.send
 
     def record(self) -> None:
         """Emit the event, once. A recorder that fails must not cost the caller the answer."""
         if self._recorded:
             return
         try:
-            self.middleware.recorder.emit(self.finished())
+            self.middleware.recorder.emit_draft(self.finished())
         except Exception as error:
             log.error("an access could not be recorded: %s", type(error).__name__)
 
-    def finished(self) -> AccessDraft:
+    def finished(self) -> Seen:
         """The draft, complete. What is seen from here on is not in it."""
         self._recorded = True
-        draft = self.draft
-        draft.duration_ns = time.perf_counter_ns() - self._begun
-        draft.identity = self.identify(draft.status)
-        return draft
+        seen = self.seen
+        seen.finish()
+        seen.identity = self.identify(seen.status)
+        return seen
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self.draft.request.add(message.get("body", b""))
-        elif message["type"] == "http.disconnect" and not self.draft.sent_all:
-            self.draft.client_gone = True
+            self.seen.request.add(message.get("body", b""))
+        elif message["type"] == "http.disconnect" and not self.seen.sent_all:
+            self.seen.client_gone = True
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """Note a message and hand it on: the server's own awaitable, no step in between. The last
+        one is sent when the server has taken it."""
+        if message["type"] == "http.response.body" and message.get("more_body", False):
+            body = message.get("body")
+            if body:
+                self.seen.take_chunk(body)
+            return self._send(message)
+        self.observe(message)
+        return self._send_last(message) if _is_last(message) else self._send(message)
+
+    async def send_looking(self, message: Message) -> None:
+        """`send`, where it may raise because the client is gone."""
         self.observe(message)
         await self.forward(message)
         if _is_last(message):
-            self.draft.sent_all = True
+            self.seen.sent_all = True
+
+    async def _send_last(self, message: Message) -> None:
+        await self._send(message)
+        self.seen.sent_all = True
 
     async def forward(self, message: Message) -> None:
         """Hand a message to the server."""
         try:
             await self._send(message)
-        except OSError:  # what ASGI 2.4 servers raise once the client is gone
-            self.draft.client_gone = True
+        except OSError:
+            self.seen.client_gone = True
             raise
 
     def observe(self, message: Message) -> None:
         """Note what a message says."""
-        draft = self.draft
+        seen = self.seen
         if message["type"] == "http.response.start":
-            draft.status = message["status"]
-            draft.answer_headers = _only(_headers(message.get("headers")), KEPT_ANSWER_HEADERS)
+            seen.status = message["status"]
+            seen.answer_headers = tuple(message.get("headers") or ())
         elif message["type"] == "http.response.body" and message.get("body"):
-            if draft.first_chunk_ns is None:
-                draft.first_chunk_ns = time.perf_counter_ns() - self._begun
-            draft.chunks += 1
-            draft.answer.add(bytes(message["body"]))
+            seen.take_chunk(message["body"])
+
+
+def _raises_when_gone(scope: Scope) -> bool:
+    asgi = scope.get("asgi")
+    return asgi is not None and str(asgi.get("spec_version", "2.0")) not in _SILENT_VERSIONS
 
 
 def _is_last(message: Message) -> bool:
@@ -260,18 +251,22 @@ class _StrictExchange(_Exchange):
                 self.record()
             return
         await super().run()
-        if self._refused and self.draft.streamed:
+        if self._refused and self.seen.streamed:
             raise NotDurable("spool_unavailable")  # the server cuts the connection
 
     def announce(self) -> None:
         """Done before, durably."""
+
+    def sender(self) -> Send:
+        """What is held back is looked at in any case."""
+        return self._send_held
 
     async def _announced(self) -> bool:
         """Whether the intent is durable; without intents, whether the event could become so."""
         recorder = self.middleware.recorder
         if not recorder.accepts_durably():
             return False
-        if not self.draft.event_id:
+        if not self.middleware.settings.writes_intents:
             return True
         try:
             await recorder.emit_durable_async(self.intent())
@@ -282,11 +277,11 @@ class _StrictExchange(_Exchange):
 
     def record(self) -> None:
         """See _Exchange. What is still held back was not sent."""
-        if self._held and not self.draft.streamed:
-            self.draft.status = None
+        if self._held and not self.seen.streamed:
+            self.seen.status = None
         super().record()
 
-    async def send(self, message: Message) -> None:
+    async def _send_held(self, message: Message) -> None:
         if self._refused:
             return
         self.observe(message)
@@ -299,8 +294,8 @@ class _StrictExchange(_Exchange):
             await self.forward(message)
 
     def _must_wait(self, message: Message) -> bool:
-        if not self.draft.streamed:
-            return self.draft.answer.total_bytes <= self.middleware.settings.body_max_bytes
+        if not self.seen.streamed:
+            return self.seen.answer.total_bytes <= self.middleware.settings.body_max_bytes
         return bool(self._held) or STREAM_END_MARK in message.get("body", b"")
 
     async def _release(self) -> None:
@@ -310,7 +305,7 @@ class _StrictExchange(_Exchange):
 
     async def _end(self, message: Message) -> None:
         """The answer is complete: make the event durable, then let the answer go."""
-        self.draft.sent_all = True
+        self.seen.sent_all = True
         try:
             await self.middleware.recorder.emit_durable_async(self.finished())
         except NotDurable as error:
@@ -323,21 +318,13 @@ class _StrictExchange(_Exchange):
     async def _refuse(self) -> None:
         """The event was dropped, and is counted so; another one says what the caller got."""
         self._refused = True
-        draft = self.draft = self._redrafted()
+        seen = self.seen = self.seen.again()
         if any(m["type"] == "http.response.start" for m in self._held):
             self._held.clear()
             await self._answer_unavailable()
         else:
-            draft.sent_all = False
+            seen.sent_all = False
         self._recorded = False  # `run` emits the other event
-
-    def _redrafted(self) -> AccessDraft:
-        """A draft of the same request; the first one may still be in the writer's hands."""
-        old, new = self.draft, self._new_draft()
-        new.started_ns, new.request, new.event_id = old.started_ns, old.request, old.event_id
-        new.status, new.answer_headers = old.status, old.answer_headers
-        new.chunks, new.first_chunk_ns = old.chunks, old.first_chunk_ns
-        return new
 
     async def _answer_unavailable(self) -> None:
         self._refused = True
@@ -351,4 +338,4 @@ class _StrictExchange(_Exchange):
         for message in (start, body):
             self.observe(message)
             await self.forward(message)
-        self.draft.sent_all = True
+        self.seen.sent_all = True

@@ -66,12 +66,14 @@ ANONYMOUS = Identity()
 
 
 class IdentityResolver(Protocol):
-    """One way to tell who calls, from an ASGI scope after the service has answered."""
+    """One way to tell who calls, from an ASGI scope after the service has answered. Those of the
+    settings are given the scope's `type`, `client` and `extensions` only, and may run in any
+    thread; one that a service brings itself runs on the event loop, with the whole scope."""
 
     def resolve(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Identity | None:
         """None where the request carries nothing of this kind. `headers` has lower-case names; of
         a repeated one, all values joined by commas. `scope` has STARTED_AT in addition.
-        Runs on the event loop: no I/O. What it raises is logged by type and counts as None."""
+        No I/O. What it raises is logged by type and counts as None."""
 
 
 def derive(secret: bytes, purpose: bytes) -> bytes:

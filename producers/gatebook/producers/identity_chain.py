@@ -69,6 +69,24 @@ def _headers(settings: ProducerSettings) -> IdentityResolver | None:
     return HeaderResolver(user, email, settings.identity_roles_header, settings.trusted_networks())
 
 
+def headers_read(settings: ProducerSettings) -> frozenset[str]:
+    """Lower-case names of the headers that the resolvers of these settings may read, and those of
+    a caller's claims."""
+    names = (
+        "authorization",
+        *settings.api_key_headers,
+        settings.mtls_xfcc_header,
+        settings.mtls_subject_header,
+        settings.mtls_verify_header,
+        settings.identity_user_header,
+        settings.identity_email_header,
+        settings.identity_roles_header,
+        settings.end_user_header,
+        settings.session_header,
+    )
+    return frozenset(name.lower() for name in names if name)
+
+
 class Identifier:
     """Who calls, by all resolvers together. `hook` is asked first, and what it says holds; `first`
     are resolvers that come before those of the settings."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gatebook.producers.accounts import Accounts, NotDurable
 from gatebook.producers.ids import uuid7
-from gatebook.producers.ladder import Ladder, lighter
+from gatebook.producers.ladder import BEGINS_AT, METADATA, Ladder, lighter
 
 Event = Mapping[str, Any]
 APPROXIMATE_EVENT_BYTES = 2048  # of a mapping in memory, without its content
@@ -29,11 +29,12 @@ class Draft(Protocol):
         """The event, without event.id and event.created. Called once. Whatever it raises, the
         event counts as dropped for invalid_event."""
 
-    # A draft that may come twice has `event_id` as well: the id that its first copy had.
+    # A draft that may come twice, or that another event names, has `event_id` as well.
 
 
 class Entry(NamedTuple):
-    """One event on its way to the writer. `waiter` learns whether it became durable."""
+    """One event on its way to the writer. `waiter` learns whether it became durable. Without
+    `event_id` the draft's own is taken, or a new one."""
 
     event: Event | Draft
     event_id: str
@@ -52,6 +53,7 @@ class Inbox:
         self._accounts = accounts
         self._lock = accounts.lock
         self._max_bytes = max_bytes
+        self._calm_bytes = max_bytes * BEGINS_AT[METADATA]  # below it the ladder has no say
         self._memory_bytes = memory_bytes
         self.ladder = Ladder()
         self._work = threading.Condition(self._lock)
@@ -65,26 +67,34 @@ class Inbox:
     def put(self, event: Event | Draft, waiter: Future[None] | None) -> str:
         """Take an event or count it as dropped; its id. Takes microseconds."""
         event, taken = lighter(event, self.ladder.step)
-        size = approximate_size(event)
         event_id = getattr(event, "event_id", "") or uuid7()
-        entry = Entry(event, event_id, time.time_ns(), size, waiter)
+        self._take(Entry(event, event_id, time.time_ns(), approximate_size(event), waiter), taken)
+        return event_id
+
+    def put_draft(self, draft: Draft) -> None:
+        """`put` of a draft whose id nobody asks for yet: the writer's thread makes it."""
+        taken = lighter(draft, self.ladder.step)[1] if self.ladder.step else ""
+        size = APPROXIMATE_EVENT_BYTES + draft.size_bytes
+        self._take(Entry(draft, "", time.time_ns(), size, None), taken)
+
+    def _take(self, entry: Entry, taken: str) -> None:
         with self._lock:
             self._accounts.emitted += 1
-            refused = self._refuse(size)
+            used = self.bytes + self._memory_bytes() + entry.size
+            calm = used < self._calm_bytes and not self.ladder.step and not self.closed
+            refused = "" if calm else self._refuse(used)
             if refused:
                 self._accounts.drop_held(refused)
             else:
                 self._add(entry)
                 if taken:
                     self.ladder.reduced_held(taken)
-        if refused and waiter is not None:
-            waiter.set_exception(NotDurable(refused))
-        return entry.event_id
+        if refused and entry.waiter is not None:
+            entry.waiter.set_exception(NotDurable(refused))
 
-    def _refuse(self, size: int) -> str:
+    def _refuse(self, used: int) -> str:
         if self.closed:
             return "closed"
-        used = self.bytes + self._memory_bytes() + size
         self.ladder.see_memory_held(used / self._max_bytes)
         if used <= self._max_bytes:
             return ""
@@ -97,6 +107,7 @@ class Inbox:
         if entry.waiter is not None:
             self._urgent = True
         if self._reader_idle or self._urgent or len(self._queue) == BATCH_EVENTS:
+            self._reader_idle = False  # told once is enough
             self._work.notify()
 
     def hurry(self) -> None:

@@ -104,6 +104,12 @@ class Recorder:
             self._start_quietly()
         return event_id
 
+    def emit_draft(self, draft: Draft) -> None:
+        """`emit` of a draft whose id the caller does not ask for: it is made when it is built."""
+        self._inbox.put_draft(draft)
+        if self._running is None:
+            self._start_quietly()
+
     def emit_durable(self, event: Event | Draft, timeout_seconds: float | None = None) -> str:
         """Take an event and return its id once it is fsynced. Not yet published then.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gatebook.producers.accounts import Accounts, NotDurable
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.ending import Ending
+from gatebook.producers.ids import uuid7
 from gatebook.producers.inbox import Entry, Inbox
 from gatebook.producers.journal import Journal
 from gatebook.producers.ladder import METADATA, REASON, say
@@ -228,7 +229,8 @@ def _completed(entry: Entry, service: Mapping[str, Any]) -> dict[str, Any]:
     try:
         given = entry.event
         event = given if isinstance(given, Mapping) else given.build()
-        inner = {**(event.get("event") or {}), "id": entry.event_id, "created": entry.created}
+        event_id = entry.event_id or getattr(given, "event_id", "") or uuid7()
+        inner = {**(event.get("event") or {}), "id": event_id, "created": entry.created}
         return {**event, "event": inner, "service": event.get("service") or service}
     except Exception as error:  # whatever a caller hands over must not stop the writer
         raise RecordRejected("invalid_event", type(error).__name__) from None

@@ -403,8 +403,9 @@ async def test_a_client_gone_by_a_failing_send_is_recorded_too(wrap: Any) -> Non
         await send(start)
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
 
+    scope = {**raw_scope(), "asgi": {"version": "3.0", "spec_version": "2.4"}}
     with pytest.raises(OSError, match="gone"):
-        await wrap(app)(raw_scope(), receive, send)
+        await wrap(app)(scope, receive, send)
 
     assert wrap.only_event()["event"]["reason"] == "client_aborted"
 

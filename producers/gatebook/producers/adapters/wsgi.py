@@ -16,12 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gatebook.producers.addresses import source_of
-from gatebook.producers.asgi import (
-    KEPT_ANSWER_HEADERS,
-    KEPT_REQUEST_HEADERS,
-    STREAM_END_MARK,
-    UNAVAILABLE_BODY,
-)
+from gatebook.producers.asgi import STREAM_END_MARK, UNAVAILABLE_BODY
 from gatebook.producers.call_draft import Desk
 from gatebook.producers.classify import describe
 from gatebook.producers.config import ProducerSettings
@@ -30,6 +25,7 @@ from gatebook.producers.identity import Identity, IdentityResolver
 from gatebook.producers.identity_chain import Identifier
 from gatebook.producers.ids import uuid7
 from gatebook.producers.recorder import NotDurable, Recorder
+from gatebook.producers.seen import KEPT_ANSWER_HEADERS, KEPT_REQUEST_HEADERS
 from gatebook.producers.tape import Tape
 
 log = logging.getLogger("gatebook.producers")
