@@ -36,6 +36,7 @@ COMMANDS = {
     "agent": "agent_commands",
     "import": "import_commands",
     "attach": "attach_commands",
+    "keys": "keys_commands",
     "settings": "settings_commands",
     "metrics": "settings_commands",
     "proxy": "proxy_commands",

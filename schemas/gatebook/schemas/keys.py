@@ -21,6 +21,7 @@ import binascii
 import fcntl
 import os
 import time
+from calendar import timegm
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ FORMAT = "gatebook-keys/1"
 PRIVATE_NAME = "sealing-private.json"
 PUBLIC_NAME = "sealing-public.json"
 MAX_BUNDLE_BYTES = 1024 * 1024
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SOURCES = "write it like file:/path, env:NAME, or the name of an installed plug-in and a colon"
 
 
@@ -172,6 +174,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     destroyed: str = ""
 
     @property
+    def created_seconds(self) -> int:
+        """When it was made, Unix time."""
+        return timegm(time.strptime(self.created, _TIME))
+
+    @property
     def public_bytes(self) -> bytes:
         """The X25519 public key."""
         return base64.b64decode(self.public)
@@ -238,6 +245,7 @@ def _problem(bundle: Bundle) -> str:
             return "has a public key of the wrong size"
         if key.private and len(base64.b64decode(key.private, validate=True)) != KEY_BYTES:
             return "has a private key of the wrong size"
+        time.strptime(key.created, _TIME)
         if key.id != name_of(key_id_of(key.public_bytes)):
             return "has a key whose id is not its own"
     return ""
@@ -263,7 +271,7 @@ def make_key(created: str = "") -> Key:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(_TIME, time.gmtime())
 
 
 # --- the pair of files -------------------------------------------------------------------------

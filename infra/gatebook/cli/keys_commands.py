@@ -1,0 +1,185 @@
+"""`gatebook keys`: the key pairs that content is sealed with."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gatebook.schemas.keys import Bundle, Key, KeyFiles
+
+DAY_SECONDS = 86_400
+
+private_option = click.option(
+    "--private",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the private keys, intake's alone. Default: as GATEBOOK_SEALING_KEYS says, else "
+    "keys/sealing-private.json in GATEBOOK_HOME.",
+)
+public_option = click.option(
+    "--public",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the public keys, for producers. Default: as GATEBOOK_SEALING_PUBLIC_KEYS says, "
+    "else sealing-public.json beside the private file.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def keys() -> None:
+    """Keys for captured content: producers seal it, intake alone opens it.
+
+    \b
+      gatebook keys new           make a pair of files
+      gatebook keys rotate        add a key; the old ones keep opening
+      gatebook keys list          what there is
+      gatebook keys destroy ID    what was sealed for it can never be opened again
+
+    Producers get the public file only. Both sides read their file again when it changes, so that
+    none of this needs a restart. Where they are on other machines, bring the private file to every
+    intake first, then the public one to the producers.
+    """
+
+
+@keys.command()
+@private_option
+@public_option
+@json_option
+def new(private: Path | None, public: Path | None, as_json: bool) -> None:
+    """Make a key pair, where there is none."""
+    files = _files(private, public)
+    _tell(files, _newest(files.create()), "made", as_json)
+
+
+@keys.command()
+@private_option
+@public_option
+@json_option
+def rotate(private: Path | None, public: Path | None, as_json: bool) -> None:
+    """Add a key for producers to use from now on.
+
+    The old keys keep opening what was sealed before, until they are destroyed.
+    """
+    files = _files(private, public)
+    _tell(files, files.rotate(), "added", as_json)
+
+
+@keys.command(name="list")
+@private_option
+@public_option
+@json_option
+def list_(private: Path | None, public: Path | None, as_json: bool) -> None:
+    """Show the keys, newest last: of the private file, or of the public one where that is all."""
+    files = _files(private, public)
+    bundle, path = _read(files)
+    rows = [_row(key, bundle) for key in bundle.keys]
+    if as_json:
+        click.echo(json.dumps({"file": str(path), "keys": rows}))
+        return
+    click.echo(f"{path}")
+    for row in rows:
+        click.echo(f"  {row['id']}  made {row['created']} ({row['age_days']} days)  {row['state']}")
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@private_option
+@public_option
+@json_option
+def destroy(
+    key_id: str, yes: bool, private: Path | None, public: Path | None, as_json: bool
+) -> None:
+    """Forget a private key for good.
+
+    Content that was sealed for it and that intake has not read yet is lost: such events are
+    indexed without it, with gatebook.sealed.failed: key_destroyed. Content in the index is sealed
+    under other keys and stays. Copies of the file elsewhere, backups among them, are yours to find.
+    """
+    from gatebook.schemas.errors import Fatal
+
+    files = _files(private, public)
+    bundle = files.read()
+    newest = bundle.newest
+    if newest is not None and newest.id == key_id and not yes:
+        raise Fatal(
+            f"{key_id} is the key that producers seal for now",
+            "add another one first (gatebook keys rotate), or say --yes",
+        )
+    if not yes:
+        click.confirm(f"Destroy the private key {key_id}?", abort=True)
+    _tell(files, files.destroy(key_id), "destroyed", as_json)
+
+
+def _files(private: Path | None, public: Path | None) -> KeyFiles:
+    """The two files. Raises Fatal where a setting names something else than a file."""
+    from gatebook.schemas.keys import PUBLIC_NAME, KeyFiles
+
+    given = private or _setting_path("GATEBOOK_SEALING_KEYS") or _default_private()
+    beside = given.with_name(PUBLIC_NAME)
+    return KeyFiles(given, public or _setting_path("GATEBOOK_SEALING_PUBLIC_KEYS") or beside)
+
+
+def _setting_path(variable: str) -> Path | None:
+    import os
+
+    from gatebook.schemas.errors import WrongSetting
+    from gatebook.schemas.keys import FileSource, open_source
+
+    setting = os.environ.get(variable, "")
+    if not setting:
+        return None
+    source = open_source(setting)
+    if not isinstance(source, FileSource):
+        raise WrongSetting(
+            f"{variable} names no file",
+            "make the keys in files (--private, --public) and bring them to where it reads them",
+        )
+    return source.path
+
+
+def _default_private() -> Path:
+    from gatebook.engines.settings import default_home
+    from gatebook.schemas.keys import PRIVATE_NAME
+
+    return default_home() / "keys" / PRIVATE_NAME
+
+
+def _read(files: KeyFiles) -> tuple[Bundle, Path]:
+    from gatebook.schemas.errors import Fatal
+    from gatebook.schemas.keys import FileSource, KeysUnavailable, parse
+
+    path = files.private if files.private.exists() else files.public
+    try:
+        return parse(FileSource(path).read()), path
+    except KeysUnavailable as error:
+        raise Fatal(f"no keys: {error}", "make them: gatebook keys new") from None
+
+
+def _newest(bundle: Bundle) -> Key:
+    assert bundle.newest is not None
+    return bundle.newest
+
+
+def _row(key: Key, bundle: Bundle) -> dict[str, Any]:
+    state = "destroyed" if key.destroyed else "in use" if key == bundle.newest else "opens only"
+    age_days = int((time.time() - key.created_seconds) // DAY_SECONDS)
+    row = {"id": key.id, "created": key.created, "age_days": age_days, "state": state}
+    return {**row, "destroyed": key.destroyed} if key.destroyed else row
+
+
+def _tell(files: KeyFiles, key: Key, what: str, as_json: bool) -> None:
+    found = {"id": key.id, "private": str(files.private), "public": str(files.public)}
+    if as_json:
+        click.echo(json.dumps({**found, "state": what}))
+        return
+    click.echo(f"Key      {key.id} {what}")
+    click.echo(f"Intake   {files.private}")
+    click.echo(f"Others   {files.public}")
+
+
+COMMANDS = [keys]
