@@ -32,6 +32,7 @@ COMMANDS = {
     "worker": "worker_commands",
     "reconcile": "worker_commands",
     "rules": "rules_commands",
+    "policy": "policy_commands",
     "demo": "demo_commands",
     "agent": "agent_commands",
     "import": "import_commands",

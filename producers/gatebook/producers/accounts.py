@@ -52,7 +52,9 @@ class Counters:
     """Totals of this process. `degraded` counts events that stood in memory for want of a spool;
     `reduced` those that lost content or bodies on the ladder (see ladder.py; `step` is where it
     stands); `recovered` those sent from the spools of dead processes (not in `acknowledged`);
-    `sealed` those whose content was sealed, `unsealed` those that lost it instead, by reason."""
+    `sealed` those whose content was sealed, `unsealed` those that lost it instead, by reason;
+    `captured` those the capture policy judged, by level. `policy_loads` counts policy files taken
+    over and found broken, `break_glass` the raises that are active."""
 
     emitted: int = 0
     spooled: int = 0
@@ -69,6 +71,10 @@ class Counters:
     steps_entered: Mapping[str, int] = field(default_factory=dict)
     sealed: int = 0
     unsealed: Mapping[str, int] = field(default_factory=dict)
+    captured: Mapping[str, int] = field(default_factory=dict)
+    policy_loads: Mapping[str, int] = field(default_factory=dict)
+    is_policy_broken: bool = False
+    break_glass: int = 0
 
     @property
     def on_the_way(self) -> int:

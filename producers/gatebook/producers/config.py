@@ -156,6 +156,13 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "here, redacted at intake; full: the original is kept as well, encrypted"
         ),
     ] = "metadata"
+    capture_policy: Annotated[
+        str,
+        Meta(
+            description="TOML file that says what is captured of which access; where it is set, "
+            "the capture level has no say. Read again when it changes"
+        ),
+    ] = ""
     content_max_bytes: Annotated[
         Positive, Meta(description="Captured content of one event is cut at so many bytes")
     ] = 256 * 1024
@@ -313,6 +320,11 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.intents == "auto":
             return self.delivery_mode == "strict"
         return self.intents == "on"
+
+    @property
+    def may_want_content(self) -> bool:
+        """Whether content could be kept of an access; with a policy file, that file decides."""
+        return bool(self.capture_policy) or self.capture_level in WITH_CONTENT
 
     @property
     def home_path(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +11,21 @@ import msgspec
 from gatebook.producers.formats import AnswerFacts, RequestFacts
 
 _SMALLEST_CUT_CHARS = 64
+
+
+class LateContent:
+    """Content that is composed only where the policy wants it: stands for an event's content until
+    then. `compose` gives the bytes, whether something was cut, and why something is missing."""
+
+    def __init__(self, compose: Callable[[], tuple[bytes | None, bool, str]]) -> None:
+        self._compose = compose
+
+    def compose(self, capture: dict[str, Any]) -> bytes | None:
+        """The content, if there is any; what is to be said of it goes into `capture`."""
+        content, is_cut, reason = self._compose()
+        capture["truncated"] = bool(capture.get("truncated")) or is_cut
+        capture["degraded_reason"] = capture.get("degraded_reason") or reason
+        return content
 
 
 def digest(key: bytes, value: bytes) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from gatebook.producers import values
 from gatebook.producers.classify import MESSAGES, Ending, Raised, Verdict, judge
-from gatebook.producers.config import WITH_CONTENT, ProducerSettings
-from gatebook.producers.content import canonical, digest, pack
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.content import LateContent, canonical, digest, pack
 from gatebook.producers.formats import (
     OPERATIONS,
     AnswerFacts,
@@ -104,12 +104,11 @@ class AccessDraft:
         return action_of(self.path)
 
     def build(self) -> dict[str, Any]:
-        """The access event. What cannot be read is left out and said in degraded_reason."""
+        """The access event. What cannot be read is left out and said in degraded_reason. How much
+        of it goes into the log is for the capture policy to say, in the writer."""
         reading = _Reading(self)
         verdict = judge(self._ending(reading.answer))
         event = self._exchange(verdict)
-        if self.settings.capture_level == "none":
-            return {**event, "gatebook": {"phase": "terminal", "capture": {"level": "none"}}}
         return {
             **event,
             **self._caller(self.identity),
@@ -168,9 +167,6 @@ class AccessDraft:
                 "outcome": "unknown",
             },
         }
-        level = {"phase": INTENT, "capture": {"level": self.settings.capture_level}}
-        if self.settings.capture_level == "none":
-            return {**event, "gatebook": level}
         request_id = values.text(self.headers.get("x-request-id"))
         return {
             **event,
@@ -184,7 +180,7 @@ class AccessDraft:
             "attributes": who.attributes(),
             **self._trace(),
             "gatebook": {
-                **level,
+                "phase": INTENT,
                 "component": values.text(self.component),
                 "identity": _identity(who, who.on_behalf_of),
             },
@@ -287,7 +283,6 @@ class AccessDraft:
             "model": reading.model,
             "identity": _identity(who, who.on_behalf_of or reading.request.on_behalf_of),
             "capture": {
-                "level": self.settings.capture_level,
                 "truncated": reading.truncated,
                 "degraded_reason": reading.degraded_reason,
             },
@@ -342,7 +337,7 @@ def _attributes(answer: AnswerFacts) -> dict[str, str]:
 
 
 class _Reading:
-    """The bodies of an access, read: facts, digests and, where the level allows it, content."""
+    """The bodies of an access, read: facts and digests; content later, where it is wanted."""
 
     def __init__(self, draft: AccessDraft) -> None:
         self._draft = draft
@@ -354,9 +349,8 @@ class _Reading:
         self.model = self._guarded(self._read_model, {})
         self.input_digest = self._guarded(self._digest_input, "")
         self.output_digest = self._guarded(self._digest_output, "")
-        self.content: bytes | None = None
-        if self._settings.capture_level in WITH_CONTENT:
-            self.content = self._guarded(self._pack, None)
+        late = self._settings.may_want_content
+        self.content = LateContent(self._compose) if late else None
 
     def _guarded(self, read: Any, otherwise: Any) -> Any:
         """A body that cannot be read costs its facts, never the event."""
@@ -414,6 +408,10 @@ class _Reading:
     def _digest_output(self) -> str:
         said = [(m.get("content"), m.get("tool_calls")) for m in self.answer.messages]
         return digest(self._draft.content_key, canonical(said)) if said else ""
+
+    def _compose(self) -> tuple[bytes | None, bool, str]:
+        content = self._guarded(self._pack, None)
+        return content, self.truncated, self.degraded_reason
 
     def _pack(self) -> bytes | None:
         content, cut = pack(self.request, self.answer, self._settings.content_max_bytes)

@@ -70,6 +70,33 @@ METRICS: tuple[MetricDefinition, ...] = (
         "what",
     ),
     MetricDefinition(
+        PREFIX + "events_captured_total",
+        "counter",
+        "Events by the level the capture policy gave them: none, metadata, redacted, full.",
+        lambda c: {level: float(count) for level, count in c.captured.items()},
+        "level",
+    ),
+    MetricDefinition(
+        PREFIX + "policy_loads_total",
+        "counter",
+        "Capture policy files looked at, by what came of it: changed, broken.",
+        lambda c: {what: float(count) for what, count in c.policy_loads.items()},
+        "what",
+    ),
+    # 1 means that an older policy is in force than the file was meant to set.
+    MetricDefinition(
+        PREFIX + "policy_broken",
+        "gauge",
+        "1 while the capture policy's file cannot be used and the last good one holds, else 0.",
+        lambda c: float(c.is_policy_broken),
+    ),
+    MetricDefinition(
+        PREFIX + "break_glass_active",
+        "gauge",
+        "Approved raises of the capture level that are in force.",
+        lambda c: c.break_glass,
+    ),
+    MetricDefinition(
         PREFIX + "events_sealed_total",
         "counter",
         "Events whose content was sealed for intake.",

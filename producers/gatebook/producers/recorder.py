@@ -164,6 +164,13 @@ class Recorder:
             return False
         return self.settings.delivery_mode != "best_effort" and not running.journal.degraded
 
+    def wants_content(self) -> bool:
+        """Whether content is kept of any access at all, by the policy in force."""
+        running = self._running
+        if running is None:
+            return self.settings.may_want_content
+        return running.writer.capture.wants_content
+
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -238,6 +245,10 @@ class Recorder:
                 steps_entered=dict(self._inbox.ladder.entered),
                 sealed=running.writer.sealer.sealed,
                 unsealed=dict(running.writer.sealer.unsealed),
+                captured=dict(running.writer.capture.captured),
+                policy_loads=running.writer.capture.loads,
+                is_policy_broken=running.writer.capture.is_broken,
+                break_glass=running.writer.capture.raised,
             )
 
     def leave_after_fork(self) -> None:

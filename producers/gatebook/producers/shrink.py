@@ -31,5 +31,5 @@ def without_content(event: Mapping[str, Any], reason: str) -> dict[str, Any]:
         small = {**event, "content": None, "content_encoding": ""}
     else:
         small = {name: event[name] for name in _KEPT if name in event}
-        ours = {name: ours[name] for name in ("identity", "phase") if name in ours}
+        ours = {name: ours[name] for name in ("identity", "phase", "retention") if name in ours}
     return {**small, "gatebook": {**ours, "capture": capture}}

@@ -17,6 +17,8 @@ from gatebook.producers.ids import uuid7
 from gatebook.producers.inbox import Entry, Inbox
 from gatebook.producers.journal import Journal
 from gatebook.producers.ladder import METADATA, REASON, say
+from gatebook.producers.policy.capture import CapturePolicy
+from gatebook.producers.policy.notices import ControlEvent
 from gatebook.producers.sealer import Sealer
 from gatebook.producers.sender import EVENT_OVERHEAD_BYTES
 from gatebook.producers.shrink import shrink_event, without_content
@@ -55,6 +57,7 @@ class Writer:
         self._ending = ending
         self._wake_sender = wake_sender
         self._service = service_of(settings)
+        self.capture = CapturePolicy(settings, self._say)
         self.sealer = Sealer(settings)
         self._noted: dict[str, int] = {}
         self._noted_at = 0.0
@@ -62,6 +65,7 @@ class Writer:
     def run(self) -> None:
         """Until the inbox is closed and empty."""
         while True:
+            self.capture.look()
             entries = self._inbox.take(IDLE_SECONDS, self._settings.linger_seconds)
             if not entries and self._inbox.closed:
                 break
@@ -88,9 +92,14 @@ class Writer:
                 encoded.append(_Encoded(data, entry.size, entry.waiter))
         return encoded
 
+    def _say(self, event: ControlEvent) -> None:
+        """An event of our own, like any other but that no policy applies to it."""
+        if not self._inbox.closed:
+            self._inbox.put(event, None)
+
     def _encode_one(self, entry: Entry) -> bytes:
         """Build and encode an event; RecordRejected with a DropReason where that cannot be."""
-        event = _completed(entry, self._service)
+        event = self.capture.hold(entry.event, _completed(entry, self._service))
         if event.get("content") and self._inbox.ladder.step >= METADATA:
             event = without_content(event, REASON)
             with self._accounts.lock:

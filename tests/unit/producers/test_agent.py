@@ -181,7 +181,7 @@ async def test_what_a_sender_may_not_decide_is_decided_here(
     assert "sk-secret" not in repr(event)
     assert ours["identity"]["assurance"] == "asserted"
     assert ours["identity"]["key_id"].startswith("key_")
-    assert (ours["capture"]["level"], ours["capture"]["policy"]) == ("metadata", "")
+    assert (ours["capture"]["level"], ours["capture"]["policy"]) == ("metadata", "settings")
     assert len(ours["content_digest"]["input"]) == 64
     assert event["content"] is None
     assert (event["url"]["path"], event["error"]["message"]) == ("/v1/chat/completions", "")

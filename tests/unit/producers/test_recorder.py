@@ -100,7 +100,7 @@ def test_an_event_above_the_limit_loses_its_content_and_not_itself(
     make_recorder: Any, published: Any
 ) -> None:
     """The access is recorded, and says that its content was too large."""
-    recorder = make_recorder(**SMALL)
+    recorder = make_recorder(capture_level="redacted", **SMALL)
     recorder.emit(event(0, size=40_000))
     recorder.emit({"attributes": {f"key{n}": "v" * 1000 for n in range(32)}})
     assert recorder.close(10).complete

@@ -174,5 +174,6 @@ def _status_of(results: Sequence[Result]) -> int:
 
 def make_intake(settings: ProducerSettings, recorder: Recorder | None = None) -> Intake:
     """An intake with a recorder over these settings. Raises Fatal."""
-    policy = Policy(settings, settings.digest_secret(), "agent")
-    return Intake(recorder or Recorder(settings), policy)
+    recorder = recorder or Recorder(settings)
+    policy = Policy(settings, settings.digest_secret(), "agent", recorder.wants_content)
+    return Intake(recorder, policy)

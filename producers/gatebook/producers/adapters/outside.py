@@ -19,7 +19,7 @@ import msgspec
 from gatebook.producers import values
 from gatebook.producers.addresses import parse_address
 from gatebook.producers.classify import MESSAGES, Ending, Verdict, judge
-from gatebook.producers.config import WITH_CONTENT, ProducerSettings
+from gatebook.producers.config import ProducerSettings
 from gatebook.producers.content import canonical, digest
 from gatebook.producers.formats import OPERATIONS, action_of
 from gatebook.producers.identity import content_key, key_id
@@ -76,11 +76,13 @@ class OutsideEvent:
 
 @dataclass(frozen=True)
 class Policy:
-    """What this side decides. `door` says in the event's attributes how it came in."""
+    """What this side decides. `door` says in the event's attributes how it came in;
+    `wants_content` whether content could be kept at all: what is kept is decided in the writer."""
 
     settings: ProducerSettings
     secret: bytes
     door: str
+    wants_content: Callable[[], bool] | None = None
 
     def admit(self, given: Any, now_ns: int | None = None, event_id: str = "") -> OutsideEvent:
         """The event that goes into the log. Raises RecordRejected("invalid_event", detail): the
@@ -89,23 +91,12 @@ class Policy:
         _complete(event, time.time_ns() if now_ns is None else now_ns)
         inner = event["event"]
         event_id = _own_id(inner.pop("id", "")) or event_id
-        if self.settings.capture_level == "none":
-            return OutsideEvent(self._bare(event), event_id)
         self._hold_identity(event)
         self._hold_content(event)
         _hold_texts(event)
         event.setdefault("service", _service(self.settings))
         event["attributes"] = {**event.get("attributes", {}), "door": self.door}
         return OutsideEvent(event, event_id)
-
-    def _bare(self, event: dict[str, Any]) -> dict[str, Any]:
-        """All that the capture level none leaves."""
-        return {
-            "timestamp": event["timestamp"],
-            "event": event["event"],
-            "service": _service(self.settings),
-            "gatebook": {"phase": "terminal", "capture": {"level": "none"}},
-        }
 
     def _hold_identity(self, event: dict[str, Any]) -> None:
         """Nobody here saw a proof: `verified` counts as asserted. A key becomes its digest."""
@@ -122,8 +113,9 @@ class Policy:
         parts = _content_of(content, encoding)
         ours = event["gatebook"]
         ours["content_digest"] = self._digests(parts)
-        ours["capture"] = {"level": self.settings.capture_level}
-        if not parts or self.settings.capture_level not in WITH_CONTENT:
+        ours["capture"] = {}
+        wanted = self.wants_content() if self.wants_content else self.settings.may_want_content
+        if not parts or not wanted:
             return
         data = msgspec.json.encode(parts)
         if len(data) > self.settings.content_max_bytes:
