@@ -122,6 +122,6 @@ def _worker() -> None:
 
 
 def _alerts() -> None:
-    from gatebook.processors.alerts.settings import load_alert_settings
+    from gatebook.processors.alerts.plan import load_plan
 
-    load_alert_settings()
+    load_plan()

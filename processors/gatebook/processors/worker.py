@@ -31,7 +31,7 @@ from gatebook.schemas.topics import EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
 
 if TYPE_CHECKING:
-    from gatebook.processors.alerts.base import AlertTarget
+    from gatebook.processors.alerts.plan import Plan
     from gatebook.processors.enrich import Catalog
     from gatebook.processors.reconcile import Reconciler
 
@@ -69,7 +69,7 @@ def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
     if role == "notify":
         from gatebook.processors.stages.notify import NotifyStage
 
-        return NotifyStage(settings, alert_targets(), wire)
+        return NotifyStage(settings, alert_plan(settings), wire)
     raise Fatal(f"there is no worker role {role!r}", "use one of " + ", ".join(ROLES))
 
 
@@ -87,13 +87,12 @@ def load_catalog(settings: WorkerSettings) -> Catalog:
         raise Fatal(str(error), "correct the file, then start the worker again") from None
 
 
-def alert_targets() -> Sequence[AlertTarget]:
-    """The configured alert targets; none is allowed, findings are indexed all the same."""
-    from gatebook.processors.alerts.alertmanager import AlertmanagerTarget
-    from gatebook.processors.alerts.settings import load_alert_settings
+def alert_plan(settings: WorkerSettings) -> Plan:
+    """Alert targets, routes and noise control; no target is allowed, findings are indexed all the
+    same."""
+    from gatebook.processors.alerts.plan import load_plan
 
-    settings = load_alert_settings()
-    return (AlertmanagerTarget(settings),) if settings.enabled else ()
+    return load_plan(kafka=kafka_properties(settings.kafka_bootstrap))
 
 
 def event_partitions(settings: WorkerSettings) -> int:

@@ -18,7 +18,7 @@ from tests.unit.alerts.findings import finding, resolved
 from tests.waiting import wait_until
 
 from gatebook.cli.demo.alert_receiver import AlertReceiver, parse_rfc3339, problems_of
-from gatebook.processors.alerts.alertmanager import AlertmanagerTarget, alert_of, labels_of
+from gatebook.processors.alerts.alertmanager import alert_of, labels_of, options_from
 from gatebook.processors.alerts.settings import AlertSettings
 
 NS = 1_000_000_000
@@ -38,7 +38,8 @@ def fresh(principal: str = "acme/eve") -> dict[str, Any]:
 
 
 async def deliver(url: str, *findings: dict[str, Any]) -> None:
-    target = AlertmanagerTarget(settings_for(url))
+    settings = settings_for(url)
+    target = options_from(settings).build("oncall", settings)
     for one in findings:
         assert (await target.deliver(one)).outcome == "success"
     await target.close()

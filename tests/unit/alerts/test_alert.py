@@ -6,15 +6,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-from tests.unit.alerts.findings import finding, resolved
+from tests.unit.alerts.findings import START_NS, finding, resolved
 
 from gatebook.cli.demo.alert_receiver import parse_rfc3339
-from gatebook.processors.alerts.alertmanager import alert_of, labels_of, search_link
+from gatebook.processors.alerts.alertmanager import alert_of, alerts_of, labels_of
 from gatebook.processors.alerts.settings import AlertSettings
-from gatebook.processors.detect.cases import CASE_START_NS
+from gatebook.processors.alerts.text import search_link
 
 NS = 1_000_000_000
-NOW_NS = CASE_START_NS + 100 * NS
+NOW_NS = START_NS + 100 * NS
 SETTINGS = AlertSettings(
     search_base_url="https://search.example.org/app?q={query}&from={start}&to={end}",
     runbook_url="https://wiki.example.org/runbooks/",
@@ -67,7 +67,7 @@ def test_a_link_without_placeholder_gets_the_query(template: str, start: str) ->
 def test_the_same_problem_has_the_same_labels() -> None:
     """A second burst of the principal an hour later is the same alert; another principal's is
     another."""
-    later = finding(start_ns=CASE_START_NS + 3600 * NS)
+    later = finding(start_ns=START_NS + 3600 * NS)
     assert labels_of(later) == labels_of(finding())
     assert labels_of(finding("acme/bob")) != labels_of(finding())
 
@@ -88,7 +88,7 @@ def test_a_resolved_finding_ends_the_alert() -> None:
 
 def test_an_alert_never_ends_before_it_starts() -> None:
     """A finding whose clock is ahead of ours starts now."""
-    alert = alert_of(resolved(finding()), SETTINGS, CASE_START_NS - 3600 * NS)
+    alert = alert_of(resolved(finding()), SETTINGS, START_NS - 3600 * NS)
     assert parse_rfc3339(alert["startsAt"]) <= parse_rfc3339(alert["endsAt"])
 
 
@@ -96,3 +96,14 @@ def test_the_time_until_it_resolves_is_a_setting() -> None:
     """An alert that is not sent again ends after alert_active_seconds."""
     short = msgspec.structs.replace(SETTINGS, alert_active_seconds=300.0)
     assert alert_of(finding(), short, NOW_NS)["endsAt"] == "2026-01-05T09:06:40.000000000Z"
+
+
+def test_a_raised_severity_ends_the_alert_of_before() -> None:
+    """The severity is a label, by which alerts are routed: one alert ends, the other begins."""
+    raised = finding(severity="critical")
+    raised["labels"] = {"previous_severity": "error"}
+    before, now = alerts_of(raised, SETTINGS, NOW_NS)
+    assert before["labels"] == labels_of(finding())
+    assert before["endsAt"] == "2026-01-05T09:01:40.000000000Z"
+    assert now["labels"] == labels_of(raised)
+    assert now["endsAt"] > before["endsAt"]

@@ -14,6 +14,7 @@ from gatebook.processors.alerts.addresses import (
     GuardedResolver,
     parse_networks,
 )
+from gatebook.processors.alerts.plan import load_plan
 from gatebook.processors.alerts.secrets import read_secret
 from gatebook.processors.alerts.settings import load_alert_settings
 from gatebook.schemas.errors import Fatal
@@ -26,9 +27,14 @@ PASSWORD = "GATEBOOK_ALERTMANAGER_BASIC_PASSWORD"
 SECRET = "hunter2hunter2"
 
 
+def targets_of(environment: dict[str, str]) -> list[str]:
+    """Names of the targets that these variables give."""
+    return list(load_plan(load_alert_settings(environment)).targets)
+
+
 def test_without_a_url_there_is_no_target() -> None:
     """Nothing set means no alerts, not an error."""
-    assert not load_alert_settings({}).enabled
+    assert targets_of({}) == []
 
 
 @pytest.mark.parametrize(
@@ -60,13 +66,17 @@ def test_without_a_url_there_is_no_target() -> None:
         "http://[2002:7f00:1::]/",
         "http://224.0.0.1/",
         "http://255.255.255.255/",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
     ],
 )
 def test_a_dangerous_url_is_refused(url: str) -> None:
     """Other schemes, users, queries, and addresses that are not public stop the start; the
     message does not repeat the URL."""
     with pytest.raises(Fatal) as error:
-        load_alert_settings({URL: url})
+        targets_of({URL: url})
     assert SECRET not in str(error.value) + error.value.next_step
     assert error.value.next_step
 
@@ -77,7 +87,7 @@ def test_a_dangerous_url_is_refused(url: str) -> None:
 )
 def test_a_public_url_passes(url: str) -> None:
     """Names and public addresses need no permission."""
-    assert load_alert_settings({URL: url}).enabled
+    assert targets_of({URL: url}) == ["alertmanager"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_a_public_url_passes(url: str) -> None:
 )
 def test_private_addresses_pass_where_allowed(url: str) -> None:
     """On premises, one setting lets loopback and private addresses pass."""
-    assert load_alert_settings({URL: url, "GATEBOOK_ALERT_ALLOW_PRIVATE": "true"}).enabled
+    assert targets_of({URL: url, "GATEBOOK_ALERT_ALLOW_PRIVATE": "true"})
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "::"])
@@ -139,6 +149,8 @@ async def test_a_name_that_leads_outside_resolves() -> None:
         {"GATEBOOK_ALERT_DEADLINE_SECONDS": "-1"},
         {"GATEBOOK_ALERT_DEADLINE_SECONDS": SECRET},
         {"GATEBOOK_ALERT_ALLOWED_NETWORKS": "everything"},
+        {"GATEBOOK_ALERT_RESEND_SECONDS": "100", "GATEBOOK_ALERT_ACTIVE_SECONDS": "120"},
+        {"GATEBOOK_ALERTS_FILE": "none.toml"},
         {"GATEBOOK_SEARCH_BASE_URL": "javascript:alert(1)"},
         {"GATEBOOK_RUNBOOK_URL": f"https://me:{SECRET}@wiki"},
     ],
@@ -146,7 +158,7 @@ async def test_a_name_that_leads_outside_resolves() -> None:
 def test_a_wrong_setting_stops_the_start(environment: dict[str, str]) -> None:
     """Inline secrets, half a login and figures out of range are told without their value."""
     with pytest.raises(Fatal) as error:
-        load_alert_settings({URL: PUBLIC, **environment})
+        targets_of({URL: PUBLIC, **environment})
     assert SECRET not in str(error.value) + error.value.next_step
 
 
@@ -154,9 +166,9 @@ def test_credentials_do_not_go_over_plain_http() -> None:
     """A token over http needs a setting that says so."""
     environment = {URL: "http://alerts.example.org", BEARER: "env:TOKEN"}
     with pytest.raises(Fatal, match="plain http"):
-        load_alert_settings(environment)
+        targets_of(environment)
     allowed = {**environment, "GATEBOOK_ALERTMANAGER_PLAINTEXT_AUTH": "allow"}
-    assert load_alert_settings(allowed).enabled
+    assert targets_of(allowed)
 
 
 def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:

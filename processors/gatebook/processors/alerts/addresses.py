@@ -97,9 +97,18 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def check_target_url(url: str, policy: AddressPolicy) -> None:
+def _odd_number(host: str) -> bool:
+    """A short, octal or hexadecimal way to write an address, such as 127.1: some resolvers read
+    it and some do not, so that it cannot be judged."""
+    last = host.rstrip(".").rpartition(".")[2].lower()
+    return _literal(host) is None and (last.isdigit() or last.startswith("0x"))
+
+
+def check_target_url(url: str, policy: AddressPolicy, allow_query: bool = False) -> None:
     """Refuse, as Fatal, a URL that must not be a target. The URL itself is not repeated: it may
-    hold a secret. A host name is judged when it is resolved, by `GuardedResolver`."""
+    hold a secret. A host name is judged when it is resolved, by `GuardedResolver`.
+
+    `allow_query`: for a URL that is kept as a secret and may hold a token in its query."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -110,12 +119,16 @@ def check_target_url(url: str, policy: AddressPolicy) -> None:
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
         raise Fatal(
             "the alert target's URL holds a user or password",
-            "take them out and set GATEBOOK_ALERTMANAGER_BASIC_USER and _BASIC_PASSWORD",
+            "take them out and set the target's user and password by reference",
         )
-    if parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise Fatal("the alert target's URL has a query, fragment or blank", "give the base URL")
+    if parts.query and not allow_query:
+        raise Fatal(
+            "the alert target's URL has a query", "give the URL by reference: env:NAME, file:/path"
+        )
+    if parts.fragment or not url.isprintable() or " " in url:
+        raise Fatal("the alert target's URL has a fragment or blank", "give the base URL")
     address = _literal(host)
-    if address is not None and policy.refuses(address):
+    if _odd_number(host) or (address is not None and policy.refuses(address)):
         raise Fatal(
             "the alert target is a loopback, private, link-local or metadata address",
             "if that is meant: GATEBOOK_ALERT_ALLOW_PRIVATE=true for loopback and private ones, "

@@ -11,6 +11,10 @@ from gatebook.schemas.errors import Fatal
 MAX_SECRET_BYTES = 64 * 1024
 
 
+class SecretUnreadable(ValueError):
+    """A secret is missing, empty, too long or not one line. Says nothing of what was read."""
+
+
 def check_reference(setting: str, reference: str) -> None:
     """Fatal where a setting holds something else than `env:NAME` or `file:/path`. What it holds
     is not repeated: it may be the secret."""
@@ -25,8 +29,8 @@ def check_reference(setting: str, reference: str) -> None:
 def read_secret(reference: str, environment: Mapping[str, str] | None = None) -> str:
     """The secret behind a reference, read anew each time so that a rotated one is picked up.
 
-    Raises ValueError where it is missing, empty, too long or holds control characters, which
-    would break out of a header.
+    Raises SecretUnreadable where it is missing, empty, too long or holds control characters,
+    which would break out of a header.
     """
     kind, _, rest = reference.partition(":")
     if kind == "env":
@@ -35,7 +39,7 @@ def read_secret(reference: str, environment: Mapping[str, str] | None = None) ->
         value = _read_file(Path(rest))
     value = value.strip()
     if not value or not value.isprintable():
-        raise ValueError("the secret is missing, empty or not one line")
+        raise SecretUnreadable("the secret is missing, empty or not one line")
     return value
 
 
@@ -44,7 +48,7 @@ def _read_file(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
         if len(data) > MAX_SECRET_BYTES:
-            raise ValueError("the secret's file is too long")
+            raise SecretUnreadable("the secret's file is too long")
         return data.decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise ValueError("the secret's file cannot be read") from None
+        raise SecretUnreadable("the secret's file cannot be read") from None

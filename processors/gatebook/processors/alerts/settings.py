@@ -9,12 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gatebook.processors.alerts.addresses import (
-    AddressPolicy,
-    check_target_url,
-    parse_networks,
-)
-from gatebook.processors.alerts.secrets import check_reference
+from gatebook.processors.alerts.addresses import AddressPolicy, parse_networks
 from gatebook.schemas.errors import Fatal
 
 PREFIX = "GATEBOOK_"
@@ -24,8 +19,10 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every field is the environment variable GATEBOOK_<FIELD>; empty means: not set."""
 
+    alerts_file: str = ""
+    """TOML file of targets, routes, teams and noise control, see the example beside the code."""
     alertmanager_url: str = ""
-    """Base URL of Alertmanager, without /api/v2; empty: no alerts are sent."""
+    """Base URL of Alertmanager, without /api/v2; a target beside those of the alerts file."""
     alertmanager_name: str = "alertmanager"
     """Name of this target in metrics and in the alert index."""
     alertmanager_bearer_token: str = ""
@@ -41,7 +38,7 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     alert_allowed_networks: str = ""
     """Further networks a target may be in, with commas, link-local and metadata ones included."""
     alert_deadline_seconds: Seconds = 60.0
-    """A finding that is not accepted within this long is a failed delivery."""
+    """A finding that is not accepted within this long is a failed delivery, tried again later."""
     alert_request_timeout_seconds: Seconds = 5.0
     """Time for one request and its answer."""
     alert_first_pause_seconds: Seconds = 0.25
@@ -49,7 +46,13 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     alert_longest_pause_seconds: Seconds = 10.0
     """Upper bound of any pause."""
     alert_active_seconds: Annotated[float, msgspec.Meta(ge=60, le=86_400)] = 600.0
-    """An alert that is not sent again is resolved after this long."""
+    """In Alertmanager an alert that is not sent again is resolved after this long."""
+    alert_resend_seconds: Annotated[float, msgspec.Meta(ge=1, le=180)] = 60.0
+    """An active alert is sent again this often to targets that forget, such as Alertmanager."""
+    alert_retry_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 5.0
+    """Pause after a failed delivery before the next; it doubles up to five minutes."""
+    alert_expiry_seconds: Annotated[float, msgspec.Meta(ge=60, le=30 * 86_400)] = 86_400.0
+    """A step of an alert that no retry delivers within this long is given up, and recorded so."""
     search_base_url: str = ""
     """Link to the search; {query}, {start} and {end} in it are filled in, ?query= is added where
     {query} is not in it. Empty: alerts carry the query but no link."""
@@ -60,11 +63,6 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def address_policy(self) -> AddressPolicy:
         """Where targets may be."""
         return AddressPolicy(self.alert_allow_private, parse_networks(self.alert_allowed_networks))
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there is a target."""
-        return bool(self.alertmanager_url)
 
 
 def _given(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -89,35 +87,19 @@ def load_alert_settings(
 
 
 def validate(settings: AlertSettings) -> None:
-    """Fatal where settings are wrong together or dangerous."""
-    for name in ("alertmanager_bearer_token", "alertmanager_basic_password"):
-        if reference := getattr(settings, name):
-            check_reference(PREFIX + name.upper(), reference)
+    """Fatal where settings are wrong together or dangerous. Targets are judged as they are made."""
     for name in ("search_base_url", "runbook_url"):
         if url := getattr(settings, name):
             _check_link(PREFIX + name.upper(), url)
-    policy = settings.address_policy
-    if settings.enabled:
-        check_target_url(settings.alertmanager_url, policy)
-        _check_credentials(settings)
+    parse_networks(settings.alert_allowed_networks)
+    if settings.alert_resend_seconds * 2 > settings.alert_active_seconds:
+        raise Fatal(
+            "alerts would end before they are sent again",
+            "set GATEBOOK_ALERT_ACTIVE_SECONDS to twice GATEBOOK_ALERT_RESEND_SECONDS or more",
+        )
 
 
 def _check_link(setting: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
         raise Fatal(f"{setting} is not an http or https link without a user", "correct it")
-
-
-def _check_credentials(settings: AlertSettings) -> None:
-    basic = bool(settings.alertmanager_basic_user), bool(settings.alertmanager_basic_password)
-    bearer = bool(settings.alertmanager_bearer_token)
-    if basic[0] != basic[1]:
-        raise Fatal("basic authentication needs a user and a password", "set both or neither")
-    if bearer and basic[0]:
-        raise Fatal("both a bearer token and basic authentication are set", "set one of them")
-    plain = urlsplit(settings.alertmanager_url).scheme == "http"
-    if plain and (bearer or basic[0]) and settings.alertmanager_plaintext_auth != "allow":
-        raise Fatal(
-            "credentials would go over plain http",
-            "use https, or set GATEBOOK_ALERTMANAGER_PLAINTEXT_AUTH=allow",
-        )

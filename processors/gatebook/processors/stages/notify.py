@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gatebook.processors import metrics
 from gatebook.processors.alerts.base import AlertTarget, Delivery
+from gatebook.processors.alerts.plan import Plan
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.stages.base import Incoming
@@ -27,11 +28,11 @@ class NotifyStage:
     def __init__(
         self,
         settings: WorkerSettings,
-        targets: Sequence[AlertTarget],
+        plan: Plan,
         wire: WireFormat = SINGLE_OBJECT,
     ) -> None:
         self._settings = settings
-        self._targets = targets
+        self._targets = tuple(plan.targets.values())
         self._wire = wire
         self.topics = (topic_name(settings.namespace, FINDING),)
         self._alert_topic = topic_name(settings.namespace, ALERT)
