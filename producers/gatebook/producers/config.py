@@ -450,9 +450,10 @@ def _make_secret(path: Path) -> bytes | None:
 def _check_sealing(settings: ProducerSettings) -> None:
     """A key that is not there yet is no reason not to start; what is dangerous is."""
     source = settings.public_key_source()
-    if settings.capture_level not in WITH_CONTENT:
+    if not settings.may_want_content:
         return
-    require(f"GATEBOOK_CAPTURE_LEVEL={settings.capture_level}")
+    if not settings.capture_policy:  # a policy may want none, and is read later
+        require(f"GATEBOOK_CAPTURE_LEVEL={settings.capture_level}")
     try:
         is_private = parse(source.read()).is_private
     except KeysUnavailable:
