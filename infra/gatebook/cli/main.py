@@ -38,6 +38,7 @@ COMMANDS = {
     "import": "import_commands",
     "attach": "attach_commands",
     "keys": "keys_commands",
+    "subject": "subject_commands",
     "settings": "settings_commands",
     "metrics": "settings_commands",
     "proxy": "proxy_commands",

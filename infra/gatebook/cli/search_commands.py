@@ -420,31 +420,84 @@ def _print_line(hit: Hit, shown: Sequence[str], as_json: bool, only: bool) -> No
 @click.command()
 @click.argument("event_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with all documents.")
-def show(event_id: str, as_json: bool) -> None:
+@click.option(
+    "--reveal",
+    type=click.Choice(("redacted", "full")),
+    help="Open the sealed content, too. Privileged: it is recorded first, with --reason.",
+)
+@click.option("--reason", default="", help="Why content is opened; stands in the recorded event.")
+def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
     """Print everything about one event: its document, and the findings that cite it.
 
-    Exit codes: 0 found, 1 no document has this id, 3 Elasticsearch cannot be reached.
+    Says whether the document's digest holds, which it does after an erasure, too.
+
+    Exit codes: 0 found, 1 no document has this id, 3 Elasticsearch cannot be reached, 6 content
+    was to be opened and that cannot be recorded.
     """
     from gatebook.processors.search import service
     from gatebook.processors.search.display import safe, to_json
 
+    if reveal and not reason:
+        raise click.UsageError("--reveal needs --reason")
     hits = _run(lambda connection: service.find(connection, _namespace(), event_id))
+    content = _reveal(hits, event_id, reveal, reason) if reveal and hits else None
     if as_json:
-        documents = [{"index": h.index, "id": h.id, "document": h.source} for h in hits]
-        click.echo(to_json({"id": event_id, "documents": documents}))
+        documents = [
+            {"index": h.index, "id": h.id, "document": h.source, **_checked(h)} for h in hits
+        ]
+        found = {"id": event_id, "documents": documents}
+        click.echo(to_json({**found, "content": content} if reveal else found))
     elif hits:
         for hit in sorted(hits, key=lambda hit: hit.id != event_id):
             _print_document(hit)
+        _print_content(content)
     else:
         click.echo(f"no document has the id {safe(event_id, 80)}", err=True)
     if not hits:
         sys.exit(EXIT_NO_MATCH)
 
 
+def _checked(hit: Hit) -> dict[str, Any]:
+    """What an access document says of itself; nothing of other kinds."""
+    from gatebook.processors.subjects.verify import verify_document
+
+    if "-access-" not in hit.index:
+        return {}
+    found = verify_document(hit.source)
+    return {"digest_holds": found.digest_holds, "content_is": found.content}
+
+
+def _reveal(hits: Sequence[Hit], event_id: str, layer: str, reason: str) -> dict[str, Any]:
+    """The sealed content of the event, opened; recorded before."""
+    from gatebook.cli.subject_commands import Desk, run_at_desk
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.processors.subjects import reveal
+
+        await desk.record("event.reveal", reason, event=event_id, reveal=layer)
+        document = next((h.source for h in hits if "-access-" in h.index), {})
+        wanted = ("redacted", "full") if layer == "full" else ("redacted",)
+        return reveal.opened(document, await reveal.key_of(desk.ring, document), wanted)
+
+    return run_at_desk(work)
+
+
+def _print_content(content: dict[str, Any] | None) -> None:
+    from gatebook.processors.search.display import safe, to_json
+
+    for layer, found in (content or {}).items():
+        click.echo(f"content, {layer}: {found['state']}")
+        for name, value in sorted(found.get("content", {}).items()):
+            click.echo(f"  {safe(name)}  {to_json(value)}")
+
+
 def _print_document(hit: Hit) -> None:
     from gatebook.processors.search.display import flatten, render, safe
 
     click.echo(f"{safe(hit.index)}  {safe(hit.id)}")
+    if checked := _checked(hit):
+        holds = "holds" if checked["digest_holds"] else "DOES NOT HOLD: it was changed"
+        click.echo(f"  its digest {holds}; content: {checked['content_is']}")
     flat = flatten(hit.source)
     width = max(len(safe(name)) for name in flat)
     for name in sorted(flat):

@@ -17,7 +17,7 @@ from gatebook.processors.sinks.backoff import Backoff
 from gatebook.processors.subjects.identity import SubjectTags
 from gatebook.processors.subjects.keys import KEY_BYTES, SubjectKey
 from gatebook.processors.subjects.layers import KeyEntry
-from gatebook.processors.subjects.state import KEY, SubjectState, key_id
+from gatebook.processors.subjects.state import KEY, SubjectState, key_id, read_states
 from gatebook.processors.subjects.store import StoreAway, Stored, SubjectStore
 from gatebook.processors.subjects.wrapping import WrappingKeys
 from gatebook.schemas.errors import Fatal
@@ -168,10 +168,3 @@ class KeyRing:
                     "give all workers the same file: GATEBOOK_SUBJECT_TAG_KEY_FILE",
                 )
         self._checked = True
-
-
-async def read_states(store: SubjectStore, tags: Iterable[str]) -> dict[str, SubjectState]:
-    """The state of each subject; a new one has none stored yet."""
-    wanted = list(tags)
-    stored = await store.get(wanted)
-    return {tag: SubjectState.of(tag, stored.get(tag)) for tag in wanted}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,6 +75,13 @@ def key_id(tag: str, generation: int) -> str:
 def job_id(tag: str, generation: int) -> str:
     """The id of the job that erases a generation: there is one, however often it is asked for."""
     return f"job.{tag}.{generation}"
+
+
+async def read_states(store: SubjectStore, tags: Iterable[str]) -> dict[str, SubjectState]:
+    """The state of each subject; a new one has none stored yet."""
+    wanted = list(tags)
+    stored = await store.get(wanted)
+    return {tag: SubjectState.of(tag, stored.get(tag)) for tag in wanted}
 
 
 async def change_state(

@@ -1,0 +1,133 @@
+"""Privileged acts of operators are events themselves, durable before anything is done or shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gatebook.schemas.errors import GatebookError
+
+if TYPE_CHECKING:
+    from gatebook.processors.subjects.erasure import Privileged
+    from gatebook.producers.config import ProducerSettings
+    from gatebook.producers.recorder import Recorder
+
+NAMESPACE_PRIVILEGED = uuid.UUID("5a1d1f6e-0c52-4c4b-9a6e-6f0a7c2b9d31")
+SERVICE_NAME = "gatebook-operator"
+FLUSH_SECONDS = 5.0
+APPROXIMATE_BYTES = 2048
+
+
+class NotRecorded(GatebookError):
+    """The act could not be recorded, so it was not done."""
+
+    exit_code = 6
+    next_step = "see that GATEBOOK_SPOOL_DIR (default: spool in GATEBOOK_HOME) can be written"
+
+
+class _Act:
+    """A draft for the recorder, with an id of its own: told twice, it is one event."""
+
+    def __init__(self, event: Mapping[str, Any], event_id: str) -> None:
+        self._event = event
+        self.event_id = event_id
+        self.size_bytes = APPROXIMATE_BYTES
+
+    def build(self) -> Mapping[str, Any]:
+        """See inbox.Draft."""
+        return self._event
+
+
+class Witness:
+    """Records privileged acts through a recorder of its own. Close it in the end."""
+
+    def __init__(self) -> None:
+        self._recorder: Recorder | None = None
+
+    async def record(self, act: Privileged) -> None:
+        """Returns once the act's event is fsynced. Raises NotRecorded."""
+        await asyncio.to_thread(self.record_now, act)
+
+    def record_now(self, act: Privileged) -> None:
+        """The same, outside an event loop."""
+        from gatebook.producers.accounts import NotDurable
+
+        draft = _Act(
+            event_of(act), str(uuid.uuid5(NAMESPACE_PRIVILEGED, f"{act.action}|{act.name}"))
+        )
+        try:
+            self._started().emit_durable(draft)
+        except (NotDurable, OSError) as error:
+            reason = getattr(error, "reason", type(error).__name__)
+            raise NotRecorded(f"this cannot be recorded ({reason}), so it is not done") from None
+
+    def _started(self) -> Recorder:
+        from gatebook.producers.recorder import Recorder
+
+        if self._recorder is None:
+            self._recorder = Recorder(_settings())
+        return self._recorder
+
+    def close(self) -> None:
+        """Give Kafka a moment to take the events; what it has not taken waits in the spool."""
+        if self._recorder is not None:
+            self._recorder.close(FLUSH_SECONDS)
+
+
+def _settings() -> ProducerSettings:
+    """The producer's settings, with a durable mode; nothing of an act is content."""
+    import msgspec
+
+    from gatebook.producers.config import ProducerSettings
+
+    settings = ProducerSettings.from_env()
+    return msgspec.structs.replace(
+        settings, service_name=SERVICE_NAME, delivery_mode="strict", capture_level="metadata"
+    )
+
+
+def operator() -> str:
+    """Who runs this command, by the account of the operating system."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an account without a name, as in many containers
+        return f"uid-{os.getuid()}"
+
+
+def act(action: str, details: Mapping[str, str], name: str = "") -> Privileged:
+    """An act of now, by the operator."""
+    from gatebook.processors.subjects.erasure import Privileged
+
+    now = time.time_ns()
+    return Privileged(action, name or str(uuid.uuid4()), operator(), now, details)
+
+
+def event_of(act: Privileged) -> dict[str, Any]:
+    """The access event of a privileged act."""
+    return {
+        "timestamp": act.at_ns,
+        "event": {
+            "kind": "event",
+            "category": "iam",
+            "type": "admin",
+            "action": act.action,
+            "outcome": "success",
+            "end": act.at_ns,
+            "duration": 0,
+        },
+        "user": {"id": act.by},
+        "service": {"name": SERVICE_NAME},
+        "gatebook": {
+            "component": "cli",
+            "phase": "terminal",
+            "identity": {"method": "os_account", "assurance": "asserted"},
+            "capture": {"level": "metadata"},
+        },
+        "attributes": dict(act.details),
+    }

@@ -1,0 +1,564 @@
+"""`gatebook subject`: what the log holds of a person, and how it goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gatebook.cli.privileged import Witness
+    from gatebook.processors.config import WorkerSettings
+    from gatebook.processors.redact import Redactor
+    from gatebook.processors.sinks.connection import Connection
+    from gatebook.processors.subjects.documents import Documents, Person
+    from gatebook.processors.subjects.elastic import ElasticStore
+    from gatebook.processors.subjects.erasure import Eraser
+    from gatebook.processors.subjects.keyring import KeyRing
+    from gatebook.processors.subjects.settings import SubjectSettings
+
+T = TypeVar("T")
+EXIT_NOT_FOUND = 1
+EXIT_INCOMPLETE = 1
+MAX_CANDIDATES = 1_000_000
+REVEAL_CHOICES = ("none", "redacted", "full")
+
+tenant_option = click.option("--tenant", default="", help="The person's tenant.")
+tag_option = click.option(
+    "--tag", is_flag=True, help="ID is the tag that stands in gatebook.subject."
+)
+principal_option = click.option(
+    "--principal", is_flag=True, help="ID is a principal such as key:KEY_ID, not a person."
+)
+reason_option = click.option("--reason", required=True, help="Why; stands in the recorded event.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+timeout_option = click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(1),
+    default=300.0,
+    show_default=True,
+    help="How long to wait for the workers.",
+)
+
+
+@click.group()
+def subject() -> None:
+    """A person the events are about: export, legal hold, erasure, pseudonyms.
+
+    \b
+      gatebook subject export ada@example.org --tenant acme --reason "request 17" --output out/
+      gatebook subject erase ada@example.org --tenant acme --reason "request 18" --dry-run
+      gatebook subject hold ada@example.org --tenant acme --reason "case 4711"
+
+    ID is the end user where the service names one, else the caller's user id, as the service sent
+    it. Every command is an event of its own, durable before anything is shown or done: where it
+    cannot be recorded, it is refused.
+
+    Exit codes: 0 done; 1 not found, or not done in full; 2 wrong usage; 3 Elasticsearch does not
+    answer; 4 a legal hold or an erasure stands in the way; 5 the workers are behind; 6 it could
+    not be recorded.
+    """
+
+
+@dataclass
+class Desk:
+    """What every command works with, while its connection is open."""
+
+    settings: WorkerSettings
+    own: SubjectSettings
+    connection: Connection
+    witness: Witness
+    store: ElasticStore
+    ring: KeyRing
+    documents: Documents
+
+    def redactor(self) -> Redactor:
+        """The redactor, with the pseudonyms of the workers."""
+        from gatebook.processors.redact import Redactor
+
+        return Redactor.default(self.settings.redaction_key(), self.settings.redaction_epoch)
+
+    def person(self, id_: str, tenant: str, tag: bool, principal: bool) -> Person:
+        """How the subject is found."""
+        from gatebook.processors.subjects.documents import Person
+        from gatebook.processors.subjects.identity import PERSON, PRINCIPAL, Subject
+
+        if tag:
+            return Person(id_)
+        kind = PRINCIPAL if principal else PERSON
+        found = self.own.tags(self.settings).of(Subject(tenant, id_, kind))
+        masked = self.redactor().redact_text(id_, tenant=tenant).text
+        return Person(found, tenant, () if principal else tuple(dict.fromkeys((id_, masked))))
+
+    async def record(self, action: str, reason: str = "", **details: str) -> None:
+        """Record the act. Raises NotRecorded."""
+        from gatebook.cli.privileged import act
+
+        given = {"reason": reason, **details}
+        await self.witness.record(act(action, {n: v for n, v in given.items() if v}))
+
+
+def run_at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
+    """Run with everything open, and close it; an outage becomes an error with a next step."""
+    import asyncio
+
+    from gatebook.cli.privileged import Witness
+    from gatebook.processors.config import from_env
+    from gatebook.processors.search.service import SearchFailed
+    from gatebook.processors.sinks.connection import Connection, Unreachable
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+    from gatebook.processors.subjects.store import StoreAway
+
+    settings, witness = from_env(), Witness()
+    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
+
+    async def run() -> T:
+        try:
+            return await work(_desk(settings, connection, witness))
+        except (StoreAway, Unreachable) as error:
+            raise SearchFailed(
+                f"Elasticsearch does not do it at {connection.address} ({error})",
+                "see that it runs, then run the same command again",
+            ) from None
+        finally:
+            await connection.close()
+
+    try:
+        return asyncio.run(run())
+    finally:
+        witness.close()
+
+
+def _desk(settings: WorkerSettings, connection: Connection, witness: Witness) -> Desk:
+    from gatebook.processors.subjects.documents import Documents
+    from gatebook.processors.subjects.elastic import ElasticStore
+    from gatebook.processors.subjects.keyring import KeyRing
+    from gatebook.processors.subjects.settings import subject_settings
+
+    own = subject_settings()
+    store = ElasticStore(connection, settings.namespace)
+    ring = KeyRing(store, own.wrapping(settings), own.tags(settings), own.lease_seconds)
+    documents = Documents(connection, settings.namespace)
+    return Desk(settings, own, connection, witness, store, ring, documents)
+
+
+# --- erase -------------------------------------------------------------------------------------
+
+
+@subject.command()
+@click.argument("id_", metavar="ID")
+@tenant_option
+@tag_option
+@principal_option
+@reason_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--names", is_flag=True, help="Take user.name and user.email as well.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Rotate intake's keys and destroy the old ones, so that raw frames cannot be opened "
+    "before they age out. Content that producers still have in their spools is lost by that.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the certificate; default: standard output.",
+)
+@timeout_option
+@json_option
+def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
+    """Destroy the keys of what a person wrote, take it out of the index, certify it.
+
+    What was written until now is unreadable from then on in Kafka, in the index, and in snapshots
+    (but for text in snapshots that could be searched: the certificate names them). The events
+    themselves stay: who accessed what, and when. Interrupted, the same command goes on.
+    """
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.cli.privileged import operator
+        from gatebook.processors.subjects.erasure import Request
+
+        eraser = _eraser(desk, given["timeout_seconds"], quiet=as_json)
+        person = desk.person(id_, given["tenant"], given["tag"], given["principal"])
+        await desk.record("subject.plan_erase", given["reason"], subject=person.tag)
+        plan = await eraser.plan(person)
+        if given["dry_run"]:
+            return plan
+        if not given["yes"]:
+            _print_plan(plan)
+            click.confirm("Erase this for good?", abort=True, err=True)
+        request = Request(given["reason"], operator(), given["names"], given["now"])
+        return await eraser.run(person, request)
+
+    found = run_at_desk(work)
+    if given["dry_run"]:
+        click.echo(json.dumps(found)) if as_json else _print_plan(found)
+        return
+    text = json.dumps(found, indent=None if as_json else 2)
+    if output is not None:
+        output.write_text(text + "\n")
+        click.echo(f"certificate: {output}", err=True)
+    else:
+        click.echo(text)
+    if not found["complete"]:
+        click.echo("not everything is unreadable yet: see `remains`", err=True)
+        sys.exit(EXIT_INCOMPLETE)
+
+
+def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
+    from gatebook.processors.subjects.certificate import Signer
+    from gatebook.processors.subjects.erasure import Eraser
+    from gatebook.processors.subjects.surroundings import Pipeline
+
+    return Eraser(
+        desk.settings.namespace,
+        desk.store,
+        desk.documents,
+        Signer.from_file(desk.own.certificate_key_path(desk.settings)),
+        Pipeline(desk.settings, desk.own.lease_seconds, desk.witness.record, timeout_seconds),
+        told=(lambda step: None) if quiet else (lambda step: click.echo(f"done: {step}", err=True)),
+    )
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    click.echo(f"subject {plan['subject']}")
+    for hold in plan["holds"]:
+        click.echo(f"  under legal hold {hold['id']} by {hold['by']}: it cannot be erased")
+    click.echo(f"  {plan['documents']} documents, {plan['documents_with_content']} with content")
+    click.echo(f"  {plan['documents_with_names']} with a name or mail address (go with --names)")
+    for name, count in plan["indices"].items():
+        click.echo(f"    {name}: {count}")
+    click.echo(f"  keys to destroy: {', '.join(plan['keys']) or 'none'}")
+    for left in plan["remains"]:
+        mark = f"READABLE by {left['by']}" if left["readable"] else "unreadable afterwards"
+        click.echo(f"  stays: {left['what']} in {left['where']}, until {left['until']} ({mark})")
+
+
+@subject.command(name="verify-certificate")
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--public-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The operator's public key (certificates.pub), to see who signed.",
+)
+@json_option
+def verify_certificate(file: Any, public_key: Path | None, as_json: bool) -> None:
+    """Check the signature of a certificate of erasure; needs nothing but the file.
+
+    Without --public-key this shows that it was not changed, not who made it.
+    """
+    from gatebook.processors.subjects.certificate import verify_certificate as verify
+
+    known = public_key.read_text() if public_key else ""
+    certificate = verify(file.read(), known)
+    if as_json:
+        click.echo(json.dumps({"holds": True, "signer_checked": bool(known), **certificate}))
+        return
+    whose = "by the given key" if known else "by the key that stands in it"
+    click.echo(f"the signature holds, {whose}")
+    click.echo(
+        f"{certificate['documents_with_content']} documents of subject {certificate['subject']}, "
+        f"{len(certificate['keys_destroyed'])} keys destroyed, {certificate['completed_at']}"
+    )
+
+
+# --- holds -------------------------------------------------------------------------------------
+
+
+@subject.command()
+@click.argument("id_", metavar="ID")
+@tenant_option
+@tag_option
+@principal_option
+@reason_option
+@click.option("--hold-id", default="", help="An id of yours, such as a case number.")
+@json_option
+def hold(id_: str, reason: str, hold_id: str, as_json: bool, **given: Any) -> None:
+    """Put a legal hold on a person: nothing of them is erased, nor dropped by retention."""
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        import time
+        import uuid
+
+        from gatebook.cli.privileged import operator
+        from gatebook.processors.subjects import holds
+        from gatebook.processors.subjects.state import Hold
+
+        person = desk.person(id_, **given)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        new = Hold(id=hold_id or uuid.uuid4().hex[:12], reason=reason, by=operator(), at=now)
+        await desk.record("subject.hold", reason, subject=person.tag, hold=new.id)
+        state = await holds.hold(desk.store, person.tag, new)
+        return _holds_of(person.tag, state.holds)
+
+    _print_holds([run_at_desk(work)], as_json)
+
+
+@subject.command()
+@click.argument("id_", metavar="ID")
+@tenant_option
+@tag_option
+@principal_option
+@reason_option
+@click.option("--hold-id", required=True, help="Which hold to end.")
+@json_option
+def release(id_: str, reason: str, hold_id: str, as_json: bool, **given: Any) -> None:
+    """End a legal hold. Other holds on the same person stay."""
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.processors.subjects import holds
+
+        person = desk.person(id_, **given)
+        await desk.record("subject.release", reason, subject=person.tag, hold=hold_id)
+        state = await holds.release(desk.store, person.tag, hold_id)
+        return _holds_of(person.tag, state.holds)
+
+    _print_holds([run_at_desk(work)], as_json)
+
+
+@subject.command(name="list-holds")
+@json_option
+def list_holds(as_json: bool) -> None:
+    """Show every legal hold."""
+
+    async def work(desk: Desk) -> list[dict[str, Any]]:
+        from gatebook.processors.subjects import holds
+
+        await desk.record("subject.list_holds")
+        held = await holds.held_subjects(desk.store)
+        return [_holds_of(tag, found) for tag, found in sorted(held.items())]
+
+    _print_holds(run_at_desk(work), as_json)
+
+
+def _holds_of(tag: str, found: Iterable[Any]) -> dict[str, Any]:
+    from gatebook.processors.subjects.holds import described
+
+    return {"subject": tag, "holds": [described(one) for one in found]}
+
+
+def _print_holds(rows: list[dict[str, Any]], as_json: bool) -> None:
+    from gatebook.processors.search.display import safe
+
+    if as_json:
+        click.echo(json.dumps({"subjects": rows}))
+        return
+    for row in rows:
+        click.echo(f"{row['subject']}  {len(row['holds'])} holds")
+        for one in row["holds"]:
+            click.echo(f"  {safe(one['id'])}  by {one['by']} at {one['at']}: {safe(one['reason'])}")
+    if not rows:
+        click.echo("no legal holds")
+
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+@subject.command()
+@click.argument("id_", metavar="ID")
+@tenant_option
+@tag_option
+@principal_option
+@json_option
+def status(id_: str, as_json: bool, **given: Any) -> None:
+    """Show a person's holds, erasures so far, and how far one under way has come."""
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.processors.subjects.erasure import STEPS
+        from gatebook.processors.subjects.state import JOB, key_id, read_states
+
+        person = desk.person(id_, **given)
+        await desk.record("subject.status", subject=person.tag)
+        state = (await read_states(desk.store, [person.tag]))[person.tag]
+        jobs = await desk.store.find(JOB, tag=person.tag)
+        return {
+            "subject": person.tag,
+            "has_key": bool(await desk.store.get([key_id(person.tag, state.generation)])),
+            "erased": state.generation,
+            **_holds_of(person.tag, state.holds),
+            "jobs": [
+                {
+                    "job": job.id,
+                    "done": job.source["done"],
+                    "steps": [step for step in STEPS if step in job.source["steps"]],
+                    "certificate": job.source["steps"].get("certificate"),
+                }
+                for job in sorted(jobs, key=lambda job: int(job.source["generation"]))
+            ],
+        }
+
+    found = run_at_desk(work)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"subject {found['subject']}: erased {found['erased']} times, ", nl=False)
+    click.echo(f"{'a' if found['has_key'] else 'no'} key, {len(found['holds'])} legal holds")
+    for job in found["jobs"]:
+        state = "done" if job["done"] else f"under way, last step {(job['steps'] or ['none'])[-1]}"
+        click.echo(f"  {job['job']}: {state}")
+
+
+@subject.command()
+@click.argument("id_", metavar="ID")
+@tenant_option
+@tag_option
+@principal_option
+@reason_option
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for events.ndjson and manifest.json.",
+)
+@click.option(
+    "--reveal",
+    type=click.Choice(REVEAL_CHOICES),
+    default="redacted",
+    show_default=True,
+    help="What is opened: nothing, redacted content, or the original as well.",
+)
+@json_option
+def export(id_: str, reason: str, output: Path, reveal: str, as_json: bool, **given: Any) -> None:
+    """Write all events of a person to a folder, with their content opened."""
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.processors.subjects import reveal as opening
+
+        person = desk.person(id_, **given)
+        await desk.record("subject.export", reason, subject=person.tag, reveal=reveal)
+        manifest = opening.Manifest(person.tag)
+        lines = opening.export(desk.documents, desk.ring, person, _layers(reveal), manifest)
+        with _private_file(output / "events.ndjson") as file:
+            async for line in lines:
+                file.write(line)
+        summary = manifest.summary()
+        with _private_file(output / "manifest.json") as file:
+            file.write(json.dumps(summary, indent=2).encode() + b"\n")
+        return summary
+
+    output.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = run_at_desk(work)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        opened = ", ".join(f"{n} {layer}" for layer, n in found["layers_opened"].items()) or "none"
+        click.echo(f"{found['documents']} events in {output}; opened: {opened}")
+    if found["digests_fail"]:
+        click.echo(f"{len(found['digests_fail'])} events are not as they were written", err=True)
+    if found["digests_fail"] or not found["documents"]:
+        sys.exit(EXIT_NOT_FOUND)
+
+
+def _layers(reveal: str) -> tuple[str, ...]:
+    return {"none": (), "redacted": ("redacted",), "full": ("redacted", "full")}[reveal]
+
+
+def _private_file(path: Path) -> Any:
+    import os
+
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+# --- pseudonyms --------------------------------------------------------------------------------
+
+
+@subject.command()
+@click.argument("pseudonym")
+@tenant_option
+@reason_option
+@click.option("--candidate", "candidates", multiple=True, help="A value that it may be.")
+@click.option(
+    "--stdin", "from_stdin", is_flag=True, help="Candidates from standard input, by line."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Events to open at most.",
+)
+@json_option
+def reidentify(
+    pseudonym: str,
+    tenant: str,
+    reason: str,
+    candidates: tuple[str, ...],
+    from_stdin: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Find the value that a pseudonym such as EMAIL_e1_ABCDEFGHIJKLMNOP stands for.
+
+    There is no table of values. Candidates are tried first, then the people of the directory, then
+    the originals of events that may hold it and were kept at level full. The value is printed here
+    and stands nowhere else; that it was asked for is recorded.
+    """
+
+    async def work(desk: Desk) -> tuple[str | None, str, int]:
+        from gatebook.processors.subjects import reveal as opening
+
+        wanted = opening.pseudonym_in(pseudonym)
+        if not opening.kind_of(wanted):
+            raise click.BadParameter("this is no pseudonym", param_hint="PSEUDONYM")
+        await desk.record("subject.reidentify", reason, pseudonym=wanted)
+        redactor = desk.redactor()
+        for where, texts in (
+            ("candidates", _candidates(candidates, from_stdin)),
+            ("directory", _directory_texts(desk.settings)),
+        ):
+            value = opening.value_behind(redactor, wanted, texts, tenant)
+            if value is not None:
+                return value, where, 0
+        query = _pseudonym_query(wanted)
+        value, looked = await opening.reidentify(
+            desk.documents, desk.ring, redactor, wanted, query, limit
+        )
+        return value, "events", looked
+
+    value, where, looked = run_at_desk(work)
+    if as_json:
+        click.echo(
+            json.dumps({"value": value, "found_in": where if value else "", "opened": looked})
+        )
+    elif value is not None:
+        from gatebook.processors.search.display import safe
+
+        click.echo(safe(value))
+    else:
+        click.echo(f"not found; {looked} events were opened", err=True)
+    if value is None:
+        sys.exit(EXIT_NOT_FOUND)
+
+
+def _candidates(given: tuple[str, ...], from_stdin: bool) -> Iterable[str]:
+    from itertools import islice
+
+    yield from given
+    if from_stdin:
+        yield from (line.strip() for line in islice(sys.stdin, MAX_CANDIDATES) if line.strip())
+
+
+def _directory_texts(settings: WorkerSettings) -> Iterable[str]:
+    import tomllib
+
+    from gatebook.processors.subjects.reveal import texts_of
+
+    if settings.directory_file:
+        yield from texts_of(tomllib.loads(Path(settings.directory_file).read_text()))
+
+
+def _pseudonym_query(pseudonym: str) -> Any:
+    from gatebook.processors.search.fields import fields_of
+    from gatebook.processors.subjects.reveal import pseudonym_query
+
+    names = ("user.id", "user.name", "gatebook.identity.on_behalf_of", "gatebook.principal")
+    return pseudonym_query(pseudonym, fields_of("access").text_fields, names)
+
+
+COMMANDS = [subject]

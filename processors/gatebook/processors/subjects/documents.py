@@ -1,0 +1,211 @@
+"""A subject's documents in the dated indices: all of them, as of one moment, and stripped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.subjects.store import StoreAway
+from gatebook.schemas.errors import Fatal
+
+PAGE_DOCUMENTS = 500
+KEEP_ALIVE = "2m"
+KIND = "access"
+TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+Dsl = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """How a subject is found. `user_ids` are the forms the id has in documents of before there
+    were tags: plain, and masked by the redactor."""
+
+    tag: str
+    tenant: str = ""
+    user_ids: tuple[str, ...] = ()
+
+    def query(self) -> Dsl:
+        """Documents by tag, and untagged ones by user id within the tenant."""
+        tagged: Dsl = {"term": {"gatebook.subject": {"value": self.tag}}}
+        if not self.user_ids:
+            return tagged
+        untagged: Dsl = {
+            "bool": {
+                "filter": [{"terms": {"user.id": list(self.user_ids)}}],
+                "must_not": [{"exists": {"field": "gatebook.subject"}}],
+            }
+        }
+        tenant: Dsl = {"term": {"organization.id": {"value": self.tenant}}}
+        nobody: Dsl = {"exists": {"field": "organization.id"}}
+        where, what = ("filter", tenant) if self.tenant else ("must_not", nobody)
+        untagged["bool"].setdefault(where, []).append(what)
+        return {"bool": {"should": [tagged, untagged], "minimum_should_match": 1}}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One stored document. `version` tells whether it has changed since."""
+
+    index: str
+    id: str
+    source: dict[str, Any]
+    version: tuple[int, int]
+
+
+@dataclass
+class Rewritten:
+    """What one bulk request did."""
+
+    done: int = 0
+    conflicts: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+class Documents:
+    """Reads and rewrites access documents of one namespace. Every call may raise StoreAway."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self._connection = connection
+        self._alias = f"{namespace}-{KIND}"
+
+    async def refresh(self) -> None:
+        """Returns when a scan finds all that was indexed before."""
+        await self._ask("POST", f"/{self._alias}/_refresh", absent={})
+
+    async def scan(self, query: Dsl, source: bool | Sequence[str] = True) -> AsyncIterator[Found]:
+        """Documents that match, over all dated indices, as of one moment."""
+        opened = await self._ask(
+            "POST", f"/{self._alias}/_pit", absent={}, params={"keep_alive": KEEP_ALIVE}
+        )
+        if not opened:
+            return  # nothing was ever indexed
+        try:
+            async for hit in self._pages(str(opened["id"]), query, source):
+                yield hit
+        finally:
+            # If we die here, the server drops the view by itself after KEEP_ALIVE.
+            await self._close(str(opened["id"]))
+
+    async def _pages(
+        self, pit: str, query: Dsl, source: bool | Sequence[str]
+    ) -> AsyncIterator[Found]:
+        body: Dsl = {
+            "query": query,
+            "size": PAGE_DOCUMENTS,
+            "pit": {"id": pit, "keep_alive": KEEP_ALIVE},
+            "sort": [{"@timestamp": "asc"}, {"event.id": "asc"}],
+            "seq_no_primary_term": True,
+            "_source": source if isinstance(source, bool) else list(source),
+        }
+        while True:
+            hits = (await self._ask("POST", "/_search", json=body))["hits"]["hits"]
+            for hit in hits:
+                version = (hit["_seq_no"], hit["_primary_term"])
+                yield Found(hit["_index"], hit["_id"], hit["_source"], version)
+            if len(hits) < PAGE_DOCUMENTS:
+                return
+            body["search_after"] = hits[-1]["sort"]
+
+    async def _close(self, pit: str) -> None:
+        try:
+            await self._connection.request("DELETE", "/_pit", json={"id": pit})
+        except Unreachable:
+            return  # it ends by itself
+
+    async def rewrite(self, changed: Sequence[tuple[Found, Mapping[str, Any]]]) -> Rewritten:
+        """Put these sources in place of documents that have not changed since they were read."""
+        if not changed:
+            return Rewritten()
+        lines = b"".join(_lines(found, source) for found, source in changed)
+        answer = await self._ask("POST", "/_bulk", ndjson=lines)
+        outcome = Rewritten()
+        for item in answer["items"]:
+            result = item["index"]
+            if result["status"] in (200, 201):
+                outcome.done += 1
+            elif result["status"] == 409:
+                outcome.conflicts += 1
+            else:
+                kind = str(result.get("error", {}).get("type", result["status"]))
+                outcome.refused.append(f"{result['_index']}: {kind}")
+        return outcome
+
+    async def expunge(self, indices: Sequence[str]) -> None:
+        """Returns when what was overwritten in these indices is out of their segments, which
+        costs a merge of each. Says nothing of snapshots."""
+        for index in indices:
+            setting = "index.merge.policy.expunge_deletes_allowed"
+            await self._ask("PUT", f"/{index}/_settings", json={setting: 0})
+            try:
+                params = {"only_expunge_deletes": "true"}
+                await self._ask("POST", f"/{index}/_forcemerge", params=params)
+                await self._ask("POST", f"/{index}/_flush", params={"force": "true"})
+            finally:
+                # If we die before this, the index merges a little more eagerly from now on.
+                await self._ask("PUT", f"/{index}/_settings", json={setting: None})
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """Every snapshot in every repository: repository, name, indices, time in ms."""
+        repositories = await self._ask("GET", "/_snapshot")
+        listed = []
+        for name in repositories:
+            answer = await self._ask("GET", f"/_snapshot/{name}/_all")
+            listed += [
+                {
+                    "repository": name,
+                    "snapshot": found["snapshot"],
+                    "indices": found.get("indices", []),
+                    "taken_ms": found.get("start_time_in_millis", 0),
+                }
+                for found in answer.get("snapshots", [])
+            ]
+        return listed
+
+    async def _ask(self, method: str, path: str, *, absent: Any = None, **given: Any) -> Any:
+        """The JSON of a good answer; `absent` where there is no such index. Tries a few times
+        where shards are not ready."""
+        for wait_seconds in (*TRANSIENT_WAITS_SECONDS, None):
+            try:
+                answer = await self._connection.request(method, path, **given)
+            except Unreachable as error:
+                raise StoreAway(str(error)) from None
+            if wait_seconds is None or not _is_transient(answer):
+                break
+            await asyncio.sleep(wait_seconds)
+        if absent is not None and answer.status == 404:
+            return absent
+        return _good(answer)
+
+
+def _lines(found: Found, source: Mapping[str, Any]) -> bytes:
+    action = {
+        "_index": found.index,
+        "_id": found.id,
+        "if_seq_no": found.version[0],
+        "if_primary_term": found.version[1],
+    }
+    body = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps({"index": action}) + b"\n" + body + b"\n"
+
+
+def _is_transient(answer: Answer) -> bool:
+    if answer.status != 200:
+        return answer.status in (429, 502, 503, 504)
+    shards = answer.body.get("_shards") if isinstance(answer.body, dict) else None
+    return bool(isinstance(shards, dict) and shards.get("failed"))
+
+
+def _good(answer: Answer) -> dict[str, Any]:
+    if answer.status == 200 and isinstance(answer.body, dict) and not _is_transient(answer):
+        return answer.body
+    if answer.status in (401, 403) and answer.error_type != "cluster_block_exception":
+        raise Fatal(
+            "Elasticsearch refuses our credentials",
+            "check GATEBOOK_ELASTICSEARCH_API_KEY and its privileges on the access indices",
+        )
+    raise StoreAway(answer.error_type or f"status {answer.status}")

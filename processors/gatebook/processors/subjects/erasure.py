@@ -1,0 +1,471 @@
+"""Erasing what a person wrote: a job of small steps, each of which may be done twice.
+
+The job's document in the store says how far it came. Whoever runs it again, after whatever end,
+goes on from there; what is counted is counted from what stands in the index in the end, so the
+certificate says the same however often the job was interrupted.
+
+1. request      the event that says who asked, and why, is durable
+2. tombstone    from now on no worker keeps content of events of before; holds were looked at
+3. keys         the subject's keys are destroyed: every sealed copy is unreadable from here on
+4. settle       workers have forgotten the keys, and what they had under way is in the index
+5. index        text and sealed layers are taken out of the documents, names where asked for
+6. raw          (only where asked for) intake's keys of before are destroyed, too
+7. verify       keys and content are looked for again
+8. certificate  is signed and kept; the event that says so is durable
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gatebook.processors.subjects import holds, layers
+from gatebook.processors.subjects.certificate import Signer
+from gatebook.processors.subjects.documents import Documents, Found, Person
+from gatebook.processors.subjects.elastic import keys_index
+from gatebook.processors.subjects.state import (
+    JOB,
+    MAX_TRIES,
+    TooBusy,
+    change_state,
+    job_id,
+    key_id,
+    read_states,
+)
+from gatebook.processors.subjects.store import Stored, SubjectStore
+from gatebook.schemas.documents import timestamp_text
+from gatebook.schemas.errors import GatebookError
+
+STEPS = ("request", "tombstone", "keys", "settle", "index", "raw", "verify", "certificate")
+REWRITE_AT_ONCE = 200
+MAX_SWEEPS = 100
+
+
+class NotErased(GatebookError):
+    """Something is still there. Running the same erasure again tries again."""
+
+    exit_code = 1
+    next_step = "run the same command again; `gatebook subject status` shows how far it came"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. `names`: user.name and user.email go as well. `raw`: intake's keys are
+    rotated and the old ones destroyed, so that raw frames cannot be opened either."""
+
+    reason: str
+    by: str
+    names: bool = False
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Privileged:
+    """A privileged act, to be recorded before it is done. Equal acts are the same event: its id
+    follows from `action` and `name`."""
+
+    action: str
+    name: str
+    by: str
+    at_ns: int
+    details: Mapping[str, str]
+
+
+class Surroundings(Protocol):
+    """What an erasure needs beyond the store and the index."""
+
+    async def record(self, event: Privileged) -> None:
+        """Make the event of a privileged act durable. Raises where that cannot be: then nothing
+        is done."""
+
+    async def settle(self) -> None:
+        """Returns when no worker uses a key it fetched before this call, and what they had under
+        way is in the index. Raises where that is not so in time."""
+
+    async def raw_until(self) -> str:
+        """Until when raw frames of now are kept, in words or as a time."""
+
+    async def begin_raw(self) -> list[str]:
+        """Add a key for intake; ids of the others, to be destroyed."""
+
+    async def end_raw(self, key_ids: Sequence[str]) -> None:
+        """Destroy these keys once intake has read everything sealed under them."""
+
+
+Told = Callable[[str], None]
+Clock = Callable[[], int]
+
+
+@dataclass
+class Eraser:
+    """Runs erasures in one namespace. `told` hears the name of each step once it is done."""
+
+    namespace: str
+    store: SubjectStore
+    documents: Documents
+    signer: Signer
+    surroundings: Surroundings
+    told: Told = lambda step: None
+    clock_ns: Clock = time.time_ns
+
+    async def plan(self, person: Person) -> dict[str, Any]:
+        """What an erasure would do now. Changes nothing."""
+        state = (await read_states(self.store, [person.tag]))[person.tag]
+        ids = [key_id(person.tag, number) for number in range(state.generation + 1)]
+        counts = await self._counted(person, set(ids), self.clock_ns())
+        return {
+            "subject": person.tag,
+            "holds": [holds.described(hold) for hold in state.holds],
+            "keys": sorted(await self.store.get(ids)),
+            **counts,
+            "remains": await self._remains(counts, self.clock_ns()),
+        }
+
+    async def run(self, person: Person, request: Request) -> dict[str, Any]:
+        """Erase, or go on with an erasure that was interrupted; the certificate.
+
+        Raises Held, NotErased, StoreAway, and what `surroundings` raises; the job stays then.
+        """
+        job = await self._job(person, request)
+        await self._tell_of_resuming(person, job, request)
+        actions: dict[str, Callable[[Person, Stored], Awaitable[dict[str, Any]]]] = {
+            "request": self._request,
+            "tombstone": self._tombstone,
+            "keys": self._keys,
+            "settle": self._settle,
+            "index": self._index,
+            "raw": self._raw,
+            "verify": self._verify,
+            "certificate": self._certificate,
+        }
+        for step in STEPS:
+            if step not in job.source["steps"]:
+                # If we die here, or in the step, it is done again by whoever runs the job next.
+                result = await actions[step](person, job)
+                job = await self._done(job.id, step, result)
+            self.told(step)
+        return dict(job.source["steps"]["certificate"])
+
+    # -- the job's document -------------------------------------------------------------------
+
+    async def _job(self, person: Person, request: Request) -> Stored:
+        """The job under way, or a new one."""
+        state = (await read_states(self.store, [person.tag]))[person.tag]
+        before = job_id(person.tag, state.generation - 1)
+        under_way = (await self.store.get([before])).get(before)
+        if under_way is not None and not under_way.source["done"]:
+            return under_way
+        holds.refuse_if_held(state)
+        now = self.clock_ns()
+        source = {
+            "type": JOB,
+            "tag": person.tag,
+            "done": False,
+            "generation": state.generation,
+            "before_ns": now,
+            "reason": request.reason,
+            "by": request.by,
+            "names": request.names,
+            "raw": request.raw,
+            "steps": {},
+        }
+        made = job_id(person.tag, state.generation)
+        await self.store.create({made: source})  # one that is there already is gone on with
+        return (await self.store.get([made]))[made]
+
+    async def _tell_of_resuming(self, person: Person, job: Stored, request: Request) -> None:
+        """Going on with a job is an act of its own, perhaps of somebody else."""
+        if "request" not in job.source["steps"]:
+            return
+        now, details = self.clock_ns(), {"subject": person.tag, "reason": request.reason}
+        again = Privileged("subject.erase", f"{job.id}/{now}", request.by, now, details)
+        await self.surroundings.record(again)
+
+    async def _done(self, job: str, step: str, result: Mapping[str, Any]) -> Stored:
+        done = step == STEPS[-1]
+        return await self._change(job, lambda s: _with_step(s, step, result, done))
+
+    async def _change(self, job: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Stored:
+        for _ in range(MAX_TRIES):
+            stored = (await self.store.get([job]))[job]
+            changed = change(stored.source)
+            if changed == stored.source or await self.store.replace(stored, changed):
+                return (await self.store.get([job]))[job]
+        raise TooBusy("the job keeps being changed by others; try again")
+
+    # -- the steps ----------------------------------------------------------------------------
+
+    async def _request(self, person: Person, job: Stored) -> dict[str, Any]:
+        details = {"subject": person.tag, "reason": job.source["reason"]}
+        by, at_ns = job.source["by"], job.source["before_ns"]
+        await self.surroundings.record(Privileged("subject.erase", job.id, by, at_ns, details))
+        return {"by": by}
+
+    async def _tombstone(self, person: Person, job: Stored) -> dict[str, Any]:
+        generation, before_ns = job.source["generation"], job.source["before_ns"]
+        try:
+            await change_state(
+                self.store,
+                person.tag,
+                lambda state: (
+                    state
+                    if state.generation > generation
+                    else holds.refuse_if_held(state).erased(generation, before_ns)
+                ),
+            )
+        except holds.Held:  # it came between the look and now; nothing is done yet
+            await self.store.delete([job.id])
+            raise
+        return {"content_of_before": timestamp_text(before_ns)}
+
+    async def _keys(self, person: Person, job: Stored) -> dict[str, Any]:
+        ids = [key_id(person.tag, number) for number in range(job.source["generation"] + 1)]
+        if "keys_found" not in job.source:
+            # Noted before they are destroyed: if we die in between, they are still in the count.
+            found = sorted(await self.store.get(ids))
+            job = await self._change(job.id, lambda s: {"keys_found": found, **s})
+        await self._destroy(ids)
+        return {"destroyed": job.source["keys_found"]}
+
+    async def _destroy(self, ids: Sequence[str]) -> None:
+        await self.store.delete(ids)
+        await self.store.purge()
+        if await self.store.get(ids):
+            raise NotErased("a key was made again while it was destroyed")
+
+    async def _settle(self, person: Person, job: Stored) -> dict[str, Any]:
+        await self.surroundings.settle()
+        return {}
+
+    async def _index(self, person: Person, job: Stored) -> dict[str, Any]:
+        ids, names = _key_ids(job), job.source["names"]
+        for _ in range(MAX_SWEEPS):
+            if not await self._sweep(person, ids, job.source["before_ns"], names):
+                break
+        else:
+            raise NotErased("documents keep changing while they are stripped")
+        counts = await self._counted(person, ids, job.source["before_ns"])
+        await self.documents.expunge(sorted(counts["indices"]))
+        return counts
+
+    async def _sweep(self, person: Person, ids: set[str], before_ns: int, names: bool) -> int:
+        """Strip what is there now; the number of documents that were not as they should be."""
+        await self.documents.refresh()
+        batch: list[tuple[Found, Mapping[str, Any]]] = []
+        touched = 0
+        async for found in self.documents.scan(person.query()):
+            stripped = stripped_of(found.source, person.tag, ids, before_ns, names)
+            if stripped is None:
+                continue
+            touched += 1
+            batch.append((found, stripped))
+            if len(batch) >= REWRITE_AT_ONCE:
+                await self._rewrite(batch)
+                batch = []
+        await self._rewrite(batch)
+        return touched
+
+    async def _rewrite(self, batch: Sequence[tuple[Found, Mapping[str, Any]]]) -> None:
+        # If we die here, some are stripped: the next sweep finds the others. So it does those
+        # that somebody else changed meanwhile.
+        outcome = await self.documents.rewrite(batch)
+        if outcome.refused:
+            raise NotErased(f"documents cannot be rewritten: {sorted(set(outcome.refused))[0]}")
+
+    async def _raw(self, person: Person, job: Stored) -> dict[str, Any]:
+        if not job.source["raw"]:
+            return {}
+        if "raw_keys" not in job.source:
+            # If we die before it is noted, the next run rotates once more: harmless.
+            ids = await self.surroundings.begin_raw()
+            job = await self._change(job.id, lambda s: {"raw_keys": ids, **s})
+        await self.surroundings.end_raw(job.source["raw_keys"])
+        return {"intake_keys_destroyed": job.source["raw_keys"]}
+
+    async def _verify(self, person: Person, job: Stored) -> dict[str, Any]:
+        ids = _key_ids(job)
+        if await self.store.get(ids):  # a worker that stood still since before the tombstone
+            await self._destroy(sorted(ids))
+        await self.documents.refresh()
+        before_ns, names = job.source["before_ns"], job.source["names"]
+        left = 0
+        async for found in self.documents.scan(person.query()):
+            left += stripped_of(found.source, person.tag, ids, before_ns, names) is not None
+        if left:
+            await self._change(job.id, lambda s: _without_step(s, "index"))
+            raise NotErased(f"{left} documents came in with content meanwhile")
+        return {"keys_left": 0, "documents_with_content_left": left}
+
+    async def _certificate(self, person: Person, job: Stored) -> dict[str, Any]:
+        if "certificate" not in job.source:
+            # Kept before it is told: if we die in between, the same one is told again.
+            signed = self.signer.sign(await self._statement(person, job))
+            job = await self._change(job.id, lambda s: {"certificate": signed, **s})
+        certificate: dict[str, Any] = job.source["certificate"]
+        details = {"subject": person.tag, "signature": certificate["signature"]}
+        by, at_ns = job.source["by"], int(certificate["completed_at_ns"])
+        await self.surroundings.record(Privileged("subject.erased", job.id, by, at_ns, details))
+        return certificate
+
+    async def _statement(self, person: Person, job: Stored) -> dict[str, Any]:
+        source, steps = job.source, job.source["steps"]
+        remains = await self._remains(steps["index"], source["before_ns"], bool(source["raw"]))
+        now_ns = self.clock_ns()
+        return {
+            "namespace": self.namespace,
+            "job": job.id,
+            "subject": person.tag,
+            "reason": source["reason"],
+            "requested_by": source["by"],
+            "content_of_before": timestamp_text(source["before_ns"]),
+            "completed_at": timestamp_text(now_ns),
+            "completed_at_ns": now_ns,
+            "keys_destroyed": steps["keys"]["destroyed"],
+            **steps["index"],
+            "names_erased": source["names"],
+            **steps["raw"],
+            **steps["verify"],
+            "remains": remains,
+            "complete": not any(left["readable"] for left in remains),
+        }
+
+    # -- looking ------------------------------------------------------------------------------
+
+    async def _counted(self, person: Person, ids: set[str], before_ns: int) -> dict[str, Any]:
+        """Counts of what stands in the index, the same before and after it is stripped."""
+        total, searchable, untagged, named = 0, 0, 0, 0
+        by_index: Counter[str] = Counter()
+        await self.documents.refresh()
+        async for found in self.documents.scan(person.query(), COUNTED_FIELDS):
+            total += 1
+            if not is_concerned(found.source, ids, before_ns):
+                continue
+            named += bool(layers.identifiers(found.source))
+            if had_content(found.source):
+                by_index[found.index] += 1
+                searchable += layers.is_searchable(found.source)
+                untagged += not found.source["gatebook"].get("subject")
+        return {
+            "documents": total,
+            "documents_with_content": sum(by_index.values()),
+            "documents_with_names": named,
+            "documents_searchable": searchable,
+            "documents_of_version_1": untagged,
+            "indices": dict(sorted(by_index.items())),
+        }
+
+    async def _remains(
+        self, counts: Mapping[str, Any], before_ns: int, raw_destroyed: bool = False
+    ) -> list[dict[str, Any]]:
+        """What stays where, until when, and whether anybody can read it."""
+        remains = [
+            {
+                "what": "raw frames, sealed for intake",
+                "where": "the topic access.v1, and spools of producers",
+                "until": "nobody can open them" if raw_destroyed else await self._raw_until(),
+                "readable": False,
+                "by": "" if raw_destroyed else "intake's private key, which keeps no content of it",
+            },
+            {
+                "what": "sealed content",
+                "where": "the topic event.v1",
+                "until": "its retention",
+                "readable": False,
+                "by": "",
+            },
+        ]
+        for snapshot in await self.documents.snapshots():
+            remains += self._in_snapshot(snapshot, counts, before_ns)
+        return remains
+
+    async def _raw_until(self) -> str:
+        return await self.surroundings.raw_until()
+
+    def _in_snapshot(
+        self, snapshot: Mapping[str, Any], counts: Mapping[str, Any], before_ns: int
+    ) -> list[dict[str, Any]]:
+        held = set(snapshot["indices"])
+        documents = sorted(held & counts["indices"].keys())
+        where = f"snapshot {snapshot['repository']}/{snapshot['snapshot']}"
+        keys = keys_index(self.namespace) in held
+        if snapshot["taken_ms"] * 1_000_000 > before_ns or not (documents or keys):
+            return []
+        text = bool(documents) and counts["documents_searchable"] > 0
+        what = [
+            *(["the subject's keys"] if keys else []),
+            *(["redacted text that could be searched"] if text else []),
+        ]
+        return [
+            {
+                "what": " and ".join(what) or "sealed content",
+                "where": where,
+                "until": "the snapshot is deleted",
+                "readable": bool(what),
+                "by": "whoever can restore it" if what else "",
+            }
+        ]
+
+
+COUNTED_FIELDS = (
+    "@timestamp",
+    "user.name",
+    "user.email",
+    "gatebook.subject",
+    "gatebook.capture",
+    "gatebook.sealed.key_id",
+)
+
+
+def _key_ids(job: Stored) -> set[str]:
+    return {key_id(job.source["tag"], n) for n in range(job.source["generation"] + 1)}
+
+
+def _with_step(
+    source: dict[str, Any], step: str, result: Mapping[str, Any], done: bool
+) -> dict[str, Any]:
+    if step in source["steps"]:
+        return source  # somebody else was faster
+    return {**source, "steps": {**source["steps"], step: dict(result)}, "done": done}
+
+
+def _without_step(source: dict[str, Any], step: str) -> dict[str, Any]:
+    return {**source, "steps": {n: r for n, r in source["steps"].items() if n != step}}
+
+
+def is_concerned(document: Mapping[str, Any], ids: set[str], before_ns: int) -> bool:
+    """Whether a document falls under an erasure: it is of before, or sealed under such a key."""
+    sealed = layers.value_at(document, ("gatebook", "sealed", "key_id"))
+    return sealed in ids or str(document["@timestamp"]) < timestamp_text(before_ns)
+
+
+def had_content(document: Mapping[str, Any]) -> bool:
+    """Whether a document was written with content, whatever is left of it."""
+    if layers.value_at(document, ("gatebook", "sealed", "key_id")):
+        return True
+    untagged = not layers.value_at(document, ("gatebook", "subject"))
+    return untagged and layers.level_of(document) in layers.STORED_LEVELS
+
+
+def stripped_of(
+    document: Mapping[str, Any], tag: str, ids: set[str], before_ns: int, names: bool
+) -> dict[str, Any] | None:
+    """The document without what is to be erased; None where nothing of that is in it."""
+    if not is_concerned(document, ids, before_ns):
+        return None
+    left = layers.without(document, layers.CONTENT_FIELDS)
+    if names:
+        left = _with_pseudonyms(left, tag)
+    return None if left == document else left
+
+
+def _with_pseudonyms(document: dict[str, Any], tag: str) -> dict[str, Any]:
+    """Names replaced by one that says only that it is the same person."""
+    pseudonym = f"{layers.ERASED_NAME}{tag[:16]}]"
+    user = dict(document.get("user", {}))
+    for _, name in layers.IDENTIFIERS:
+        if user.get(name):
+            user[name] = pseudonym
+    return {**document, "user": user} if user else document
