@@ -115,6 +115,7 @@ class _Exchange:
         self._send = send
         self._recorded = False
         self.seen = Seen(middleware.post, scope)
+        self._tape = self.seen.answer
 
     def identify(self, status: int | None) -> Identity | None:
         """The caller, as far as it is known now; None where the writer's thread finds out."""
@@ -180,12 +181,17 @@ class _Exchange:
 
     def send(self, message: Message) -> Awaitable[None]:
         """Note a message and hand it on: the server's own awaitable, no step in between. The last
-        one is sent when the server has taken it."""
-        if message["type"] == "http.response.body" and message.get("more_body", False):
-            body = message.get("body")
-            if body:
-                self.seen.take_chunk(body)
-            return self._send(message)
+        one is sent when the server has taken it.
+
+        First comes what `observe` does for a chunk, without the calls: this runs for every one.
+        """
+        if message["type"] == "http.response.body" and message.get("more_body"):
+            tape, body = self._tape, message.get("body", b"")
+            total = tape.total_bytes + len(body)
+            if body and tape.parts and type(body) is bytes and total <= tape.max_bytes:
+                tape.total_bytes = total
+                tape.parts.append(body)
+                return self._send(message)
         self.observe(message)
         return self._send_last(message) if _is_last(message) else self._send(message)
 

@@ -16,6 +16,9 @@ from gatebook.producers.ladder import BEGINS_AT, METADATA, Ladder, lighter
 Event = Mapping[str, Any]
 APPROXIMATE_EVENT_BYTES = 2048  # of a mapping in memory, without its content
 BATCH_EVENTS = 500
+_ACTIVE_SECONDS = 1.0
+_LEAST_POLL_SECONDS = 0.001
+_HURRIES_FROM = 0.1  # of the memory
 
 
 class Draft(Protocol):
@@ -59,6 +62,7 @@ class Inbox:
         self._work = threading.Condition(self._lock)
         self._queue: deque[Entry] = deque()
         self._reader_idle = False
+        self._idle_seconds = _ACTIVE_SECONDS  # since the reader found something
         self._urgent = False
         self.closed = False
         self.blocked_reason = ""  # why the writer cannot go on, if so
@@ -123,19 +127,37 @@ class Inbox:
             self._work.notify()
 
     def take(self, patience_seconds: float, linger_seconds: float) -> list[Entry]:
-        """The next entries, perhaps none: waits for the first, and a little for company."""
+        """The next entries, perhaps none: waits for the first, and a little for company.
+
+        While events come, it looks once a linger by itself: to be woken by every first one would
+        cost the request that brings it more than all the rest.
+        """
         with self._lock:
-            self._reader_idle = True
-            self._work.wait_for(lambda: self._queue or self.closed, patience_seconds)
-            self._reader_idle = False
-            if self._queue:
+            if linger_seconds >= _LEAST_POLL_SECONDS and self._idle_seconds < _ACTIVE_SECONDS:
                 self._work.wait_for(self._enough, linger_seconds)
+                self._idle_seconds += linger_seconds
+            else:
+                self._wait_for_first(patience_seconds, linger_seconds)
             self._urgent = False
             count = min(len(self._queue), BATCH_EVENTS)
+            if count:
+                self._idle_seconds = 0.0
             return [self._queue.popleft() for _ in range(count)]
+
+    def _wait_for_first(self, patience_seconds: float, linger_seconds: float) -> None:
+        self._reader_idle = True
+        self._work.wait_for(lambda: self._queue or self.closed, patience_seconds)
+        self._reader_idle = False
+        if self._queue:
+            self._work.wait_for(self._enough, linger_seconds)
 
     def _enough(self) -> bool:
         return self._urgent or self.closed or len(self._queue) >= BATCH_EVENTS
+
+    @property
+    def hurries(self) -> bool:
+        """Whether the reader should do nothing but read."""
+        return self.closed or self.bytes > self._max_bytes * _HURRIES_FROM
 
     def settled_held(self, events: int, size: int) -> None:
         """Entries that were taken need no memory any more. Called with the lock held."""

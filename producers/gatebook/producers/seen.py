@@ -17,7 +17,7 @@ from gatebook.producers.addresses import source_of
 from gatebook.producers.classify import Raised
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.draft import STREAM_TYPES, AccessDraft, Provenance
-from gatebook.producers.identity import ANONYMOUS, Identity
+from gatebook.producers.identity import ANONYMOUS, Identity, judged
 from gatebook.producers.ids import uuid7
 from gatebook.producers.tape import Tape
 from gatebook.schemas.intents import intent_id
@@ -114,13 +114,7 @@ class Seen:
         """A part of the answer that is not empty."""
         if self.first_chunk_ns is None:
             self.first_chunk_ns = time.perf_counter_ns() - self.begun_ns
-        answer = self.answer
-        total = answer.total_bytes + len(body)
-        if total <= answer.max_bytes:  # as Tape.add, without the call
-            answer.total_bytes = total
-            answer.parts.append(body if type(body) is bytes else bytes(body))
-        else:
-            answer.add(bytes(body))
+        self.answer.add(bytes(body))
 
     def finish(self) -> None:
         """The request is over; nothing is noted any more."""
@@ -203,7 +197,7 @@ class Seen:
             return self.post.identify(scope, headers, status, self.started_ns / 1e9)
         except Exception as error:  # whoever called: that there was a call is recorded
             log.error("a caller could not be identified: %s", type(error).__name__)
-            return ANONYMOUS
+            return judged(ANONYMOUS, status)
 
 
 class SeenIntent:

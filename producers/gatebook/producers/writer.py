@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from gatebook.producers.accounts import Accounts, NotDurable
+from gatebook.producers.breath import Breath
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.ending import Ending
 from gatebook.producers.ids import uuid7
@@ -59,6 +60,7 @@ class Writer:
         self._service = service_of(settings)
         self.capture = CapturePolicy(settings, self._say)
         self.sealer = Sealer(settings)
+        self._breath = Breath()
         self._noted: dict[str, int] = {}
         self._noted_at = 0.0
 
@@ -90,6 +92,7 @@ class Writer:
                 self._give_up(entry.size, entry.waiter, error.reason)
             else:
                 encoded.append(_Encoded(data, entry.size, entry.waiter))
+            self._breath.take(hurried=self._inbox.hurries)
         return encoded
 
     def _say(self, event: ControlEvent) -> None:

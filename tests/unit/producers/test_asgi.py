@@ -268,6 +268,83 @@ async def test_a_hook_names_the_caller_before_keys_are_looked_at(wrap: Any) -> N
     assert event["gatebook"]["identity"]["issuer"] == "idp"
 
 
+async def test_a_hook_sees_the_scope_as_the_application_left_it(wrap: Any) -> None:
+    """Whom the service itself signed in stands there only then."""
+
+    async def signs_in(scope: Any, receive: Any, send: Any) -> None:
+        scope["signed_in"] = "carol"
+        await app_of(answer)(scope, receive, send)
+
+    def hook(scope: Any) -> Identity:
+        return Identity(user_id=scope["signed_in"], method="sso", assurance="verified")
+
+    await post(wrap(signs_in, hook=hook))
+
+    assert wrap.only_event()["user"]["id"] == "carol"
+
+
+async def test_what_an_application_does_to_its_scope_changes_nobodys_identity(
+    wrap: Any, tmp_path: Path
+) -> None:
+    """The caller is identified from the headers and the peer as they came, though later."""
+
+    async def meddles(scope: Any, receive: Any, send: Any) -> None:
+        scope["headers"][:] = [(b"authorization", b"Bearer sk-forged"), (b"host", b"forged")]
+        scope["client"] = ("192.0.2.99", 1)
+        scope["path"] = "/forged"
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    app = wrap(meddles, **identity_settings(tmp_path))
+    await post(app, authorization=f"Bearer {ALICE_KEY}")
+
+    event = wrap.only_event()
+    assert event["user"]["id"] == "alice"
+    assert event["source"]["ip"] == "203.0.113.9"
+    assert event["url"] == {"path": CHAT, "domain": "model.test"}
+
+
+async def test_what_is_done_to_an_answer_outside_is_not_taken_for_what_was_inside(
+    wrap: Any,
+) -> None:
+    """A compressing middleware around this one rewrites the headers it is handed."""
+    inner = wrap(app_of(answer))
+
+    async def compressing(scope: Any, receive: Any, send: Any) -> None:
+        async def rewriting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"][:] = [(b"content-encoding", b"br")]
+            await send(message)
+
+        await inner(scope, receive, rewriting)
+
+    await post(compressing)
+
+    event = wrap.only_event()
+    assert event["gen_ai"]["response"]["model"] == "tiny-q4"
+    assert event["gatebook"]["capture"]["degraded_reason"] == ""
+
+
+async def test_a_refusal_is_recorded_even_where_nobody_can_be_identified(
+    wrap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding out who called may fail in the writer's thread: the failed attempt still stands."""
+
+    async def refuse(request: Request) -> Response:
+        return JSONResponse({"error": {"message": "no"}}, 401)
+
+    app = wrap(app_of(refuse))
+    monkeypatch.setattr(app.post, "identify", lambda *_: 1 / 0)
+    response = await post(app, authorization="Bearer sk-1")
+
+    event = wrap.only_event()
+    assert response.status_code == 401
+    assert event["event"]["reason"] == "unauthenticated"
+    assert event["source"]["ip"] == "203.0.113.9"
+    assert event["gatebook"]["identity"]["assurance"] == "failed"
+
+
 async def test_a_hook_that_fails_costs_the_name_and_not_the_request(wrap: Any) -> None:
     """The request is answered and recorded as anonymous."""
     response = await post(wrap(app_of(answer), hook=lambda scope: 1 / 0))
