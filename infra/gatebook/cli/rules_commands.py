@@ -18,11 +18,18 @@ FILE_OPTION = click.option(
     type=click.Path(dir_okay=False),
     help="TOML file that overrides parameters.",
 )
+PATH_OPTION = click.option(
+    "--rules-path",
+    envvar="GATEBOOK_RULES_PATH",
+    default="",
+    type=click.Path(file_okay=False),
+    help="Folder with rules of your own.",
+)
 
 
 @click.group("rules")
 def rules() -> None:
-    """List, explain and test the detection rules."""
+    """List, explain, test and begin detection rules."""
 
 
 def _print_json(value: Any) -> None:
@@ -36,52 +43,59 @@ def _parameters(detector: Detector) -> dict[str, Any]:
     return dict(plain)
 
 
-def _summary(detector_id: str, enabled: bool) -> dict[str, Any]:
+def _summary(detector_id: str, enabled: bool, rules_path: str) -> dict[str, Any]:
     from gatebook.processors.detect.cases import load_cases
     from gatebook.processors.detect.registry import load_rule
 
-    rule = load_rule(detector_id)
+    rule = load_rule(detector_id, rules_path)
     return {
         "id": rule.id,
+        "kind": rule.detect.kind,
+        "scope": rule.detect.scope,
         "version": rule.version,
         "name": rule.name,
         "severity": rule.severity,
         "risk_score": rule.risk_score,
         "enabled": enabled,
-        "cases": len(load_cases(detector_id)),
+        "cases": len(load_cases(detector_id, rules_path)),
     }
 
 
 @rules.command("list")
 @FILE_OPTION
+@PATH_OPTION
 @JSON_OPTION
-def list_command(detectors_file: str | None, as_json: bool) -> None:
+def list_command(detectors_file: str | None, rules_path: str, as_json: bool) -> None:
     """List every rule with its severity."""
-    from gatebook.processors.detect.registry import detector_ids, load_overrides
+    from gatebook.processors.detect.registry import detector_ids, is_on, load_overrides
 
-    overrides = load_overrides(detectors_file)
-    rows = [_summary(i, overrides.get(i, {}).get("enabled", True)) for i in detector_ids()]
+    overrides = load_overrides(detectors_file, rules_path)
+    ids = detector_ids(rules_path)
+    rows = [_summary(i, is_on(overrides.get(i, {})), rules_path) for i in ids]
     if as_json:
         _print_json(rows)
         return
     for row in rows:
         state = "on" if row["enabled"] else "off"
-        click.echo(f"{row['id']:<20} {row['severity']:<8} {state:<3} {row['name']}")
+        click.echo(f"{row['id']:<28} {row['severity']:<8} {state:<3} {row['name']}")
 
 
 @rules.command("show")
 @click.argument("rule_id")
 @FILE_OPTION
+@PATH_OPTION
 @JSON_OPTION
-def show_command(rule_id: str, detectors_file: str | None, as_json: bool) -> None:
+def show_command(rule_id: str, detectors_file: str | None, rules_path: str, as_json: bool) -> None:
     """Show one rule: parameters in force, blind spots, references and runbook."""
     import msgspec
 
     from gatebook.processors.detect.registry import load_detector, load_overrides, runbook_text
 
-    detector = load_detector(rule_id, load_overrides(detectors_file).get(rule_id))
+    overrides = load_overrides(detectors_file, rules_path)
+    detector = load_detector(rule_id, overrides.get(rule_id), rules_path)
     rule = msgspec.to_builtins(detector.rule)
-    shown = {**rule, "parameters": _parameters(detector), "runbook_text": runbook_text(rule_id)}
+    text = runbook_text(rule_id, rules_path)
+    shown = {**rule, "parameters": _parameters(detector), "runbook_text": text}
     if as_json:
         _print_json(shown)
         return
@@ -92,6 +106,7 @@ def _show_text(shown: dict[str, Any]) -> str:
     lines = [
         f"{shown['id']} (version {shown['version']}): {shown['name']}",
         f"severity {shown['severity']}, risk score {shown['risk_score']}",
+        f"kind {shown['detect']['kind']}, scope {shown['detect']['scope']}, "
         f"dedup key {shown['dedup_key']}",
         f"OWASP LLM {', '.join(shown['owasp_llm'])}; MITRE ATLAS {', '.join(shown['mitre_atlas'])}",
         "",
@@ -119,14 +134,19 @@ def _result(result: CaseResult) -> dict[str, Any]:
 
 @rules.command("test")
 @click.argument("rule_ids", nargs=-1)
+@PATH_OPTION
 @JSON_OPTION
-def test_command(rule_ids: tuple[str, ...], as_json: bool) -> None:
+def test_command(rule_ids: tuple[str, ...], rules_path: str, as_json: bool) -> None:
     """Run the cases of the rules named, or of all. Exit code 1 where one does not hold."""
     from gatebook.processors.detect.cases import load_cases, run_case
     from gatebook.processors.detect.registry import detector_ids
 
-    chosen = rule_ids or tuple(detector_ids())
-    results = [run_case(rule_id, case) for rule_id in chosen for case in load_cases(rule_id)]
+    chosen = rule_ids or tuple(detector_ids(rules_path))
+    results = [
+        run_case(rule_id, case, rules_path)
+        for rule_id in chosen
+        for case in load_cases(rule_id, rules_path)
+    ]
     failed = sum(not result.passed for result in results)
     if as_json:
         _print_json([_result(result) for result in results])
@@ -142,6 +162,20 @@ def _print_results(results: list[CaseResult]) -> None:
         click.echo(f"{'ok  ' if result.passed else 'FAIL'} {result.detector_id}/{result.case}")
         for problem in result.problems:
             click.echo(f"       {problem}")
+
+
+@rules.command("new")
+@click.argument("rule_id")
+@PATH_OPTION
+def new_command(rule_id: str, rules_path: str) -> None:
+    """Begin a rule: a folder below --rules-path (or here) whose cases hold."""
+    from pathlib import Path
+
+    from gatebook.processors.detect.scaffold import make_rule
+
+    root = Path(rules_path or ".")
+    click.echo(f"{make_rule(rule_id, root)} is made")
+    click.echo(f"next: gatebook rules test {rule_id} --rules-path {root}")
 
 
 COMMANDS = [rules]

@@ -60,6 +60,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     directory_file: Annotated[str, Meta(description="TOML: users by id and by key id")] = ""
     services_file: Annotated[str, Meta(description="TOML: the service catalogue")] = ""
     detectors_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
+    rules_path: Annotated[str, Meta(description="Folder with detection rules of your own")] = ""
     batch_messages: Annotated[Positive, Meta(description="Kafka messages a batch")] = 200
     batch_bytes: Annotated[Positive, Meta(description="Bytes of messages a batch")] = (
         8 * 1024 * 1024

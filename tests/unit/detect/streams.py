@@ -23,14 +23,14 @@ Message = Sequence[Document]
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "failure_burst": {"threshold": 3, "window_seconds": 20, "quiet_seconds": 30},
     "rate_baseline": {
-        "floor_per_minute": 3.0,
+        "floor": 3.0,
         "ratio": 2.0,
         "deviations": 1.0,
-        "minimum_minutes": 2,
-        "cold_start_per_minute": 5.0,
-        "half_life_minutes": 10,
-        "idle_minutes_limit": 5,
-        "quiet_minutes": 1,
+        "minimum_buckets": 2,
+        "cold_start": 5.0,
+        "half_life_buckets": 10,
+        "idle_buckets_limit": 5,
+        "quiet_seconds": 60,
     },
     "secret_in_content": {"window_seconds": 120},
 }
@@ -71,6 +71,11 @@ def small_engine(**limits: int) -> DetectionEngine:
 def distinct(findings: Sequence[Mapping[str, Any]]) -> set[bytes]:
     """The findings, each once, as bytes: ids and bodies alike."""
     return {orjson.dumps(finding, option=orjson.OPT_SORT_KEYS) for finding in findings}
+
+
+def firing(findings: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Those that begin an incident or say that it became graver."""
+    return [finding for finding in findings if finding["event"]["action"] == "firing"]
 
 
 def ids(findings: Sequence[Mapping[str, Any]]) -> list[str]:

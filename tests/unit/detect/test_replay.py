@@ -1,4 +1,4 @@
-"""Killed anywhere, with any part of its state kept, detection finds what it would have found."""
+"""Killed anywhere, with its last state kept or not, detection finds what it would have found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.detect.streams import Document, Message, access, distinct, ids, small_engine
+from tests.unit.detect.streams import (
+    NS,
+    START_NS,
+    Document,
+    Message,
+    access,
+    distinct,
+    ids,
+    small_engine,
+)
 
 from gatebook.processors.detect import state as state_module
 from gatebook.processors.detect.engine import CHECKPOINT_KEY, DetectionEngine
@@ -69,20 +78,31 @@ class World:
         engine.load(self.state)
         return engine
 
-    def live(self, messages: int, kept: float, *, drain_every: int = 1000) -> None:
-        """One life of a worker: so many messages, then a drain of which a part arrives."""
+    def live(
+        self, messages: int, kept: bool, *, drain_every: int = 1000, idle: Random | None = None
+    ) -> None:
+        """One life of a worker: so many messages, time that is advanced in between where `idle`
+        says so, then a drain that arrives or does not."""
         engine = self.engine()
         for offset in range(self.committed, min(len(self.log), self.committed + messages)):
-            self.findings += engine.process(offset, self.log[offset])
+            if idle is not None and idle.random() < 0.3:
+                before, after = self.written_at(offset - 1), self.written_at(offset)
+                self.findings += engine.advance(idle.randint(before, after))
+            self.findings += engine.process(offset, self.log[offset], self.written_at(offset))
             if (offset + 1) % drain_every == 0:
                 self.state += engine.drain_state()
         drained = engine.drain_state()
-        arrived = round(len(drained) * kept)
-        self.state += drained[:arrived]
+        if kept:
+            self.state += drained
+
+    def written_at(self, offset: int) -> int:
+        """When a message was written to the topic: after the events in it, in order."""
+        return START_NS + NS * 60 * (offset + 1)
 
     def finish(self) -> set[bytes]:
         """Live to the end; every finding that was delivered, each once."""
-        self.live(len(self.log), 1.0)
+        self.live(len(self.log), kept=True)
+        self.findings += self.engine().advance(self.written_at(len(self.log)) + 86_400 * NS)
         return distinct(self.findings)
 
 
@@ -91,26 +111,27 @@ def undisturbed(log: list[Message], **limits: int) -> set[bytes]:
 
 
 lives = st.lists(
-    st.tuples(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1), st.integers(1, 10)),
+    st.tuples(st.integers(1, 60), st.booleans(), st.floats(0, 1), st.integers(1, 10)),
     max_size=5,
 )
 
 
 @settings(max_examples=250, deadline=None)
-@given(log=logs(), plan=lives, remembered=st.sampled_from([1, 4, 1024]))
-def test_any_part_of_the_state_is_enough(
-    log: list[Message], plan: list[tuple[int, float, float, int]], remembered: int
+@given(log=logs(), plan=lives, remembered=st.sampled_from([1, 4, 1024]), seed=st.integers(0, 2**32))
+def test_a_worker_killed_anywhere_finds_the_same(
+    log: list[Message], plan: list[tuple[int, bool, float, int]], remembered: int, seed: int
 ) -> None:
-    """Cut anywhere, with any first part of a drain kept and the offset committed anywhere before,
-    the findings and their bodies are those of an undisturbed run, however few ids are kept."""
+    """Cut anywhere, with the last drain kept or not, the offset committed anywhere before, and
+    time advanced while the partition was idle or not, the findings, firing and resolved, and their
+    bodies are those of an undisturbed run, however few ids are kept."""
     limits = {
-        "max_keys_per_detector": MANY_KEYS,
+        "max_keys_per_scope": MANY_KEYS,
         "allowed_lateness_seconds": LATENESS_SECONDS,
         "remembered_ids_per_key": remembered,
     }
     world = World(log, limits)
     for messages, kept, committed, drain_every in plan:
-        world.live(messages, kept, drain_every=drain_every)
+        world.live(messages, kept, drain_every=drain_every, idle=Random(seed))
         safe = fully_kept(world)
         world.committed += round((safe - world.committed) * committed)
     assert world.finish() == undisturbed(log, **limits)
@@ -127,14 +148,14 @@ def fully_kept(world: World) -> int:
 @settings(max_examples=250, deadline=None)
 @given(log=logs(), plan=lives, keys=st.integers(1, 3))
 def test_forgotten_keys_are_forgotten_alike(
-    log: list[Message], plan: list[tuple[int, float, float, int]], keys: int
+    log: list[Message], plan: list[tuple[int, bool, float, int]], keys: int
 ) -> None:
     """With more principals than the limit allows, a replay over whole drains forgets the same
     keys at the same places as the undisturbed run."""
-    limits = {"max_keys_per_detector": keys, "allowed_lateness_seconds": LATENESS_SECONDS}
+    limits = {"max_keys_per_scope": keys, "allowed_lateness_seconds": LATENESS_SECONDS}
     world = World(log, limits)
     for messages, _, committed, drain_every in plan:
-        world.live(messages, 1.0, drain_every=drain_every)
+        world.live(messages, kept=True, drain_every=drain_every)
         world.committed += round((fully_kept(world) - world.committed) * committed)
     assert world.finish() == undisturbed(log, **limits)
 
@@ -147,7 +168,7 @@ def test_a_replayed_message_does_not_count_twice() -> None:
     """Two failures replayed are two failures, not four."""
     log = [*burst()[:2], [access(9, 500)]]
     world = World(log, {})
-    world.live(2, 1.0)
+    world.live(2, kept=True)
     world.state = [(key, value) for key, value in world.state if key != CHECKPOINT_KEY]
     assert world.finish() == set()
 
@@ -158,13 +179,13 @@ def test_the_comparison_can_fail(monkeypatch: Any) -> None:
     log = [*burst()[:2], [access(9, 500)]]
     pack = state_module.pack
 
-    def forgetful(entry: state_module.Entry) -> bytes:
-        entry.position = -1
-        entry.recent, entry.previous = set(), set()
-        return pack(entry)
+    def forgetful(track: state_module.Track) -> bytes:
+        track.position = -1
+        track.recent, track.previous = set(), set()
+        return pack(track)
 
     monkeypatch.setattr("gatebook.processors.detect.engine.pack", forgetful)
     world = World(log, {})
-    world.live(2, 1.0)
+    world.live(2, kept=True)
     world.state = [(key, value) for key, value in world.state if key != CHECKPOINT_KEY]
     assert world.finish() != set()

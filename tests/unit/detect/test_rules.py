@@ -134,7 +134,7 @@ def test_rules_test_runs_every_case() -> None:
 def test_rules_test_fails_with_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """A case that does not hold makes the exit code 1."""
     wrong = Case(name="x", says="x", steps=(), expect=({},))
-    monkeypatch.setattr("gatebook.processors.detect.cases.load_cases", lambda _: [wrong])
+    monkeypatch.setattr("gatebook.processors.detect.cases.load_cases", lambda *_: [wrong])
     code, text = run_cli("test", "failure_burst", "--json")
     assert code == 1
     assert json.loads(text)[0]["passed"] is False

@@ -3,186 +3,271 @@
 Pure: no clock, no I/O, no randomness. Whoever drives it keeps this order for every message or
 batch of messages:
 
-1. `process` the message;
+1. `process` the message, or `advance` time;
 2. deliver the findings, until they are acknowledged;
-3. deliver what `drain_state` gave, in its order, until it is acknowledged;
+3. deliver what `drain_state` gave as one transaction;
 4. commit the message's offset.
 
-If we die between 2 and 3, the replay makes the same findings with the same ids. If we die amid 3,
-entries that arrived are ahead of the committed offset: each skips what it has already counted and
-its findings were delivered in 2. If we die between 3 and 4, the checkpoint that closes a drain
-says so, and the replayed messages are passed over as a whole. A new engine is made, loaded and
-fed from the committed offset whenever the partition is assigned.
+If we die between 2 and 3, the replay makes the same findings with the same ids. A drain arrives
+whole or not at all, and the checkpoint in it says up to which offset the messages are in the
+state: if we die between 3 and 4, the replayed messages are passed over. A new engine is made,
+loaded and fed from the committed offset whenever the partition is assigned.
+
+There are two times. Event time is a key's own: an access that is later than the newest one of its
+key by more than the allowed lateness is ignored. Progress is the partition's: the greatest time
+at which a message of it was written, or that nothing more was there to read. It says when windows
+of idle keys end, and never makes an access late. Every message brings its progress, so advancing
+time early, while a partition is idle, does only what its next message would do first: the findings
+are the same however often, or whether at all, an idle partition was advanced.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Any
 
 import msgspec
 
 from gatebook.processors.detect.access import NANOSECONDS, Access, is_intent, read_access
-from gatebook.processors.detect.base import Detector
-from gatebook.processors.detect.findings import Finding, build_finding
+from gatebook.processors.detect.base import Clock, Detector
+from gatebook.processors.detect.findings import Finding
+from gatebook.processors.detect.lanes import Lane
+from gatebook.processors.detect.limits import Counts, Limits
 from gatebook.processors.detect.registry import all_detectors, retired_ids
-from gatebook.processors.detect.state import Entry, pack, position_of, unpack
+from gatebook.processors.detect.scopes import FRAMES, SCOPES
+from gatebook.processors.detect.state import Track, pack, position_of, unpack
 
 __all__ = ["Counts", "DetectionEngine", "Limits", "all_detectors"]
 
 StateEntry = tuple[bytes, bytes | None]
-# Sorts apart from detector ids, which start with a letter.
-CHECKPOINT_KEY = b"~checkpoint|1|"
-
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+# The form of the entries; sorts apart from theirs, which were detector ids, in older versions.
+FORM = b"2|"
+CHECKPOINT_KEY = b"~checkpoint|2|"
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds on time and memory, for all detectors alike."""
+class _Scope:
+    """The keys of one scope, least recently seen first, with their detectors."""
 
-    allowed_lateness_seconds: NotNegative = 300
-    """How far behind its key's newest event an event may be and still count."""
-    max_clock_ahead_seconds: NotNegative = 120
-    """How far ahead of intake's clock an event time may be; beyond it counts as intake's time."""
-    max_keys_per_detector: Positive = 20_000
-    """Keys a detector remembers in one partition; the least recently seen goes first, and starts
-    afresh when it comes back: it may then fire a second time in a window."""
-    remembered_ids_per_key: Positive = 1024
-    """Event ids a key keeps at least, to count a repeated event once."""
-
-
-class Counts(msgspec.Struct):
-    """What the engine did since it was made; for metrics, not part of its state."""
-
-    documents: int = 0
-    """Documents given, replayed ones included."""
-    replayed: int = 0
-    """Documents passed over because the state already holds them."""
-    unreadable: int = 0
-    """Documents without id or time, or not shaped like an access."""
-    intents: int = 0
-    """Records written before a call; not counted, their terminal event is."""
-    no_principal: int = 0
-    """Accesses with neither principal, user, key nor address."""
-    clamped: int = 0
-    """Accesses whose clock ran too far ahead; counted at intake's time."""
-    late: int = 0
-    """Steps ignored because the event came after its window was closed, per detector."""
-    duplicate: int = 0
-    """Steps ignored because the event id was counted before, per detector."""
-    evicted: int = 0
-    """Keys forgotten because there were too many."""
-    state_unreadable: int = 0
-    """Stored entries that could not be read; their keys started afresh."""
-    state_foreign: int = 0
-    """Stored entries of detectors that are not switched on; left alone."""
-    state_discarded: int = 0
-    """Stored entries of a topic that was deleted and made anew since."""
-    findings: int = 0
-    """Findings made."""
-
-
-class _Lane:
-    """One detector with its entries, least recently seen first."""
-
-    def __init__(self, detector: Detector, limits: Limits, counts: Counts) -> None:
-        self.detector = detector
-        self.prefix = f"{detector.rule.id}|{detector.rule.version}|".encode()
-        self.entries: OrderedDict[str, Entry] = OrderedDict()
-        self.dirty: dict[str, None] = {}
-        self.gone: dict[str, None] = {}
-        self._max_keys = limits.max_keys_per_detector
-        self._lateness_ns = limits.allowed_lateness_seconds * NANOSECONDS
-        self._span_ns = max(self._lateness_ns, NANOSECONDS)
-        self._ids = limits.remembered_ids_per_key
+    def __init__(self, name: str, lanes: list[Lane], limits: Limits, counts: Counts) -> None:
+        self.name = name
+        self.key = SCOPES[name].key
+        self.clock: Clock = "frame" if name == FRAMES else "event"
+        self.prefix = FORM + name.encode() + b"|"
+        self.tracks: OrderedDict[str, Track] = OrderedDict()
+        self.state_bytes = 0
+        self.progress_ns = -1
+        self._about = SCOPES[name].about
+        self._lanes = lanes
+        self._plain = [(lane, lane.default, lane.matches) for lane in lanes if lane.matches]
+        self._tenanted = [lane for lane in lanes if lane.tenants]
+        self._limits = limits
         self._counts = counts
+        self._lateness_ns = limits.allowed_lateness_seconds * NANOSECONDS
+        # Frames are stamped when they come in: none comes late.
+        self._delay_ns = 0 if self.clock == "frame" else self._lateness_ns
+        self._span_ns = max(self._lateness_ns, NANOSECONDS)
+        self._forget_ns = limits.forget_after_hours * 3600 * NANOSECONDS
+        self._dirty: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
+        self._due: list[tuple[int, str]] = []
+        self._scheduled: dict[str, int] = {}
 
-    def step(self, position: int, access: Access) -> Finding | None:
-        """Take one access in, unless it is another's, replayed, late or known."""
-        key = self.detector.key(access)
-        if key is None:
-            return None
-        entry = self.entries.get(key)
-        if entry is None:
-            entry = self._enter(key)
-        elif not self._wanted(entry, position, access):
-            return None
-        entry.position = position
-        entry.watermark_ns = max(entry.watermark_ns, access.timestamp_ns)
-        entry.remember(access, self._span_ns, self._ids)
-        self.entries.move_to_end(key)
-        self.dirty[key] = None
-        horizon_ns = entry.watermark_ns - self._lateness_ns
-        signal = self.detector.apply(entry.state, access, horizon_ns)
-        if signal is None:
-            return None
-        return build_finding(self.detector.rule, key, access, signal)
+    def looking(self, access: Access) -> list[tuple[Lane, Detector]]:
+        """The detectors that look at this access."""
+        found: list[Any] = [(lane, own) for lane, own, matches in self._plain if matches(access)]
+        for lane in self._tenanted:
+            detector = lane.detector_for(access.tenant)
+            if detector is not None and detector.matches(access):
+                found.append((lane, detector))
+        return found
 
-    def _wanted(self, entry: Entry, position: int, access: Access) -> bool:
-        if position <= entry.position:
+    def step(self, position: int, access: Access) -> Iterator[Finding]:
+        """Take one access in, unless nobody looks at it, or it is replayed, late or known."""
+        key = self.key(access)
+        if not key:
+            return
+        looking = self.looking(access)
+        if not looking:
+            return
+        track = self.tracks.get(key)
+        if track is None:
+            track = self.tracks[key] = Track(self._about(access))
+            if key in self._gone:  # forgotten since the last drain: its old entry is still there
+                del self._gone[key]
+                track.stored = True
+        elif not self._wanted(track, position, access):
+            return
+        track.position = position
+        track.watermark_ns = max(track.watermark_ns, access.timestamp_ns)
+        track.remember(access, self._span_ns, self._limits.remembered_ids_per_key)
+        self.tracks.move_to_end(key)
+        self._dirty[key] = None
+        horizon_ns = track.watermark_ns - self._lateness_ns
+        if track.deadlines:
+            yield from self._expire(track, key, track.watermark_ns - self._delay_ns)
+        for lane, detector in looking:
+            yield from lane.apply(track, key, detector, access, horizon_ns)
+        if track.deadlines:
+            self._schedule(key, track)
+        if len(self.tracks) > self._limits.max_keys_per_scope:
+            yield from self.trim()
+
+    def _wanted(self, track: Track, position: int, access: Access) -> bool:
+        if position <= track.position:
             self._counts.replayed += 1
-        elif entry.knows(access.id_digest):
+        elif track.knows(access.id_digest):
             self._counts.duplicate += 1
-        elif access.timestamp_ns < entry.watermark_ns - self._lateness_ns:
+        elif access.timestamp_ns < track.watermark_ns - self._lateness_ns:
             self._counts.late += 1
         else:
             return True
         return False
 
-    def _enter(self, key: str) -> Entry:
-        entry = self.entries[key] = Entry(self.detector.state_type())
-        self.gone.pop(key, None)
-        self.trim()
-        return entry
+    def _expire(self, track: Track, key: str, now_ns: int) -> Iterator[Finding]:
+        """Everything of a key that is due at a time."""
+        for lane in self._lanes:
+            while 0 < (due_ns := track.deadlines.get(lane.name, 0)) <= now_ns:
+                yield from lane.expire(track, key, due_ns)
+                self._dirty[key] = None
+                if track.deadlines.get(lane.name) == due_ns:  # it would be asked for ever
+                    del track.deadlines[lane.name]
 
-    def trim(self) -> None:
+    def _schedule(self, key: str, track: Track) -> None:
+        """Look at this key again when its first deadline has passed."""
+        due_ns = min(track.deadlines.values())
+        if due_ns < self._scheduled.get(key, due_ns + 1):
+            self._scheduled[key] = due_ns
+            heappush(self._due, (due_ns, key))
+
+    def advance(self, progress_ns: int) -> Iterator[Finding]:
+        """Time went on: windows of keys that were not seen end, long unseen keys go."""
+        if progress_ns <= self.progress_ns:
+            return
+        self.progress_ns = progress_ns
+        now_ns = progress_ns - self._delay_ns
+        while self._due and self._due[0][0] <= now_ns:
+            due_ns, key = heappop(self._due)
+            if self._scheduled.get(key) == due_ns:
+                del self._scheduled[key]
+                yield from self._look_again(key, due_ns)
+        yield from self._forget_unseen(now_ns - self._forget_ns)
+
+    def _look_again(self, key: str, now_ns: int) -> Iterator[Finding]:
+        track = self.tracks.get(key)
+        if track is None or not track.deadlines:
+            return
+        yield from self._expire(track, key, now_ns)
+        if track.deadlines:
+            self._schedule(key, track)
+
+    def _forget_unseen(self, before_ns: int) -> Iterator[Finding]:
+        while self.tracks:
+            key, track = next(iter(self.tracks.items()))
+            if track.watermark_ns >= before_ns or track.deadlines:
+                return
+            self._counts.expired += 1
+            yield from self._forget(key)
+
+    def trim(self) -> Iterator[Finding]:
         """Forget the least recently seen keys beyond the limit."""
-        while len(self.entries) > self._max_keys:
-            key, entry = self.entries.popitem(last=False)
-            self.dirty.pop(key, None)
+        while len(self.tracks) > self._limits.max_keys_per_scope:
             self._counts.evicted += 1
-            if entry.stored:
-                self.gone[key] = None
+            yield from self._forget(next(iter(self.tracks)))
 
-    def load(self, stored: Mapping[str, bytes]) -> None:
+    def _forget(self, key: str) -> Iterator[Finding]:
+        track = self.tracks.pop(key)
+        for lane in self._lanes:
+            yield from lane.give_up(track)
+        self._dirty.pop(key, None)
+        self._scheduled.pop(key, None)
+        self.state_bytes -= track.size
+        if track.stored:
+            self._gone[key] = None
+
+    def load(self, stored: Mapping[str, bytes], running: Container[str]) -> None:
         """Take stored entries over, in the order in which they were last seen."""
-        read: list[tuple[str, Entry]] = []
+        read: list[tuple[str, Track]] = []
         for key, value in stored.items():
             try:
-                read.append((key, unpack(value, self.detector.state_type)))
+                read.append((key, unpack(value)))
             except msgspec.MsgspecError:
                 self._counts.state_unreadable += 1
         read.sort(key=lambda item: item[1].position)
-        self.entries = OrderedDict(read)
-        self.trim()
+        self.tracks = OrderedDict(read)
+        self.state_bytes = sum(track.size for track in self.tracks.values())
+        for key, track in self.tracks.items():
+            self._drop_old_slots(track, running)
+            if track.deadlines:
+                self._schedule(key, track)
+
+    def _drop_old_slots(self, track: Track, running: Container[str]) -> None:
+        """Slots of older versions and of retired rules go; those of rules that are switched off
+        stay, for when they are switched on again. Nobody ends their incidents meanwhile."""
+        names = {lane.name for lane in self._lanes}
+        for name in [name for name in track.packed if name not in names]:
+            track.deadlines.pop(name, None)
+            rule_id = name.partition("|")[0]
+            if rule_id in running or rule_id in retired_ids():
+                del track.packed[name]
+            else:
+                self._counts.state_foreign += 1
 
     def drain(self) -> Iterator[StateEntry]:
         """Entries that changed since the last drain."""
-        for key in self.dirty:
-            entry = self.entries[key]
-            entry.stored = True
-            yield self._full(key), pack(entry)
-        self.dirty = {}
+        for key in self._dirty:
+            track = self.tracks[key]
+            value = pack(track)
+            self.state_bytes += len(value) - track.size
+            track.stored, track.size = True, len(value)
+            yield self._full(key), value
+        self._dirty = {}
 
     def drain_gone(self) -> Iterator[StateEntry]:
         """Tombstones of keys that were stored and are forgotten since."""
-        for key in self.gone:
+        for key in self._gone:
             yield self._full(key), None
-        self.gone = {}
+        self._gone = {}
 
     def _full(self, key: str) -> bytes:
-        return self.prefix + key.encode()
+        return self.prefix + key.encode("utf-8", "surrogatepass")
+
+
+class _Checkpoint(msgspec.Struct, array_like=True):
+    """Up to where the messages are in the state, and the progress by clock."""
+
+    offset: int
+    progress: dict[Clock, int]
 
 
 class DetectionEngine:
-    """Runs detectors over one partition of event.v1. Not for use from several threads."""
+    """Runs detectors over one partition. Not for use from several threads.
 
-    def __init__(self, detectors: Iterable[Detector], limits: Limits | None = None) -> None:
+    `scopes` names those it serves; None: all that its detectors have.
+    """
+
+    def __init__(
+        self,
+        detectors: Iterable[Detector],
+        limits: Limits | None = None,
+        scopes: Container[str] | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.counts = Counts()
-        self._lanes = [_Lane(detector, self.limits, self.counts) for detector in detectors]
+        lanes = [Lane(detector, self.limits, self.counts) for detector in detectors]
+        self._running = {lane.rule.id for lane in lanes}
+        by_scope: dict[str, list[Lane]] = {}
+        for lane in lanes:
+            by_scope.setdefault(lane.rule.detect.scope, []).append(lane)
+        made = [
+            _Scope(name, own, self.limits, self.counts)
+            for name, own in by_scope.items()
+            if scopes is None or name in scopes
+        ]
+        self._scopes = {scope.name: scope for scope in made}
+        self._of_access = [scope for scope in made if scope.name != FRAMES]
+        self._of_frames = [scope for scope in made if scope.name == FRAMES]
         self._max_ahead_ns = self.limits.max_clock_ahead_seconds * NANOSECONDS
         self._checkpoint = -1
         self._last_offset = -1
@@ -190,83 +275,126 @@ class DetectionEngine:
 
     @property
     def keys(self) -> dict[str, int]:
-        """How many keys each detector remembers."""
-        return {lane.detector.rule.id: len(lane.entries) for lane in self._lanes}
+        """How many keys each scope remembers."""
+        return {name: len(scope.tracks) for name, scope in self._scopes.items()}
+
+    @property
+    def state_bytes(self) -> int:
+        """Length of all entries as they were stored last."""
+        return sum(scope.state_bytes for scope in self._scopes.values())
 
     @property
     def checkpoint(self) -> int:
         """Messages up to this offset are wholly in the loaded state; -1: none."""
         return self._checkpoint
 
+    def progress_ns(self, clock: Clock = "event") -> int:
+        """How far a clock has come; -1: it has not begun."""
+        own = (s.progress_ns for s in self._scopes.values() if s.clock == clock)
+        return max(own, default=-1)
+
     def load(self, entries: Iterable[StateEntry], end_offset: int | None = None) -> None:
         """Take over the state of this partition: what `drain_state` gave, in topic order, where a
         later value replaces an earlier one. Call it once, before `process`.
 
-        Entries of an older version of a detector, or of a retired one, are dropped with a
-        tombstone in the next drain. `end_offset` is the end of the partition's log: state that is
-        ahead of it belongs to a topic that was deleted since, and is dropped as a whole, or every
-        message of the new topic would pass for a replayed one.
+        Entries of an older form are dropped with a tombstone in the next drain. `end_offset` is
+        the end of the partition's log: state that is ahead of it belongs to a topic that was
+        deleted since, and is dropped as a whole, or every message of the new topic would pass for
+        a replayed one.
         """
         latest: dict[bytes, bytes] = {}
         for key, value in entries:
             latest.pop(key, None)
             if value is not None:
                 latest[key] = value
-        self._checkpoint = self._read_checkpoint(latest.pop(CHECKPOINT_KEY, None))
-        if end_offset is not None and self._checkpoint >= end_offset:
-            self._discard(latest)
+        checkpoint = self._read_checkpoint(latest.pop(CHECKPOINT_KEY, None))
+        if end_offset is not None and checkpoint.offset >= end_offset:
+            self.counts.state_discarded += len(latest)
+            self._stale = dict.fromkeys(latest)
             return
-        for lane, stored in self._by_lane(latest):
-            lane.load(stored)
+        self._checkpoint = checkpoint.offset
+        for scope, stored in self._by_scope(latest):
+            scope.load(stored, self._running)
+            scope.progress_ns = checkpoint.progress.get(scope.clock, -1)
 
-    def _discard(self, latest: Mapping[bytes, bytes]) -> None:
-        self.counts.state_discarded += len(latest)
-        self._stale = dict.fromkeys(latest)
-        self._checkpoint = -1
-
-    def _read_checkpoint(self, value: bytes | None) -> int:
+    def _read_checkpoint(self, value: bytes | None) -> _Checkpoint:
+        if value is None:
+            return _Checkpoint(-1, {})
         try:
-            return -1 if value is None else msgspec.msgpack.decode(value, type=int)
+            return msgspec.msgpack.decode(value, type=_Checkpoint)
         except msgspec.MsgspecError:
             self.counts.state_unreadable += 1
-            return -1
+            return _Checkpoint(-1, {})
 
-    def _by_lane(self, latest: Mapping[bytes, bytes]) -> list[tuple[_Lane, dict[str, bytes]]]:
-        lanes = {lane.prefix: (lane, dict[str, bytes]()) for lane in self._lanes}
-        running = {lane.detector.rule.id for lane in self._lanes}
+    def _by_scope(self, latest: Mapping[bytes, bytes]) -> list[tuple[_Scope, dict[str, bytes]]]:
+        scopes = {scope.prefix: (scope, dict[str, bytes]()) for scope in self._scopes.values()}
         for full_key, value in latest.items():
-            detector_id, _, rest = full_key.partition(b"|")
-            version, _, key = rest.partition(b"|")
-            lane = lanes.get(detector_id + b"|" + version + b"|")
-            name = detector_id.decode("utf-8", "replace")
-            if lane is not None:
-                lane[1][key.decode("utf-8", "replace")] = value
-            elif name in running or name in retired_ids():
-                self._stale[full_key] = None
-            else:
+            form, _, rest = full_key.partition(b"|")
+            name, _, key = rest.partition(b"|")
+            found = scopes.get(form + b"|" + name + b"|")
+            if found is not None:
+                found[1][key.decode("utf-8", "surrogatepass")] = value
+            elif form + b"|" == FORM:
                 self.counts.state_foreign += 1
-        return list(lanes.values())
+            else:
+                self._stale[full_key] = None
+        return list(scopes.values())
 
-    def process(self, offset: int, documents: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        """Take in the documents of the message at `offset`, loaded from JSON. Returns records of
-        schema finding.v1, in order; they are not delivered yet, nor is the state kept.
+    def process(
+        self, offset: int, documents: Sequence[Mapping[str, Any]], progress_ns: int = -1
+    ) -> list[Finding]:
+        """Take in the documents of the message at `offset`, loaded from JSON, which was written
+        at `progress_ns`. Returns records of schema finding.v2, in order; they are not delivered
+        yet, nor is the state kept.
 
         Never raises because of a document: what cannot be read is counted and passed over.
         """
         self.counts.documents += len(documents)
-        if offset <= self._checkpoint:
-            self.counts.replayed += len(documents)
+        if self._is_replayed(offset, len(documents)):
             return []
-        self._last_offset = max(self._last_offset, offset)
-        findings: list[Finding] = []
+        findings = list(self._advance(progress_ns, "event"))
         for index, document in enumerate(documents):
-            access = self._read(document)
+            access = self.read(document)
             if access is not None:
                 findings += self._step(position_of(offset, index), access)
         self.counts.findings += len(findings)
         return findings
 
-    def _read(self, document: Mapping[str, Any]) -> Access | None:
+    def observe(
+        self, offset: int, accesses: Sequence[Access], progress: Mapping[Clock, int]
+    ) -> list[Finding]:
+        """As `process`, with accesses and frames that were read already, and the progress of
+        each clock."""
+        self.counts.documents += len(accesses)
+        if self._is_replayed(offset, len(accesses)):
+            return []
+        findings = [f for clock, ns in progress.items() for f in self._advance(ns, clock)]
+        for index, access in enumerate(accesses):
+            findings += self._step(position_of(offset, index), access)
+        self.counts.findings += len(findings)
+        return findings
+
+    def advance(self, progress_ns: int, clock: Clock = "event") -> list[Finding]:
+        """Time went on though no message came: windows of idle keys close. `progress_ns` must not
+        be later than the time at which the next message will have been written."""
+        findings = list(self._advance(progress_ns, clock))
+        self.counts.findings += len(findings)
+        return findings
+
+    def _is_replayed(self, offset: int, number: int) -> bool:
+        if offset <= self._checkpoint:
+            self.counts.replayed += number
+            return True
+        self._last_offset = max(self._last_offset, offset)
+        return False
+
+    def _advance(self, progress_ns: int, clock: Clock) -> Iterator[Finding]:
+        for scope in self._scopes.values():
+            if scope.clock == clock:
+                yield from scope.advance(progress_ns)
+
+    def read(self, document: Mapping[str, Any]) -> Access | None:
+        """The access in a document; None where there is none, or it counts for nobody."""
         try:
             if is_intent(document):
                 self.counts.intents += 1
@@ -282,23 +410,25 @@ class DetectionEngine:
         return access
 
     def _step(self, position: int, access: Access) -> Iterator[Finding]:
-        for lane in self._lanes:
-            finding = lane.step(position, access)
-            if finding is not None:
-                yield finding
+        for scope in self._of_access if access.kind == "access" else self._of_frames:
+            yield from scope.step(position, access)
 
     def drain_state(self) -> list[StateEntry]:
-        """Entries that changed since the last call, a checkpoint, then tombstones (None).
+        """Entries that changed since the last call, a checkpoint, and tombstones (None).
 
-        Deliver them in this order: an arrived checkpoint says that everything before it arrived,
-        and a tombstone must not arrive where its checkpoint did not.
+        They belong together: deliver all of them or none.
         """
-        drained = [entry for lane in self._lanes for entry in lane.drain()]
-        gone = [entry for lane in self._lanes for entry in lane.drain_gone()]
+        scopes = self._scopes.values()
+        drained = [entry for scope in scopes for entry in scope.drain()]
+        gone = [entry for scope in scopes for entry in scope.drain_gone()]
         fresh = {key for key, _ in drained}
         gone += [(key, None) for key in self._stale if key not in fresh]
         self._stale = {}
         if not drained and not gone:
             return []
-        checkpoint = max(self._last_offset, self._checkpoint)
-        return [*drained, (CHECKPOINT_KEY, msgspec.msgpack.encode(checkpoint)), *gone]
+        return [*drained, (CHECKPOINT_KEY, self._packed_checkpoint()), *gone]
+
+    def _packed_checkpoint(self) -> bytes:
+        progress = {scope.clock: scope.progress_ns for scope in self._scopes.values()}
+        offset = max(self._last_offset, self._checkpoint)
+        return msgspec.msgpack.encode(_Checkpoint(offset, progress))

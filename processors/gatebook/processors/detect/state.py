@@ -1,20 +1,23 @@
-"""One key's entry: its state, how far it has come, and the ids it saw lately.
+"""What the engine keeps of one key: how far it has come, the ids it saw lately, and a slot for
+each detector.
 
-An entry depends on nothing outside itself but the messages of its partition. That is what makes
-a replay exact when only some entries reached the state topic before a crash: each goes on from
-where it itself stopped.
+A key's entry in the state topic is one message: all its detectors see the same position, or a
+replay would count an access for one and pass it over for another.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from gatebook.processors.detect.access import ID_DIGEST_BYTES, Access
+from gatebook.processors.detect.distinct import Distinct
+from gatebook.processors.detect.scopes import About
 
 # Position of a document: its message's offset and its place in the message, in one number.
 INDEX_BITS = 24
+State = TypeVar("State")
 
 
 def position_of(offset: int, index: int) -> int:
@@ -22,32 +25,78 @@ def position_of(offset: int, index: int) -> int:
     return (offset << INDEX_BITS) | index
 
 
-class StoredEntry(msgspec.Struct, array_like=True):
-    """An entry as it lies in the state topic."""
+class Incident(msgspec.Struct, array_like=True):
+    """Something that is true and was told: since when, until when at last, at most how much, how
+    often; and the finding that told it, which the one that ends it repeats."""
+
+    id: str
+    last_ns: int
+    observed: float
+    severity: str
+    occurrences: int
+    finding: dict[str, Any]
+
+
+class Slot(msgspec.Struct, Generic[State], array_like=True):
+    """What one detector keeps of a key: a state per group, open incidents by group, and until
+    when a closed one swallows what comes late."""
+
+    groups: dict[str, State] = {}
+    incidents: dict[str, Incident] = {}
+    closed: dict[str, int] = {}
+
+
+class StoredTrack(msgspec.Struct, array_like=True):
+    """A key's entry as it lies in the state topic."""
 
     position: int
     watermark_ns: int
     turned_ns: int
     recent: bytes
     previous: bytes
-    state: msgspec.Raw
+    about: About
+    deadlines: dict[str, int]
+    slots: dict[str, msgspec.Raw]
 
 
-class Entry(msgspec.Struct):
-    """One key of one detector.
+class Track:
+    """One key of one scope.
 
-    `position` is the last document applied; `watermark_ns` the greatest event time seen;
-    `recent` and `previous` are two generations of event id digests, the older dropped when the
-    younger is full or its time is over.
+    `position` is the last document applied; `watermark_ns` the greatest event time seen; `recent`
+    and `previous` are two generations of event id digests, the older dropped when the younger is
+    full or its time is over. `packed` holds slots as they were stored: they are opened when they
+    are needed, so that a worker takes over a partition without opening everything. `deadlines` says
+    by slot when something happens though nothing comes. `size` is its length as stored last.
     """
 
-    state: Any
-    position: int = -1
-    watermark_ns: int = -1
-    turned_ns: int = -1
-    recent: set[bytes] = msgspec.field(default_factory=set)
-    previous: set[bytes] = msgspec.field(default_factory=set)
-    stored: bool = False
+    __slots__ = (
+        "about",
+        "deadlines",
+        "dirty",
+        "packed",
+        "position",
+        "previous",
+        "recent",
+        "size",
+        "slots",
+        "stored",
+        "turned_ns",
+        "watermark_ns",
+    )
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+        self.position = -1
+        self.watermark_ns = -1
+        self.turned_ns = -1
+        self.recent: set[bytes] = set()
+        self.previous: set[bytes] = set()
+        self.slots: dict[str, Slot[Any]] = {}
+        self.packed: dict[str, bytes] = {}
+        self.dirty: set[str] = set()
+        self.stored = False
+        self.size = 0
+        self.deadlines: dict[str, int] = {}
 
     def knows(self, digest: bytes) -> bool:
         """Whether this event id was counted here lately."""
@@ -72,33 +121,58 @@ def _split(joined: bytes) -> set[bytes]:
     return {joined[start : start + ID_DIGEST_BYTES] for start in starts}
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(StoredEntry)
+def _to_stored(value: Any) -> Any:
+    if isinstance(value, Distinct):
+        return value.pack()
+    raise NotImplementedError(type(value).__name__)
 
 
-def pack(entry: Entry) -> bytes:
-    """An entry as bytes for the state topic."""
+def _from_stored(wanted: type[Any], value: Any) -> Any:
+    if wanted is Distinct:
+        return Distinct.unpack(value)
+    raise NotImplementedError(wanted.__name__)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_to_stored)
+_decoder = msgspec.msgpack.Decoder(StoredTrack)
+
+
+def slot_decoder(state_type: type[Any]) -> msgspec.msgpack.Decoder[Slot[Any]]:
+    """Reads slots whose states have this type."""
+    return msgspec.msgpack.Decoder(Slot[state_type], dec_hook=_from_stored)  # type: ignore[valid-type]  # made at run time
+
+
+def pack(track: Track) -> bytes:
+    """A key's entry as bytes for the state topic. Slots that did not change are not packed
+    anew."""
+    for name in sorted(track.dirty):
+        track.packed[name] = _encoder.encode(track.slots[name])
+    track.dirty.clear()
     return _encoder.encode(
         (
-            entry.position,
-            entry.watermark_ns,
-            entry.turned_ns,
-            _join(entry.recent),
-            _join(entry.previous),
-            entry.state,
+            track.position,
+            track.watermark_ns,
+            track.turned_ns,
+            _join(track.recent),
+            _join(track.previous),
+            track.about,
+            track.deadlines,
+            {name: msgspec.Raw(value) for name, value in track.packed.items()},
         )
     )
 
 
-def unpack(data: bytes, state_type: type[Any]) -> Entry:
-    """The entry `pack` wrote. Raises msgspec.MsgspecError for anything else."""
+def unpack(data: bytes) -> Track:
+    """The entry `pack` wrote, its slots still packed. Raises msgspec.MsgspecError for junk."""
     stored = _decoder.decode(data)
-    return Entry(
-        state=msgspec.msgpack.decode(stored.state, type=state_type),
-        position=stored.position,
-        watermark_ns=stored.watermark_ns,
-        turned_ns=stored.turned_ns,
-        recent=_split(stored.recent),
-        previous=_split(stored.previous),
-        stored=True,
-    )
+    track = Track(stored.about)
+    track.position = stored.position
+    track.watermark_ns = stored.watermark_ns
+    track.turned_ns = stored.turned_ns
+    track.recent = _split(stored.recent)
+    track.previous = _split(stored.previous)
+    track.packed = {name: bytes(value) for name, value in stored.slots.items()}
+    track.deadlines = stored.deadlines
+    track.size = len(data)
+    track.stored = True
+    return track

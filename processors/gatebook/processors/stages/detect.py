@@ -21,7 +21,7 @@ from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.detect.engine import DetectionEngine, StateEntry
 from gatebook.processors.detect.findings import Finding
-from gatebook.processors.detect.registry import all_detectors, load_overrides
+from gatebook.processors.detect.registry import all_detectors, load_limits, load_overrides
 from gatebook.processors.stages.base import Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
 from gatebook.schemas.errors import RecordRejected
@@ -42,7 +42,9 @@ class DetectStage:
         self.topics = (topic_name(settings.namespace, EVENT),)
         self._finding_topic = topic_name(settings.namespace, FINDING)
         self._state_topic = topic_name(settings.namespace, DETECTOR_STATE)
-        self._detectors = all_detectors(load_overrides(settings.detectors_file))
+        overrides = load_overrides(settings.detectors_file, settings.rules_path)
+        self._limits = load_limits(overrides)
+        self._detectors = all_detectors(overrides, settings.rules_path)
         self._engines: dict[int, DetectionEngine] = {}
         self._batch_under_way = asyncio.Lock()
 
@@ -59,7 +61,9 @@ class DetectStage:
             findings: list[Finding] = []
             for message in batch:
                 engine = await self._engine(message.partition)
-                findings += engine.process(message.offset, self._documents(message))
+                findings += engine.process(
+                    message.offset, self._documents(message), message.timestamp_ms * 1_000_000
+                )
                 await asyncio.sleep(0)
             await self._deliverer.deliver([self._finding(f) for f in findings])
             await self._deliverer.deliver([o for p in sorted(touched) for o in self._state(p)])
@@ -90,7 +94,7 @@ class DetectStage:
     async def _engine(self, partition: int) -> DetectionEngine:
         engine = self._engines.get(partition)
         if engine is None:
-            engine = DetectionEngine(self._detectors)
+            engine = DetectionEngine(self._detectors, self._limits)
             loop = asyncio.get_running_loop()
             engine.load(*await loop.run_in_executor(None, self._read_state, partition))
             self._engines[partition] = engine

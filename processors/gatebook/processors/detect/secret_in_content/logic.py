@@ -1,4 +1,4 @@
-"""Secrets that redaction found in prompts and answers, grouped by principal, kinds and hour."""
+"""Secrets that redaction found in prompts and answers, by principal, kinds and hour."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Annotated, Any
 import msgspec
 
 from gatebook.processors.detect.access import NANOSECONDS, Access
-from gatebook.processors.detect.base import MAX_EVIDENCE, Rule, Signal
+from gatebook.processors.detect.base import MAX_EVIDENCE, BaseDetector, Common, Rule, Signal
 from gatebook.processors.detect.findings import printable, quoted
-from gatebook.processors.detect.registry import convert_parameters
 
 
-class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Parameters(Common, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What rule.toml sets and an overrides file may change."""
 
     kinds: Annotated[frozenset[str], msgspec.Meta(min_length=1, max_length=32)]
     """Kinds of redaction entities that are secrets."""
     window_seconds: Annotated[int, msgspec.Meta(ge=60, le=86_400)]
-    """Length of the tumbling window in which the same kinds fire once."""
+    """Length of the tumbling window in which the same kinds are one incident."""
 
 
 class Window(msgspec.Struct, array_like=True):
     """Secrets of one window: how many by kind, the latest accesses with one as (event id, kinds),
-    and how many accesses each combination of kinds had; a combination in it has fired."""
+    and how many accesses each combination of kinds had."""
 
     counts: dict[str, int] = {}
     latest: list[tuple[str, list[str]]] = []
@@ -37,25 +36,25 @@ class State(msgspec.Struct, array_like=True):
     windows: dict[int, Window] = {}
 
 
-class SecretInContent:
-    """Fires at the first access of a window that shows a new combination of kinds."""
+class SecretInContent(BaseDetector):
+    """An incident for each combination of kinds."""
 
     state_type = State
 
     def __init__(self, rule: Rule, parameters: Parameters) -> None:
-        self.rule = rule
-        self.parameters = parameters
+        super().__init__(rule, parameters)
         self._window_ns = parameters.window_seconds * NANOSECONDS
+        self.quiet_ns = self.quiet_ns or self._window_ns
 
     def _found(self, access: Access) -> dict[str, int]:
         wanted = self.parameters.kinds
         return {k: n for k, n in sorted(access.redacted.items()) if k in wanted and n > 0}
 
-    def key(self, access: Access) -> str | None:
-        """The principal, for accesses with a secret in them."""
-        return access.principal if access.redacted and self._found(access) else None
+    def matches(self, access: Access) -> bool:
+        """Accesses with a secret in them."""
+        return bool(access.redacted and self._found(access))
 
-    def apply(self, state: State, access: Access, horizon_ns: int) -> Signal | None:
+    def apply(self, state: State, access: Access, horizon_ns: int) -> Signal:
         """Count the secrets of one access."""
         for number in [n for n in state.windows if n < horizon_ns // self._window_ns]:
             del state.windows[number]
@@ -65,8 +64,6 @@ class SecretInContent:
         self._count(window, access, found)
         group = ",".join(found)
         window.groups[group] = window.groups.get(group, 0) + 1
-        if window.groups[group] > 1:
-            return None
         return self._signal(window, number, access, list(found))
 
     def _count(self, window: Window, access: Access, found: Mapping[str, int]) -> None:
@@ -89,12 +86,13 @@ class SecretInContent:
             threshold=0,
             evidence=evidence,
             evidence_count=sum(shared),
+            window_seconds=self.parameters.window_seconds,
             search=f"gatebook.redaction.entities:({any_kind})",
             group=",".join(kinds),
             labels={"kinds": ",".join(kinds)} | {f"count_{k}": str(n) for k, n in counts.items()},
         )
 
 
-def build(rule: Rule, overrides: Mapping[str, Any]) -> SecretInContent:
-    """The detector with its parameters checked."""
-    return SecretInContent(rule, convert_parameters(rule, overrides, Parameters))
+def build(rule: Rule, parameters: Any) -> SecretInContent:
+    """The detector."""
+    return SecretInContent(rule, parameters)

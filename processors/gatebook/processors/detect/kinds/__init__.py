@@ -1,0 +1,1 @@
+"""Ready-made logic: what most rules need, by [detect] kind of their rule.toml."""
