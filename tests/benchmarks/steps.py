@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -13,6 +15,7 @@ import orjson
 from tests.benchmarks.context import Context
 from tests.benchmarks.events import events
 from tests.benchmarks.report import Figure, compare, interleaved, plain
+from tests.sealed import make_keys
 
 from gatebook.processors import render
 from gatebook.processors.enrich import Catalog, Directory, Person, ServiceEntry, enrich
@@ -25,7 +28,10 @@ from gatebook.processors.intake import (
     process_frame,
     redact_event,
 )
+from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import Redactor
+from gatebook.producers.config import ProducerSettings
+from gatebook.producers.sealer import Sealer
 from gatebook.schemas.codec import (
     FrameHeader,
     build_frame,
@@ -34,11 +40,13 @@ from gatebook.schemas.codec import (
     open_frame,
 )
 from gatebook.schemas.documents import to_document
+from gatebook.schemas.keys import FileSource
 from gatebook.schemas.registry import load
 
 BENCH = "steps"
 EVENTS = 5_000
 FRAME_EVENTS = 250
+CONTENT_BYTES = 1024
 SOURCE = Source("access.v1", 0, 1)
 HEADER = FrameHeader("bench", 1, 0, FRAME_EVENTS, 1)
 BASELINES = {
@@ -81,9 +89,23 @@ class Fixture:
             build_document(dict(event), HEADER, 0, self.context(), IntakeResult())
             for event in self.decoded
         ]
+        self._make_sealed()
         context = self.context()
         self.results = [process_frame(f, SOURCE, context, self.now) for f in self.frames]
         assert sum(len(result.documents) for result in self.results) == count
+
+    def _make_sealed(self) -> None:
+        """Events with 1 KB of content, in the open and sealed, and both sides of the keys."""
+        self.home = tempfile.TemporaryDirectory()  # as long as the sealer looks for its key
+        files = make_keys(Path(self.home.name))
+        settings = ProducerSettings(home=self.home.name, producer_id=HEADER.producer_id)
+        self.sealer = Sealer(settings)
+        self.opener = ContentOpener(FileSource(files.private))
+        self.opener.start(must_exist=True)
+        content = b'{"input_messages":"'.ljust(CONTENT_BYTES - 2, b"x") + b'"}'
+        self.unsealed = [event | {"content": content} for event in self.events]
+        sealed = [self.sealer.seal(event) for event in self.unsealed]
+        self.sealed = [decode_event(encode_event(event)) for event in sealed]
 
     def context(self) -> IntakeContext:
         """As a worker begins: whatever intake remembers, it has seen nothing yet."""
@@ -191,6 +213,22 @@ def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
     return step
 
 
+def _seal(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for event in fixture.unsealed:
+            fixture.sealer.seal(event)
+
+    return work
+
+
+def _open_content(fixture: Fixture) -> Callable[[], None]:
+    def work() -> None:
+        for event in fixture.sealed:
+            fixture.opener.open(event["content"], event, HEADER.producer_id)
+
+    return work
+
+
 def _render(fixture: Fixture) -> Callable[[], None]:
     def work() -> None:
         for document in fixture.built:
@@ -239,8 +277,10 @@ def _least(fixture: Fixture) -> Callable[[], None]:
 
 STEPS: dict[str, Callable[[Fixture], Callable[[], None]]] = {
     "encode event (producer)": _encode,
+    "seal 1 KB of content (producer)": _seal,
     "open frame": _open,
     "decode event": _decode,
+    "open 1 KB of content": _open_content,
     "to_document": _to_document,
     "enrich": _enrich,
     "redact, metadata only": _redacting("decoded"),
