@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from tests.benchmarks import call_site, outage, overhead, pipeline, sink, steps
+from tests.benchmarks import call_site, outage, overhead, pipeline, privacy, sink, steps
 from tests.benchmarks.context import Context, running_engines
 from tests.benchmarks.report import Figure, machine, table
 
 BENCHES: dict[str, Callable[[Context], list[Figure]]] = {
     "steps": steps.run,
+    "privacy": privacy.run,
     "call_site": call_site.run,
     "overhead": overhead.run,
     "outage": outage.run,
