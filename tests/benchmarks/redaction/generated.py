@@ -132,7 +132,7 @@ CONNECTIONS = (
     "mysql -h db -u app --password=⟦{p}⟧ -e 'select 1'",
     "spring.datasource.password=⟦{p}⟧\nspring.datasource.username=app\n",
     "aws_secret_access_key = ⟦{w}⟧\nregion = eu-west-1\n",
-    "sshpass -p '⟦{p}⟧' ssh root@host.example",
+    "sshpass -p '⟦{p}⟧' ssh root@host",
     "ENV SECRET_KEY=⟦{g}⟧\nRUN make",
     'client = Client(api_key="⟦{g}⟧", timeout=3)',
     "the wifi password is ⟦{p}⟧ and it works upstairs",
