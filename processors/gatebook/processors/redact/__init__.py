@@ -1,13 +1,18 @@
 """Masks personal data and credentials in what was said to and by a model."""
 
-from .engine import JSON, Redacted, RedactionLimits, Redactor
+from .allow import Allowed, AllowList
+from .engine import Finding, Redacted, RedactionLimits, Redactor
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms
 from .rules import SECRET_KINDS, Rule, default_rules, load_rules
+from .walk import JSON
 
 __all__ = [
     "JSON",
     "SECRET_KINDS",
+    "AllowList",
+    "Allowed",
+    "Finding",
     "Pseudonyms",
     "Redacted",
     "RedactionFailed",

@@ -1,4 +1,4 @@
-"""The redactor: views, prefilter, linear-time matching, validators, masks."""
+"""The redactor: views, triggers, linear-time matching, validators, masks."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import re2
 
+from .allow import AllowList
+from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
-from .masks import Pseudonyms, find_masks, is_mask, render
-from .prefilter import Prefilter
+from .masks import Pseudonyms, find_masks, render
 from .rules import Rule, default_rules
-from .validators import VALIDATORS, Budget, Found, Probe, Validator, compile_pattern
+from .triggers import Extent, Sites, Triggers
+from .validators import ANCHORED, VALIDATORS, Found, Probe, Validator, compile_pattern
+from .version import policy_version
 from .views import Edit, View, folded
+from .walk import JSON, JsonWalk
 
 T = TypeVar("T")
-JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class RedactionLimits:
     """Bounds on one call. Beyond any of them redaction fails; it never returns part of a text."""
 
-    text_bytes: int = 256 * 1024
+    text_bytes: int = 1024 * 1024
     """Largest text, in UTF-8 bytes."""
-    work_units: int = 50_000
-    """Work on one text, in a few microseconds each: a time-out without a clock."""
+    work_units: int = 40_000
+    """Work on one text, in about a microsecond each: a time-out without a clock, so that a replay
+    has the same outcome. A text has `bytes_per_unit` on top."""
+    bytes_per_unit: int = 24
     passes: int = 4
     """A masked text is read again until nothing is found; that many times at most."""
     json_depth: int = 32
@@ -50,6 +55,19 @@ class Redacted:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One value in a text, as it would be masked. It holds the value: never log or store it."""
+
+    kind: str
+    start: int
+    """First character in the text."""
+    end: int
+    value: str = field(repr=False)
+    pseudonym: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Matcher:
     rule: Rule
     pattern: re2._Regexp
@@ -66,8 +84,15 @@ class _Span:
     rule: Rule
 
     @property
-    def rank(self) -> tuple[int, int, int, str]:
-        return self.end - self.start, self.rule.priority, -self.start, self.rule.id
+    def rank(self) -> tuple[bool, int, int, int, str]:
+        length = self.end - self.start
+        return self.rule.priority > WEAK, length, self.rule.priority, -self.start, self.rule.id
+
+
+WEAK = 3
+"""A rule of this priority or less names a mask only where no other rule found anything."""
+_Cluster = tuple[int, int, _Span, bool]
+"""First and last byte of an extent to mask, the finding that names it, whether kinds mix in it."""
 
 
 class Redactor:
@@ -79,16 +104,25 @@ class Redactor:
         pseudonym_key: bytes,
         epoch: str,
         limits: RedactionLimits | None = None,
+        allow: AllowList | None = None,
     ) -> None:
         self.pseudonyms = Pseudonyms(pseudonym_key, epoch)
         self.limits = limits or RedactionLimits()
+        self.allow = allow or AllowList()
+        self.rules = tuple(rules)
         self._matchers = tuple(map(_matcher, rules))
-        self._prefilter = Prefilter(rules)
+        anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(rules) if _reads_on(r)}
+        self._triggers = Triggers(rules, anchored)
 
     @classmethod
     def default(cls, pseudonym_key: bytes, epoch: str = "e1") -> Redactor:
         """Return a redactor with the packaged rules; the key has 16 bytes or more."""
         return cls(default_rules(), pseudonym_key, epoch)
+
+    @property
+    def policy_version(self) -> str:
+        """Digest of everything that decides what is masked: rules, allow lists, limits."""
+        return policy_version(self.rules, self.allow, self.limits)
 
     def redact_text(self, text: str, *, tenant: str = "", where: str = "") -> Redacted:
         """Mask every value found in `text`. Raises RedactionFailed, never with any of the text.
@@ -102,27 +136,101 @@ class Redactor:
     ) -> tuple[JSON, dict[str, int]]:
         """Return a redacted copy of a JSON value, keys and numbers included, and the counts.
 
-        Strings under a key that names a credential (`password`, `api_key`) are masked whole.
-        `path` labels the failure. Raises RedactionFailed beyond the limits or on other types.
+        Strings under a key that names a credential (`password`, `api_key`) are masked whole. A
+        value split over the parts of a list (the chunks of a stream) is masked in its first part
+        and taken out of the others. `path` labels the failure. Raises RedactionFailed beyond the
+        limits or on other types.
         """
-        walk = _JsonWalk(self, tenant)
+        walk = JsonWalk(self, tenant)
         return _guarded(lambda: (walk.value(value, 0), dict(walk.counts)), path)
 
+    def redact_parts(
+        self, parts: Sequence[str], *, tenant: str = ""
+    ) -> tuple[list[str], dict[str, int]]:
+        """Redact texts that follow each other, such as the chunks of a stream, as one text.
+
+        Returns as many parts as there were, and the counts: a value that runs over several is
+        masked in the part where it begins and taken out of the others. Raises RedactionFailed.
+        """
+        return _guarded(lambda: self._parts(parts, tenant), "")
+
+    def find(self, text: str, *, tenant: str = "") -> list[Finding]:
+        """Return the values in `text` and their pseudonyms, for privileged re-identification.
+
+        What it returns holds plaintext. Raises RedactionFailed.
+        """
+        return _guarded(lambda: self._find(text, tenant), "")
+
     def _redact(self, text: str, tenant: str) -> Redacted:
-        if type(text) is not str:
-            raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-        raw = _sized(text, self.limits.text_bytes)
+        raw, budget = self._admit(text)
         counts: Counter[str] = Counter()
-        budget = Budget(self.limits.work_units)
         for _ in range(self.limits.passes):
-            spans = self._scan(text, raw, budget)
-            if not spans:
+            clusters = self._clusters(text, raw, budget, tenant)
+            if not clusters:
                 return Redacted(text, dict(counts))
-            raw = self._mask(raw, spans, tenant, counts)
+            raw, settled = self._mask(raw, clusters, tenant, counts)
             text = raw.decode("utf-8", "surrogatepass")
-        if self._scan(text, raw, budget):
+            if settled:
+                return Redacted(text, dict(counts))
+        if self._clusters(text, raw, budget, tenant):
             raise RedactionFailed(RedactionFailed.UNSTABLE)
         return Redacted(text, dict(counts))
+
+    def _admit(self, text: str) -> tuple[bytes, Budget]:
+        if type(text) is not str:
+            raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
+        raw = sized(text, self.limits.text_bytes)
+        return raw, Budget(self.limits.work_units + len(raw) // self.limits.bytes_per_unit)
+
+    def _find(self, text: str, tenant: str) -> list[Finding]:
+        raw, budget = self._admit(text)
+        return [
+            Finding(
+                span.rule.kind,
+                len(raw[:start].decode("utf-8", "surrogatepass")),
+                len(raw[:end].decode("utf-8", "surrogatepass")),
+                raw[start:end].decode("utf-8", "surrogatepass"),
+                self.pseudonyms.of(span.rule.kind, span.found.normalised, tenant),
+                span.rule.id,
+            )
+            for start, end, span, _ in self._clusters(text, raw, budget, tenant)
+        ]
+
+    def _parts(self, parts: Sequence[str], tenant: str) -> tuple[list[str], dict[str, int]]:
+        counts: Counter[str] = Counter()
+        joined = self.join_parts(parts, tenant, counts)
+        redacted = []
+        for part in joined:
+            result = self._redact(part, tenant)
+            counts.update(result.counts)
+            redacted.append(result.text)
+        return redacted, dict(counts)
+
+    def join_parts(self, parts: Sequence[str], tenant: str, counts: Counter[str]) -> list[str]:
+        """Mask what is found in the parts read as one text; each part is still to be redacted."""
+        pieces = [part.encode("utf-8", "surrogatepass") for part in parts]
+        for _ in range(self.limits.passes):
+            text = b"".join(pieces).decode("utf-8", "surrogatepass")
+            raw, budget = self._admit(text)
+            clusters = self._clusters(text, raw, budget, tenant)
+            if not clusters:
+                return [piece.decode("utf-8", "surrogatepass") for piece in pieces]
+            masks = [(s, e, self._mask_of(w, mixed, tenant)) for s, e, w, mixed in clusters]
+            counts.update(winner.rule.kind for _, _, winner, _ in clusters)
+            pieces = _spread(pieces, masks)
+        raise RedactionFailed(RedactionFailed.UNSTABLE)
+
+    def _clusters(self, text: str, raw: bytes, budget: Budget, tenant: str) -> list[_Cluster]:
+        spans = self._scan(text, raw, budget)
+        if not spans:
+            return []
+        clusters = _clusters(raw, spans)
+        if not self.allow:
+            return list(clusters)
+        return [c for c in clusters if not self._allowed(c[2], c[3], tenant)]
+
+    def _allowed(self, span: _Span, mixed: bool, tenant: str) -> bool:
+        return not mixed and self.allow.allows(tenant, span.rule.kind, span.found.normalised)
 
     def _scan(self, text: str, raw: bytes, budget: Budget) -> list[_Span]:
         spans = list(self._scan_view(View(raw), budget))
@@ -135,27 +243,70 @@ class Redactor:
         return list(_around_masks(raw, spans))
 
     def _scan_view(self, view: View, budget: Budget) -> Iterator[_Span]:
-        for index in self._prefilter.wanted(view.data):
+        sites = self._triggers.sites(view.data, budget)
+        for index in sorted(sites.extents.keys() | sites.exact.keys()):
             matcher = self._matchers[index]
-            for found in _matches(matcher, view.data, budget):
-                start, end = view.to_raw(found.start, found.end)
-                yield _Span(start, end, found, matcher.rule)
+            for found in self._matches(index, matcher, view.data, sites, budget):
+                if self._triggers.near_context(sites, index, found.start, found.end):
+                    start, end = view.to_raw(found.start, found.end)
+                    yield _Span(start, end, found, matcher.rule)
 
-    def _mask(self, raw: bytes, spans: list[_Span], tenant: str, counts: Counter[str]) -> bytes:
+    def _matches(
+        self, index: int, matcher: _Matcher, data: bytes, sites: Sites, budget: Budget
+    ) -> Iterator[Found]:
+        """Candidates of one rule that its validator confirms."""
+        for extent in sites.exact.get(index, ()):
+            yield from matcher.validate(Probe(data, *extent, matcher.rule, budget))
+        for extent in sites.extents.get(index, ()):
+            for start, end in _candidates(matcher, data, extent, budget):
+                yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
+
+    def _mask(
+        self, raw: bytes, clusters: list[_Cluster], tenant: str, counts: Counter[str]
+    ) -> tuple[bytes, bool]:
+        """The text with masks, and whether a second look could find nothing new."""
         pieces: list[bytes] = []
-        position = 0
-        for start, end, winner, mixed in _clusters(raw, spans):
-            kind = winner.rule.kind
-            counts[kind] += 1
-            pseudonym = self.pseudonyms.of(kind, winner.found.normalised, tenant)
-            # What another kind overlaps may not be kept: `x@AKIA....com` holds a key.
-            kept = "" if mixed or winner.rule.mask == "plain" else winner.found.kept
-            pieces += (raw[position:start], render(pseudonym, kept).encode("ascii"))
+        position, settled = 0, True
+        for start, end, winner, mixed in clusters:
+            counts[winner.rule.kind] += 1
+            pieces += (raw[position:start], self._mask_of(winner, mixed, tenant))
             position = end
-        return b"".join((*pieces, raw[position:]))
+            settled = settled and bool(_CALM_BEFORE.search(raw, max(0, start - 1), start))
+            settled = settled and bool(_CALM_AFTER.match(raw, end, end + 2))
+        return b"".join((*pieces, raw[position:])), settled
+
+    def _mask_of(self, winner: _Span, mixed: bool, tenant: str) -> bytes:
+        pseudonym = self.pseudonyms.of(winner.rule.kind, winner.found.normalised, tenant)
+        # What another kind overlaps may not be kept: `x@AKIA....com` holds a key.
+        kept = "" if mixed or winner.rule.mask == "plain" else winner.found.kept
+        return render(pseudonym, kept).encode("ascii")
+
+
+def _spread(pieces: Sequence[bytes], masks: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
+    """Cut the masked extents out of the pieces; the mask goes where its extent begins."""
+    result, position = [], 0
+    for piece in pieces:
+        end, kept, at = position + len(piece), [], position
+        for start, stop, mask in masks:
+            if stop <= position or start >= end:
+                continue
+            kept.append(piece[at - position : max(start, position) - position])
+            kept.append(mask if start >= position else b"")
+            at = min(stop, end)
+        result.append(b"".join((*kept, piece[at - position :])))
+        position = end
+    return result
 
 
 _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
+# A mask in the place of a value changes how its neighbours read: what was glued to letters stands
+# apart now. Beside these characters nothing was glued.
+_CALM_BEFORE = re.compile(rb"[\s\"'<>()\[\]{},;=]\Z|\A\Z")
+_CALM_AFTER = re.compile(rb"[\s\"'<>()\[\]{},;!?]|[.:](?:\s|\Z)|\Z")
+
+
+def _reads_on(rule: Rule) -> bool:
+    return rule.validator in ANCHORED
 
 
 def _matcher(rule: Rule) -> _Matcher:
@@ -169,11 +320,30 @@ def _matcher(rule: Rule) -> _Matcher:
     return _Matcher(rule, pattern, VALIDATORS[rule.validator])
 
 
-def _matches(matcher: _Matcher, data: bytes, budget: Budget) -> Iterator[Found]:
-    for match in matcher.pattern.finditer(data):
-        start, end = match.span(match.lastindex or 0)
-        budget.spend(matcher.rule.cost + (end - start) // 256)
-        yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
+_GROWTH_BYTES = 1024
+
+
+def _candidates(
+    matcher: _Matcher, data: bytes, extent: Extent, budget: Budget
+) -> list[tuple[int, int]]:
+    """What the pattern matches in a window, which grows while a match touches its edge."""
+    start, end = extent
+    growth = _GROWTH_BYTES
+    while True:
+        budget.spend((end - start) // 256)
+        found = [
+            (*m.span(), m.span(m.lastindex or 0))
+            for m in matcher.pattern.finditer(data, start, end)
+        ]
+        cut_left = start > 0 and found and found[0][0] == start
+        cut_right = end < len(data) and found and found[-1][1] == end
+        if not (cut_left or cut_right):
+            break
+        start = max(0, start - growth) if cut_left else start
+        end = min(len(data), end + growth) if cut_right else end
+        growth *= 4
+    budget.spend(sum(matcher.rule.cost + (e - s) // 256 for s, e, _ in found))
+    return [span for _, _, span in found]
 
 
 def _around_masks(raw: bytes, spans: list[_Span]) -> Iterator[_Span]:
@@ -238,7 +408,7 @@ def _whole_characters(raw: bytes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _sized(text: str, limit_bytes: int) -> bytes:
+def sized(text: str, limit_bytes: int) -> bytes:
     if len(text) > limit_bytes:
         raise RedactionFailed(RedactionFailed.OVERSIZE)
     raw = text.encode("utf-8", "surrogatepass")
@@ -255,91 +425,3 @@ def _guarded(run: Callable[[], T], where: str) -> T:
         raise RedactionFailed(failure.reason, where) from None
     except Exception:  # fail closed on anything: the caller keeps metadata only
         raise RedactionFailed(RedactionFailed.ERROR, where) from None
-
-
-_SECRET_KEYS = {
-    "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
-    "api_key": re.compile(
-        r"(?:.*_)?(?:api_?key|secret|secret_?(?:access_)?key|client_?secret|access_?token"
-        r"|refresh_?token|id_?token|auth_?token|authorization|bearer|private_?key|credentials?)"
-    ),
-}
-
-
-def _secret_kind(key: str) -> str:
-    """Return the kind of credential that a key names, or an empty string."""
-    name = key.strip().lower().replace("-", "_")[:64]
-    return next((kind for kind, names in _SECRET_KEYS.items() if names.fullmatch(name)), "")
-
-
-class _JsonWalk:
-    """One walk over one JSON value: its node and byte counts, and what it masked."""
-
-    def __init__(self, redactor: Redactor, tenant: str) -> None:
-        self.redactor = redactor
-        self.tenant = tenant
-        self.counts: Counter[str] = Counter()
-        self.nodes = 0
-        self.bytes = 0
-
-    def value(self, value: Any, depth: int) -> JSON:
-        self._enter(depth)
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, int | float):
-            return self._number(value)
-        if isinstance(value, list | tuple):
-            return [self.value(item, depth + 1) for item in value]
-        if isinstance(value, dict):
-            return self._object(value, depth)
-        raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-
-    def _enter(self, depth: int) -> None:
-        self.nodes += 1
-        if depth > self.redactor.limits.json_depth:
-            raise RedactionFailed(RedactionFailed.TOO_DEEP)
-        if self.nodes > self.redactor.limits.json_nodes:
-            raise RedactionFailed(RedactionFailed.TOO_MANY_NODES)
-
-    def _text(self, text: str) -> str:
-        self.bytes += len(text)
-        if self.bytes > self.redactor.limits.json_bytes:
-            raise RedactionFailed(RedactionFailed.OVERSIZE)
-        redacted = self.redactor._redact(text, self.tenant)
-        self.counts.update(redacted.counts)
-        return redacted.text
-
-    def _number(self, number: int | float) -> JSON:
-        """A card written as a JSON number becomes its mask, a string."""
-        if abs(number) < 1e11 or number != number or abs(number) > 1e40:
-            return number
-        written = format(number, ".0f") if isinstance(number, float) else str(number)
-        redacted = self._text(written)
-        return number if redacted == written else redacted
-
-    def _object(self, items: dict[Any, Any], depth: int) -> JSON:
-        result: dict[str, Any] = {}
-        for key, item in items.items():
-            if not isinstance(key, str):
-                raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-            kind = _secret_kind(key) if isinstance(item, str) and item else ""
-            name = _unused(self._text(key), result)
-            result[name] = self._secret(kind, item) if kind else self.value(item, depth + 1)
-        return result
-
-    def _secret(self, kind: str, text: str) -> str:
-        raw = _sized(text, self.redactor.limits.text_bytes)
-        if is_mask(raw):
-            return text
-        self.counts[kind] += 1
-        return render(self.redactor.pseudonyms.of(kind, text, self.tenant), "")
-
-
-def _unused(name: str, taken: dict[str, Any]) -> str:
-    """Two keys may read the same once masked; the later gets a number."""
-    number, unused = 2, name
-    while unused in taken:
-        number, unused = number + 1, f"{name}#{number}"
-    return unused

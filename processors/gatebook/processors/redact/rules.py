@@ -51,9 +51,21 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     priority: int = 0
     """Decides between findings of equal length; the higher wins."""
     keywords: tuple[str, ...] = ()
-    """Lower-case; one must be in the text, or the pattern is not run. Empty: always run."""
-    needs_digit: bool = False
-    """The pattern is run only on texts with an ASCII digit."""
+    """Lower-case; one must be in the text, or the pattern is not run."""
+    version: int = 1
+    """Raised with every change of what the rule finds; part of the policy version."""
+    trigger: Literal["", "digits", "colons", "codes", "tokens"] = ""
+    """Where the pattern is run, for a rule without keywords: near clusters of digits and their
+    separators (six characters and more), runs of hex digits and colons, letters followed by
+    digits, or tokens of 24 and more characters. Empty: on all of the text."""
+    before_bytes: int = 64
+    """How far before a keyword the pattern is run; more where a match begins right there."""
+    after_bytes: int = 256
+    """How far after a keyword the pattern is run; more where a match ends right there."""
+    context: tuple[str, ...] = ()
+    """Lower-case words; one must stand near the value, or it counts as chance."""
+    context_before_bytes: int = 48
+    context_after_bytes: int = 24
     mask: Literal["plain", "domain", "last4"] = "plain"
     cost: int = 1
     """Work units (about a microsecond each) that one candidate costs."""
@@ -67,6 +79,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """RE2 of the value sought after the pattern, for the validator `near`."""
     window_bytes: int = 0
     """How far after the pattern `near` looks."""
+    checks: tuple[str, ...] = ()
+    """For `checked`: modules of python-stdnum, one of which must accept the value."""
     blind_spots: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -92,8 +106,10 @@ def _load_rule(folder: Traversable) -> Rule:
         raise RuleInvalid(f"rule {folder.name}: {error}") from error
     if rule.id != folder.name:
         raise RuleInvalid(f"rule {folder.name}: its id differs from its folder")
-    if any(keyword != keyword.lower() for keyword in rule.keywords):
-        raise RuleInvalid(f"rule {rule.id}: keywords are lower-case")
+    if any(word != word.lower() or not word for word in rule.keywords + rule.context):
+        raise RuleInvalid(f"rule {rule.id}: keywords and context words are lower-case")
+    if rule.keywords and rule.trigger:
+        raise RuleInvalid(f"rule {rule.id}: it has keywords or a trigger, not both")
     return rule
 
 

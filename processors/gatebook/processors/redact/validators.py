@@ -1,4 +1,4 @@
-"""What a pattern alone cannot tell: checksums, number plans, entropy, and exact extents.
+"""What a pattern alone cannot tell: checksums, entropy, and exact extents.
 
 A validator gets a `Probe` (a candidate in a view of the text) and yields the findings in it:
 none, one or several, inside the candidate or reaching beyond it. It spends work units, so hostile
@@ -8,91 +8,45 @@ text runs into `RedactionFailed` instead of time.
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-import phonenumbers
 import re2
 from stdnum import iban as stdnum_iban
 from stdnum import luhn, numdb
 
-from .errors import RedactionFailed
+from .coins import crypto
+from .dates import birth_date
+from .national import checked, ssn
+from .phones import phone, phone_alone
+from .probe import (
+    Found,
+    Probe,
+    Validator,
+    compile_pattern,
+    entropy_bits,
+    is_placeholder,
+    is_variable,
+    plain,
+)
 from .rules import Rule
+from .tables import table_keywords
+from .vendors import vendor_assigned, vendor_token
+
+__all__ = ["ANCHORED", "VALIDATORS", "Found", "Probe", "Validator", "compile_pattern"]
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
 
-
-def compile_pattern(pattern: str) -> re2._Regexp:
-    """Compile a rule's pattern to run over bytes in linear time."""
-    return re2.compile(pattern.encode("ascii"), _LATIN1)
-
-
-class Budget:
-    """Work units left for one pass over one text: time-bounded without a clock."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, units: int) -> None:
-        self.left = units
-
-    def spend(self, units: int) -> None:
-        self.left -= units
-        if self.left < 0:
-            raise RedactionFailed(RedactionFailed.TOO_MUCH_WORK)
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A candidate: bytes `start` to `end` of `data`, found by `rule`."""
-
-    data: bytes
-    start: int
-    end: int
-    rule: Rule
-    budget: Budget
-
-    @property
-    def value(self) -> bytes:
-        return self.data[self.start : self.end]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A confirmed value: its bytes in the view, its normal form, and what the mask may keep."""
-
-    start: int
-    end: int
-    normalised: str
-    kept: str = ""
-
-
-Validator = Callable[[Probe], Iterable[Found]]
-
-
 # ---- any, tokens and assigned values -----------------------------------------------------------
 
-_PLACEHOLDER = re2.compile(
-    rb"(?i)(?:\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
-    rb"|undefined|changeme|redacted|hidden|masked|optional|required|string|str|your[_-]?[a-z_-]*"
-    rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.]+.*"
-    rb"|[a-z_.]+\([^)]*\)?;?)",
-    _LATIN1,
-)
 _CLASSES = (re.compile(rb"[0-9]"), re.compile(rb"[a-z]"), re.compile(rb"(?s).[A-Z]"))
 
 
 def _whole(probe: Probe, end: int | None = None) -> Found:
     end = probe.end if end is None else end
-    return Found(probe.start, end, _plain(probe.data[probe.start : end]))
-
-
-def _plain(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+    return Found(probe.start, end, plain(probe.data[probe.start : end]))
 
 
 def any_value(probe: Probe) -> Iterator[Found]:
@@ -104,19 +58,13 @@ def token(probe: Probe) -> Iterator[Found]:
     """Accept a value that looks random enough for its rule and is no placeholder."""
     end = probe.end - len(probe.value) + len(probe.value.rstrip(b"\\.:"))
     value = probe.data[probe.start : end]
-    if value and _is_random(value, probe.rule) and not _PLACEHOLDER.fullmatch(value):
+    if value and _is_random(value, probe.rule) and not is_placeholder(value):
         yield _whole(probe, end)
 
 
 def _is_random(value: bytes, rule: Rule) -> bool:
     classes = sum(1 for pattern in _CLASSES if pattern.search(value))
     return classes >= rule.min_classes and entropy_bits(value[:256]) >= rule.min_entropy_bits
-
-
-def entropy_bits(value: bytes) -> float:
-    """Return the Shannon entropy in bits per byte."""
-    total = len(value)
-    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
 
 
 def password(probe: Probe) -> Iterator[Found]:
@@ -129,8 +77,34 @@ def password(probe: Probe) -> Iterator[Found]:
         value = value.rstrip(b".,;:!?)]")
         end = probe.start + len(value)
     mixed = len(value) >= 5 and any(c < 97 or c > 122 for c in value[1:])
-    if value and (explicit or mixed) and not _PLACEHOLDER.fullmatch(value):
+    if value and (explicit or mixed) and not is_variable(value):
         yield _whole(probe, end)
+
+
+_SAMPLE_LOGIN = re2.compile(
+    rb"(?i)[^:]+:(?:change(?:it|me)|pass(?:word|wd)?|pwd|test|token|secret|[*x]+|\[[^\]]*\]|<[^>]*>)"
+    rb"|.*[$][\w{(].*|.*\{\{.*|.*<[^>]+>:<[^>]+>.*",
+    _LATIN1,
+)
+
+
+def login(probe: Probe) -> Iterator[Found]:
+    """Accept `user:password` that is no example and no variable."""
+    if b":" in probe.value and not _SAMPLE_LOGIN.fullmatch(probe.value):
+        yield _whole(probe)
+
+
+_MANIFEST_DATA = re2.compile(rb"(?m)^[ \t]{0,8}(?:data|stringData)[ \t]*:", _LATIN1)
+
+
+def manifest(probe: Probe) -> Iterator[Found]:
+    """Accept a value below `data:` in the manifest that a Secret is in."""
+    left = max(0, probe.start - probe.rule.before_bytes)
+    headings = list(_MANIFEST_DATA.finditer(probe.data, left, probe.start))
+    if not headings or b"\n---" in probe.data[headings[-1].end() : probe.start]:
+        return
+    if not is_placeholder(probe.value):
+        yield _whole(probe)
 
 
 def near(probe: Probe) -> Iterator[Found]:
@@ -140,7 +114,7 @@ def near(probe: Probe) -> Iterator[Found]:
         start, end = match.span(match.lastindex or 0)
         probe.budget.spend(4)
         if _is_random(probe.data[start:end], probe.rule):
-            yield Found(start, end, _plain(probe.data[start:end]))
+            yield Found(start, end, plain(probe.data[start:end]))
 
 
 @lru_cache(maxsize=256)
@@ -178,7 +152,7 @@ def email(probe: Probe) -> Iterator[Found]:
     top = domain.rpartition(b".")[2]
     if len(top) < 2 or top.isdigit() or _is_url_login(probe):
         return
-    address = _plain(probe.value).lower()
+    address = plain(probe.value).lower()
     yield Found(probe.start, probe.end, address, "@" + address.rpartition("@")[2])
 
 
@@ -256,7 +230,7 @@ _IBAN_PART = re.compile(r"(\d+)!")
 
 def iban(probe: Probe) -> Iterator[Found]:
     """Accept a valid IBAN (country length and structure, mod 97) that starts at the anchor."""
-    size = _iban_characters(_plain(probe.data[probe.start : probe.start + 2]).upper())
+    size = _iban_characters(plain(probe.data[probe.start : probe.start + 2]).upper())
     rest = _IBAN_REST.match(probe.data, probe.end) if size else None
     if not rest:
         return
@@ -278,59 +252,6 @@ def _iban_characters(country: str) -> int:
     """Return an IBAN's length in `country`, or 0 where it has none."""
     structure = numdb.get("iban").info(country)[0][1].get("bban", "")
     return 4 + sum(map(int, _IBAN_PART.findall(structure))) if structure else 0
-
-
-# ---- phones ------------------------------------------------------------------------------------
-
-_DIGITS_ONLY = re.compile(rb"[^0-9]")
-MAX_PHONE_DIGITS = 17
-
-
-def phone(probe: Probe) -> Iterator[Found]:
-    """Accept the longest valid number at the candidate's start, dropping groups from its end."""
-    if probe.data[max(0, probe.start - 1) : probe.start].isdigit():
-        return
-    ends = [m.end() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
-    for end in reversed(ends):
-        digits = _DIGITS_ONLY.sub(b"", probe.data[probe.start : end]).decode("ascii")
-        if not 7 <= len(digits) <= MAX_PHONE_DIGITS + 2 or probe.data[end : end + 1].isdigit():
-            continue
-        probe.budget.spend(probe.rule.cost)
-        normal = _e164(digits, probe)
-        if normal:
-            close = _GROUP_CLOSE.match(probe.data, end)
-            yield Found(probe.start, close.end() if close else end, normal)
-            return
-
-
-_GROUP_CLOSE = re.compile(rb"\)(?=\s|$)")
-
-
-def _e164(digits: str, probe: Probe) -> str:
-    region = probe.rule.region
-    if not region:
-        international = probe.data[probe.start : probe.start + 1] == b"+"
-        digits = "+" + (digits if international else digits.removeprefix("00"))
-        digits = _without_trunk_zero(digits, probe.value)
-    try:
-        number = phonenumbers.parse(digits, region or None)
-    except phonenumbers.NumberParseException:
-        return ""
-    if not phonenumbers.is_valid_number(number):
-        return ""
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-_TRUNK_ZERO = re.compile(rb"^(?:\+|00) ?\(?([0-9]{1,3})\)?[ .-]?\(0\)")
-
-
-def _without_trunk_zero(digits: str, value: bytes) -> str:
-    """`+44 (0) 20 ...` is dialled without the zero in brackets."""
-    match = _TRUNK_ZERO.match(value)
-    if not match:
-        return digits
-    country = 1 + len(match[1])
-    return digits[:country] + digits[country + 1 :]
 
 
 # ---- addresses ---------------------------------------------------------------------------------
@@ -378,16 +299,66 @@ def _address(probe: Probe, start: int, end: int) -> Iterator[Found]:
         yield Found(start, end, str(address))
 
 
+# ---- network cards, long random strings ---------------------------------------------------------
+
+_MAC_SEPARATORS = re.compile(rb"[:.\-]")
+
+
+def mac(probe: Probe) -> Iterator[Found]:
+    """Accept a hardware address of a device: not broadcast, not zero, with one separator."""
+    digits = _MAC_SEPARATORS.sub(b"", probe.value).lower()
+    if (
+        len(digits) == 12
+        and len(set(digits)) > 1
+        and not _touches_word(probe.data, probe.start, probe.end)
+    ):
+        yield Found(probe.start, probe.end, plain(digits))
+
+
+def high_entropy(probe: Probe) -> Iterator[Found]:
+    """Accept a token that looks drawn by chance: three kinds of characters, high entropy."""
+    value = probe.value.rstrip(b"=")
+    if is_placeholder(value) or not _is_random(value, probe.rule) or _reads(value):
+        return
+    yield _whole(probe)
+
+
+_LOWER_RUN = re.compile(rb"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
+
+
+def _reads(value: bytes) -> bool:
+    """Words, paths and identifiers: half of it is in runs of letters that read as words."""
+    in_words = sum(len(run) for run in _LOWER_RUN.findall(value))
+    return in_words * 2 >= len(value) or value.count(b"/") > 1 + len(value) // 24
+
+
 VALIDATORS: dict[str, Validator] = {
     "any": any_value,
     "token": token,
     "password": password,
     "near": near,
+    "login": login,
+    "manifest": manifest,
     "pem": pem,
     "email": email,
     "card": card,
     "iban": iban,
+    "checked": checked,
+    "ssn": ssn,
+    "birth_date": birth_date,
+    "crypto": crypto,
+    "mac": mac,
+    "high_entropy": high_entropy,
+    "vendor_token": vendor_token,
+    "vendor_assigned": vendor_assigned,
     "phone": phone,
+    "phone_alone": phone_alone,
     "ipv4": ipv4,
     "ipv6": ipv6,
 }
+
+ANCHORED: dict[str, Callable[[Rule], Sequence[str]]] = {
+    "vendor_token": table_keywords,
+    "vendor_assigned": table_keywords,
+}
+"""Validators that read on from each of these keywords; the rule's own pattern is not run."""

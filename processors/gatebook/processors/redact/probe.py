@@ -1,0 +1,84 @@
+"""What a validator gets and gives, and the checks that several of them share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import re2
+
+from .budget import Budget
+from .rules import Rule
+
+_LATIN1 = re2.Options()
+_LATIN1.encoding = re2.Options.Encoding.LATIN1
+_LATIN1.log_errors = False
+
+
+def compile_pattern(pattern: str) -> re2._Regexp:
+    """Compile a rule's pattern to run over bytes in linear time."""
+    return re2.compile(pattern.encode("ascii"), _LATIN1)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A candidate: bytes `start` to `end` of `data`, found by `rule`."""
+
+    data: bytes
+    start: int
+    end: int
+    rule: Rule
+    budget: Budget
+
+    @property
+    def value(self) -> bytes:
+        return self.data[self.start : self.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A confirmed value: its bytes in the view, its normal form, and what the mask may keep."""
+
+    start: int
+    end: int
+    normalised: str
+    kept: str = ""
+
+
+Validator = Callable[[Probe], Iterable[Found]]
+
+
+def plain(value: bytes) -> str:
+    """The bytes as text, whatever they are."""
+    return value.decode("utf-8", "replace")
+
+
+def entropy_bits(value: bytes) -> float:
+    """Return the Shannon entropy in bits per byte."""
+    total = len(value)
+    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
+
+
+_PLACEHOLDER = re2.compile(
+    rb"(?i)(?:\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
+    rb"|undefined|changeme|redacted|hidden|masked|optional|required|string|str|your[_-]?[a-z_-]*"
+    rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.]+.*"
+    rb"|[a-z_.]+\([^)]*\)?;?)",
+    _LATIN1,
+)
+_FILLER = re.compile(
+    rb"(?i)(.)\1{7}|abcdefgh|x{5}|12345678.{0,3}(?:abc|9012345678)|placeholder|your[_-]"
+)
+
+
+def is_variable(value: bytes) -> bool:
+    """Tell what takes a value's place in code and examples: `${TOKEN}`, `xxxx`, a call."""
+    return bool(_PLACEHOLDER.fullmatch(value))
+
+
+def is_placeholder(value: bytes) -> bool:
+    """Tell that, and what is filled up to a token's size: runs of one character, alphabets."""
+    return is_variable(value) or bool(_FILLER.search(value))

@@ -1,0 +1,222 @@
+"""Where in a text a rule can find anything at all: a few linear passes shared by all rules.
+
+Reading every pattern over every byte would cost each text as many passes as there are rules.
+Instead one Aho-Corasick pass finds the keywords of all rules with their places, and a handful of
+patterns find what values are made of: clusters of digits, colons, codes and long tokens. A rule's
+own pattern then runs only near its trigger, in a window that grows while a match touches its edge.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import ahocorasick_rs
+import re2
+
+from .budget import Budget
+from .rules import Rule
+
+_LATIN1 = re2.Options()
+_LATIN1.encoding = re2.Options.Encoding.LATIN1
+
+Extent = tuple[int, int]
+MIN_KEYWORD_BYTES = 3
+"""A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
+MAX_KEYWORD_BYTES = 64
+_PIECE_BYTES = 65_536
+EDGE_BYTES = 20
+"""How far around a cluster its rules may look for an edge, a sign or a letter."""
+
+_DIGITS = re.compile(rb"[+(]{0,2}[0-9][0-9 ()+.\-/]{4,}[0-9]")
+_COLONS = re2.compile(
+    rb"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*"
+    rb"|(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}",
+    _LATIN1,
+)
+_CODES = re2.compile(
+    rb"[A-Za-z]{1,2}[0-9]{2}(?:[ .\-]{0,2}[A-Za-z0-9]){5,}"
+    rb"|[A-Za-z]{1,6}-?[0-9]{2,}[A-Za-z0-9\-]{3,}",
+    _LATIN1,
+)
+_TOKENS = re2.compile(rb"[A-Za-z0-9+/_\-]{24,}={0,2}", _LATIN1)
+_TRIGGERS = ("digits", "colons", "codes", "tokens")
+
+
+@dataclass(slots=True)
+class Sites:
+    """Where the rules are to look in one text."""
+
+    extents: dict[int, list[Extent]] = field(default_factory=dict)
+    """By rule: windows to search, in order, disjoint."""
+    context: dict[int, list[int]] = field(default_factory=dict)
+    """By rule: where its context words begin, in order."""
+    exact: dict[int, list[Extent]] = field(default_factory=dict)
+    """By rule that reads from its keyword on: the keywords, in order."""
+
+
+class Triggers:
+    """Finds the sites of many rules at once. A rule it leaves out cannot match."""
+
+    def __init__(self, rules: Sequence[Rule], anchored: dict[int, Sequence[str]]) -> None:
+        """`anchored` names the keywords of rules that read from each of them on."""
+        self._rules = rules
+        self._always = [i for i, rule in enumerate(rules) if not (rule.trigger or rule.keywords)]
+        self._marks = [
+            (word.encode("utf-8"), i) for i, rule in enumerate(rules) for word in _short(rule)
+        ]
+        self._needs = {i: len(rule.context) > 0 for i, rule in enumerate(rules)}
+        self._groups = {name: _Group(rules, name) for name in _TRIGGERS}
+        self._windowed: list[tuple[int, ...]] = []
+        self._contextual: list[tuple[int, ...]] = []
+        self._exact: list[tuple[int, ...]] = []
+        self._words = self._automaton(anchored)
+
+    def _automaton(self, anchored: dict[int, Sequence[str]]) -> ahocorasick_rs.BytesAhoCorasick:
+        targets: dict[bytes, tuple[list[int], list[int], list[int]]] = {}
+        for index, rule in enumerate(self._rules):
+            long = tuple(word for word in rule.keywords if len(word) >= MIN_KEYWORD_BYTES)
+            for place, words in enumerate((long, rule.context, anchored.get(index, ()))):
+                for written in {form for word in words for form in _written(word)}:
+                    targets.setdefault(written, ([], [], []))[place].append(index)
+        for windowed, contextual, exact in targets.values():
+            self._windowed.append(tuple(windowed))
+            self._contextual.append(tuple(contextual))
+            self._exact.append(tuple(exact))
+        return ahocorasick_rs.BytesAhoCorasick(list(targets) or [b"\x00unused"])
+
+    def sites(self, data: bytes, budget: Budget) -> Sites:
+        """Return where each rule is to look in `data`. Raises RedactionFailed past the budget."""
+        sites = Sites()
+        self._keywords(data, sites, budget)
+        marked = [index for mark, index in self._marks if mark in data]
+        for index in (*self._always, *marked):
+            if self._wanted(index, sites):
+                sites.extents[index] = [(0, len(data))]
+        for name, group in self._groups.items():
+            if group.rules and _possible(name, data):
+                for index, extent in group.near(data, budget):
+                    if self._wanted(index, sites):
+                        sites.extents.setdefault(index, []).append(extent)
+        return sites
+
+    def _wanted(self, index: int, sites: Sites) -> bool:
+        return not self._needs[index] or index in sites.context
+
+    def _keywords(self, data: bytes, sites: Sites, budget: Budget) -> None:
+        lowered = data.lower()
+        found: dict[int, list[Extent]] = {}
+        for word, start, end in self._hits(lowered, budget):
+            for index in self._windowed[word]:
+                found.setdefault(index, []).append((start, end))
+            for index in self._exact[word]:
+                sites.exact.setdefault(index, []).append((start, end))
+            if self._contextual[word] and _is_word(lowered, start, end):
+                for index in self._contextual[word]:
+                    sites.context.setdefault(index, []).append(start)
+        for index, places in found.items():
+            if self._wanted(index, sites):
+                rule = self._rules[index]
+                sites.extents[index] = list(
+                    _windows(places, rule.before_bytes, rule.after_bytes, len(data))
+                )
+
+    def _hits(self, lowered: bytes, budget: Budget) -> Iterator[tuple[int, int, int]]:
+        """Every keyword in order; large texts in pieces, so that the budget ends a hostile one."""
+        if len(lowered) <= _PIECE_BYTES:
+            hits = self._words.find_matches_as_indexes(lowered, overlapping=True)
+            budget.spend(len(hits) // 2)
+            yield from hits
+            return
+        for start in range(0, len(lowered), _PIECE_BYTES):
+            shift = max(0, start - MAX_KEYWORD_BYTES)
+            piece = lowered[shift : start + _PIECE_BYTES]
+            hits = self._words.find_matches_as_indexes(piece, overlapping=True)
+            budget.spend(len(hits) // 2)
+            for word, left, right in hits:
+                if right + shift > start:  # the others ended in the piece before
+                    yield word, left + shift, right + shift
+
+    def near_context(self, sites: Sites, index: int, start: int, end: int) -> bool:
+        """Tell whether one of the rule's context words stands near a candidate."""
+        if not self._needs[index]:
+            return True
+        rule = self._rules[index]
+        places = sites.context.get(index, ())
+        at = bisect_left(places, start - rule.context_before_bytes)
+        return at < len(places) and places[at] <= end + rule.context_after_bytes
+
+
+class _Group:
+    """The rules of one trigger, told apart by one set of their patterns."""
+
+    def __init__(self, rules: Sequence[Rule], name: str) -> None:
+        self.name = name
+        self.rules = [i for i, rule in enumerate(rules) if rule.trigger == name]
+        self._set = re2.Set.SearchSet(_LATIN1)
+        for index in self.rules:
+            self._set.Add(rules[index].pattern.encode("ascii"))
+        if self.rules:
+            self._set.Compile()
+
+    def near(self, data: bytes, budget: Budget) -> Iterator[tuple[int, Extent]]:
+        """Yield (rule, window) for each cluster that the rule's pattern matches in."""
+        pattern = _PATTERNS[self.name]
+        for start, end in _joined(match.span() for match in pattern.finditer(data)):
+            left, right = max(0, start - EDGE_BYTES), min(len(data), end + EDGE_BYTES)
+            budget.spend(2 + (right - left) // 256)
+            for which in self._set.Match(data[left:right]) or ():
+                yield self.rules[which], (left, right)
+
+
+_PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}
+
+
+def _possible(name: str, data: bytes) -> bool:
+    return name != "colons" or data.count(b":") > 1 or data.count(b"-") > 4 or data.count(b".") > 1
+
+
+def _joined(extents: Iterator[Extent]) -> Iterator[Extent]:
+    """Join clusters whose surroundings touch, so that no window is read twice."""
+    last: Extent | None = None
+    for start, end in extents:
+        if last and start - last[1] <= 2 * EDGE_BYTES:
+            last = (last[0], end)
+            continue
+        if last:
+            yield last
+        last = (start, end)
+    if last:
+        yield last
+
+
+def _windows(places: Sequence[Extent], before: int, after: int, size: int) -> Iterator[Extent]:
+    left, right = -1, -1
+    for start, end in places:
+        start, end = max(0, start - before), min(size, end + after)
+        if start <= right:
+            right = max(right, end)
+            continue
+        if right >= 0:
+            yield left, right
+        left, right = start, end
+    yield left, right
+
+
+def _is_word(data: bytes, start: int, end: int) -> bool:
+    """Context words count as words only: `tel` is not in `hotel`, and a plural is one, too."""
+    if start and data[start - 1 : start].isalpha() and data[start : start + 1].isalpha():
+        return False
+    end += data[end : end + 1] == b"s"
+    return not data[end : end + 1].isalpha()
+
+
+def _short(rule: Rule) -> Iterator[str]:
+    return (word for word in rule.keywords if len(word) < MIN_KEYWORD_BYTES)
+
+
+def _written(word: str) -> set[bytes]:
+    """A word as it reads once ASCII letters are in lower case: others keep their case."""
+    return {form.encode("utf-8").lower() for form in (word, word.upper(), word.capitalize())}

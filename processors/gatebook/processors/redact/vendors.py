@@ -1,0 +1,82 @@
+"""Validators of the vendor tables: tokens that announce themselves, values that a name tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .probe import Found, Probe, entropy_bits, is_placeholder, plain
+from .tables import Token, tokens_by_keyword, vendors_by_name
+
+MAX_TOKEN_BYTES = 4_200
+_BEFORE_BYTES = 96
+_TAIL = re.compile(rb"[A-Za-z0-9_\-]{0,4096}")
+_EDGE_BYTES = frozenset(
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # a word goes on here
+)
+_GLUE_BYTES = _EDGE_BYTES | frozenset(b"_-+/=")
+
+
+def vendor_token(probe: Probe) -> Iterator[Found]:
+    """Accept a token of the table that begins at this keyword."""
+    data, start = probe.data, probe.start
+    for token in tokens_by_keyword(probe.rule.id)[data[start : probe.end].lower()]:
+        probe.budget.spend(1)
+        match = token.match(data, start, min(len(data), start + MAX_TOKEN_BYTES))
+        if match is None:
+            continue
+        begin, end = match.span(match.lastindex or 0)
+        if token.before:
+            left = token.before.search(data, max(0, start - _BEFORE_BYTES), start)
+            if left is None:
+                continue
+            begin = left.start()
+        found = _bounded(token, data, begin, end)
+        if found:
+            yield found
+            return
+
+
+def _bounded(token: Token, data: bytes, begin: int, end: int) -> Found | None:
+    """The token with what is glued to its end, or nothing where it is part of a longer word."""
+    if not token.distinct and begin and data[begin - 1] in _EDGE_BYTES:
+        return None
+    tail = _TAIL.match(data, end)
+    if tail and tail.end() > end:
+        if not token.distinct:
+            return None
+        end = tail.end()
+    value = data[begin:end]
+    if entropy_bits(value[:256]) < token.entry.bits or is_placeholder(value):
+        return None
+    return Found(begin, end, plain(value))
+
+
+# `_key`, ` api token`; then quotes; then an operator; then quotes again.
+_ASSIGN = re.compile(
+    rb"""[ \t\w.\-]{0,24}?["'\]\s]{0,3}(?:=>|:{0,3}=|\?=|\|\||:|>|,|\(|\bis\b)[\x60'"\s=]{0,5}"""
+)
+_VALUE = re.compile(rb"[A-Za-z0-9_\-=.+/%:~@|]{8,300}")
+
+
+def vendor_assigned(probe: Probe) -> Iterator[Found]:
+    """Accept a value of a vendor's size after its name and an operator."""
+    assign = _ASSIGN.match(probe.data, probe.end)
+    if assign is None:
+        return
+    value = _VALUE.match(probe.data, assign.end())
+    if value is None:
+        return
+    probe.budget.spend(2)
+    vendor = vendors_by_name(probe.rule.id)[probe.data[probe.start : probe.end].lower()]
+    start, end = value.span()
+    for stop in (end, end - len(value[0]) + len(value[0].rstrip(b".:"))):
+        if vendor.value.fullmatch(probe.data, start, stop):
+            if _random(probe.data[start:stop]):
+                yield Found(start, stop, plain(probe.data[start:stop]))
+            return
+
+
+def _random(value: bytes) -> bool:
+    digits = re.search(rb"[0-9]", value) is not None
+    return digits and entropy_bits(value) >= 2.0 and not is_placeholder(value)

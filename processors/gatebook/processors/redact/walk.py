@@ -1,0 +1,133 @@
+"""The walk over a JSON value: everything in it that can carry text is redacted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import RedactionFailed
+from .masks import is_mask, render
+
+if TYPE_CHECKING:
+    from .engine import Redactor
+
+JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
+
+_SECRET_KEYS = {
+    "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
+    "api_key": re.compile(
+        r"(?:.*_)?(?:api_?key|secret|secret_?(?:access_)?key|client_?secret|access_?token"
+        r"|refresh_?token|id_?token|auth_?token|authorization|bearer|private_?key|credentials?)"
+    ),
+}
+
+
+def _secret_kind(key: str) -> str:
+    """Return the kind of credential that a key names, or an empty string."""
+    name = key.strip().lower().replace("-", "_")[:64]
+    return next((kind for kind, names in _SECRET_KEYS.items() if names.fullmatch(name)), "")
+
+
+class JsonWalk:
+    """One walk over one JSON value: its node and byte counts, and what it masked."""
+
+    def __init__(self, redactor: Redactor, tenant: str) -> None:
+        self.redactor = redactor
+        self.tenant = tenant
+        self.counts: Counter[str] = Counter()
+        self.nodes = 0
+        self.bytes = 0
+
+    def value(self, value: Any, depth: int) -> JSON:
+        self._enter(depth)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int | float):
+            return self._number(value)
+        if isinstance(value, list | tuple):
+            return [self.value(item, depth + 1) for item in self._joined(value)]
+        if isinstance(value, dict):
+            return self._object(value, depth)
+        raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
+
+    def _enter(self, depth: int) -> None:
+        self.nodes += 1
+        if depth > self.redactor.limits.json_depth:
+            raise RedactionFailed(RedactionFailed.TOO_DEEP)
+        if self.nodes > self.redactor.limits.json_nodes:
+            raise RedactionFailed(RedactionFailed.TOO_MANY_NODES)
+
+    def _text(self, text: str) -> str:
+        self.bytes += len(text)
+        if self.bytes > self.redactor.limits.json_bytes:
+            raise RedactionFailed(RedactionFailed.OVERSIZE)
+        redacted = self.redactor._redact(text, self.tenant)
+        self.counts.update(redacted.counts)
+        return redacted.text
+
+    def _joined(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Mask what is split over the parts of a message or the chunks of a stream.
+
+        Items are parts where all are texts, or objects with a `text`, or a `content` and a `type`.
+        """
+        keys = [_part_key(item) for item in items[:_MAX_PARTS]]
+        if len(items) < 2 or len(items) > _MAX_PARTS or None in keys:
+            return items
+        texts = [item[key] if key else item for item, key in zip(items, keys, strict=True)]
+        parts = self.redactor.join_parts(texts, self.tenant, self.counts)
+        return [
+            {**item, key: part} if key else part
+            for item, key, part in zip(items, keys, parts, strict=True)
+        ]
+
+    def _number(self, number: int | float) -> JSON:
+        """A card written as a JSON number becomes its mask, a string."""
+        if abs(number) < 1e11 or number != number or abs(number) > 1e40:
+            return number
+        written = format(number, ".0f") if isinstance(number, float) else str(number)
+        redacted = self._text(written)
+        return number if redacted == written else redacted
+
+    def _object(self, items: dict[Any, Any], depth: int) -> JSON:
+        result: dict[str, Any] = {}
+        for key, item in items.items():
+            if not isinstance(key, str):
+                raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
+            kind = _secret_kind(key) if isinstance(item, str) and item else ""
+            name = _unused(self._text(key), result)
+            result[name] = self._secret(kind, item) if kind else self.value(item, depth + 1)
+        return result
+
+    def _secret(self, kind: str, text: str) -> str:
+        if len(text) > self.redactor.limits.text_bytes:
+            raise RedactionFailed(RedactionFailed.OVERSIZE)
+        if is_mask(text.encode("utf-8", "surrogatepass")):
+            return text
+        self.counts[kind] += 1
+        return render(self.redactor.pseudonyms.of(kind, text, self.tenant), "")
+
+
+_MAX_PARTS = 4096
+
+
+def _part_key(item: Any) -> str | None:
+    """Where a part of a message holds its text: empty for a plain text, None for what is none."""
+    if type(item) is str:
+        return ""
+    if type(item) is not dict:
+        return None
+    if type(item.get("text")) is str:
+        return "text"
+    return "content" if type(item.get("content")) is str and "type" in item else None
+
+
+def _unused(name: str, taken: dict[str, Any]) -> str:
+    """Two keys may read the same once masked; the later gets a number."""
+    number, unused = 2, name
+    while unused in taken:
+        number, unused = number + 1, f"{name}#{number}"
+    return unused
