@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.pipeline import Pipeline
+
 from gatebook.cli.demo.run import DemoReport
 
 PROMISED = {
@@ -63,6 +65,20 @@ def test_the_demo_accounts_for_every_access(engines: Any, namespace: str, tmp_pa
     lines = [json.loads(line) for line in found.stdout.splitlines()]
     assert len(lines) == 14
     assert {line["event"]["reason"] for line in lines} == {"invalid_request"}
+
+
+def test_the_demo_leaves_no_prompt_in_kafka(pipeline: Pipeline, tmp_path: Path) -> None:
+    """It captures content, which the index has; on the way there it is sealed. The spool of its
+    service is empty, and its logs hold none, either."""
+    done = gatebook(["demo", "--json"], pipeline.engines, pipeline.namespace, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    prompt = "Go on and on."
+    assert prompt in json.dumps(pipeline.documents())
+    messages = [message.value() or b"" for message in pipeline.messages("access.v1")]
+    messages += [message.value() or b"" for message in pipeline.messages("event.v1")]
+    assert b"llama_cpp" in b"".join(messages), "the search looks at the right topics"
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert prompt.encode() not in b"".join([*messages, *files])
 
 
 def test_the_demo_is_readable(engines: Any, namespace: str, tmp_path: Path) -> None:

