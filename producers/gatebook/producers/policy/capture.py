@@ -243,6 +243,7 @@ def told(request: Any) -> dict[str, str]:
     """What an event says of a request."""
     return {
         "break_glass": request.id,
+        "policy_version": request.policy_version,
         "level": request.level,
         "requested_by": request.requested_by,
         "justification": request.reason,

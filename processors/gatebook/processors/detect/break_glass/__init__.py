@@ -1,0 +1,1 @@
+"""A capture level was raised, or somebody tried."""

@@ -1,0 +1,1 @@
+"""A producer cannot use its capture policy."""
