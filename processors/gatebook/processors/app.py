@@ -25,7 +25,7 @@ from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.ending import Ending
 from gatebook.processors.progress import Admission, Progress
-from gatebook.processors.stages.base import Incoming, Stage
+from gatebook.processors.stages.base import TICK_SECONDS, Held, Incoming, Stage
 from gatebook.schemas.errors import Fatal, RegistryUnavailable
 
 log = logging.getLogger(__name__)
@@ -201,6 +201,7 @@ class RoleWorker:
         self._queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(maxsize=QUEUE_MESSAGES)
         self._queue_bytes = 0
         self._taken = asyncio.Event()
+        self._ticked_at = time.monotonic()
         self.app = self._build_app()
 
     def _build_app(self) -> Any:
@@ -261,6 +262,7 @@ class RoleWorker:
             log.info("the %s worker is up, reading %s", self.role, ", ".join(self.stage.topics))
             while True:
                 await self._batch()
+                await self._tick()
         except asyncio.CancelledError:
             await self.stage.stop()
             raise
@@ -272,8 +274,24 @@ class RoleWorker:
             log.critical("the %s stage failed: %s", self.role, type(error).__name__, exc_info=True)
             os._exit(EXIT_FAILED)
 
+    async def _tick(self) -> None:
+        """Tell the stage that time has passed, about once a second."""
+        if time.monotonic() - self._ticked_at < TICK_SECONDS:
+            return
+        held = [Held(*tp, offset) for tp, offset in self.progress.next_offset.items()]
+        self.busy = True
+        try:
+            await self.stage.tick(held)
+        finally:
+            self.busy = False
+        self._ticked_at = time.monotonic()
+
     async def _batch(self) -> None:
-        generation, messages = await self._next_batch()
+        """What waits, up to a batch; nothing where nothing comes for a while."""
+        try:
+            generation, messages = await asyncio.wait_for(self._next_batch(), TICK_SECONDS)
+        except TimeoutError:
+            return
         admitted = [m for m in messages if await self._admit(m)]
         admitted = [m for m in admitted if self._holds(m)]  # a rebalance may have come between
         if not admitted:

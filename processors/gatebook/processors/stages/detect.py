@@ -22,7 +22,7 @@ from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.detect.engine import DetectionEngine, StateEntry
 from gatebook.processors.detect.findings import Finding
 from gatebook.processors.detect.registry import all_detectors, load_limits, load_overrides
-from gatebook.processors.stages.base import Incoming
+from gatebook.processors.stages.base import Held, Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
 from gatebook.schemas.errors import RecordRejected
 from gatebook.schemas.topics import DETECTOR_STATE, EVENT, FINDING, topic_name
@@ -116,6 +116,9 @@ class DetectStage:
             return _read_to_end(client, self._state_topic, partition), end
         finally:
             client.close()
+
+    async def tick(self, held: Sequence[Held]) -> None:
+        """Time alone brings about nothing yet."""
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         # Wait for the batch under way: the next owner reads the state only after we have left the

@@ -11,7 +11,7 @@ from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.intake import Source, dead_letter
 from gatebook.processors.sinks.base import BulkOutcome, Rejected, Row, Sink
-from gatebook.processors.stages.base import Incoming
+from gatebook.processors.stages.base import Held, Incoming
 from gatebook.processors.subjects.ring import WorkerKeys
 from gatebook.processors.subjects.searchable import SearchText
 from gatebook.schemas.codec import SINGLE_OBJECT, Record, decode, encode
@@ -116,6 +116,9 @@ class IndexStage:
         kind = rows[0].kind if rows else "access"
         metrics.INDEXED.labels(kind).inc(outcome.indexed)
         metrics.INDEX_DUPLICATES.labels(kind).inc(outcome.duplicates)
+
+    async def tick(self, held: Sequence[Held]) -> None:
+        """Time alone brings about nothing here."""
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Nothing is kept between batches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import ChainMap
 from collections.abc import Sequence
@@ -23,15 +24,19 @@ from gatebook.processors.intake import (
 )
 from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import Redactor
-from gatebook.processors.stages.base import Incoming
+from gatebook.processors.stages.base import Held, Incoming
 from gatebook.processors.subjects.layers import Subjects
 from gatebook.processors.subjects.ring import WorkerKeys
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
+from gatebook.schemas.keys import KeysUnavailable
 from gatebook.schemas.topics import ACCESS, COUNT_HEADER, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
 
+log = logging.getLogger(__name__)
+
 Statement = tuple[str, int, str, int]
 MAX_STATEMENTS = 10_000
+KEYS_PAUSE_SECONDS = 1.0
 
 
 class IntakeStage:
@@ -92,7 +97,14 @@ class IntakeStage:
         """The frame processed with the keys of everybody in it, fetched where they are new."""
         declared = declared_count(message)
         while True:
-            result = process_frame(message.value, source, self._context, time.time_ns(), declared)
+            try:
+                result = process_frame(
+                    message.value, source, self._context, time.time_ns(), declared
+                )
+            except KeysUnavailable as error:  # of a key we do not have: it may be among them
+                log.warning("the private keys cannot be read, waiting: %s", error)
+                await asyncio.sleep(KEYS_PAUSE_SECONDS)
+                continue
             if not result.missing_subjects:
                 return result
             # Waits for as long as Elasticsearch is away: nothing is stored unsealed meanwhile.
@@ -126,6 +138,9 @@ class IntakeStage:
             metrics.SEQUENCE_REPEATS.inc(repeated)
             for reason, number in self._ledger.new_losses(result.header).items():
                 metrics.PRODUCER_LOSSES.labels(loss_reason(reason)).inc(number)
+
+    async def tick(self, held: Sequence[Held]) -> None:
+        """Time alone brings about nothing here."""
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         self._ledger.expected.clear()  # another worker goes on counting; losses told stay told

@@ -12,7 +12,7 @@ from gatebook.processors.alerts.base import AlertTarget, Delivery
 from gatebook.processors.alerts.plan import Plan
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
-from gatebook.processors.stages.base import Incoming
+from gatebook.processors.stages.base import Held, Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, Record, decode, encode
 from gatebook.schemas.errors import RecordRejected
 from gatebook.schemas.topics import ALERT, FINDING, topic_name
@@ -57,6 +57,9 @@ class NotifyStage:
         record = alert_record(target, finding, delivery, time.time_ns())
         key = finding["gatebook"]["dedup_key"].encode()
         return Outgoing(self._alert_topic, encode("alert.v2", record, self._wire), key)
+
+    async def tick(self, held: Sequence[Held]) -> None:
+        """Time alone brings about nothing here."""
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         """Nothing is kept between batches."""
