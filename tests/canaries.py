@@ -217,7 +217,7 @@ def _says_something(data: bytes) -> bool:
     if any(data.startswith(magic) for magic, _ in _PACKED):
         return True
     head = data[:96]
-    return len(head) >= CORE_CHARS - 3 and len(head.translate(None, _TEXT)) * 8 <= len(head)
+    return len(head) >= CORE_CHARS - 3 and len(head.translate(None, _TEXT)) * 5 <= len(head)
 
 
 def _unpacked(unpack: Callable[[bytes], object], data: bytes) -> bytes:
