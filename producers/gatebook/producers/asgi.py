@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -129,10 +130,8 @@ class _Exchange:
         return SeenIntent(self.seen, self.identify(None))
 
     def announce(self) -> None:
-        """Emit the intent, if intents are written. It is durable a moment later: a process that
-        is killed within that moment leaves neither intent nor event."""
-        if not self.middleware.settings.writes_intents:
-            return
+        """Emit the intent. It is durable a moment later: a process that is killed within that
+        moment leaves neither intent nor event."""
         try:
             self.middleware.recorder.emit_draft(self.intent())
         except Exception as error:
@@ -140,7 +139,8 @@ class _Exchange:
 
     async def run(self) -> None:
         """Run the application; the event is emitted whatever happens."""
-        self.announce()
+        if self.seen.post.writes_intents:
+            self.announce()
         try:
             await self.middleware.app(self.scope, self.receive, self.sender())
         except BaseException as error:
@@ -167,8 +167,9 @@ class _Exchange:
         """The draft, complete. What is seen from here on is not in it."""
         self._recorded = True
         seen = self.seen
-        seen.finish()
-        seen.identity = self.identify(seen.status)
+        seen.duration_ns = time.perf_counter_ns() - seen.begun_ns
+        if not seen.post.identify_late:
+            seen.identity = self.identify(seen.status)
         return seen
 
     async def receive(self) -> Message:
@@ -221,7 +222,9 @@ class _Exchange:
             seen.status = message["status"]
             seen.answer_headers = tuple(message.get("headers") or ())
         elif message["type"] == "http.response.body" and message.get("body"):
-            seen.take_chunk(message["body"])
+            if seen.first_chunk_ns is None:
+                seen.first_chunk_ns = time.perf_counter_ns() - seen.begun_ns
+            seen.answer.add(bytes(message["body"]))
 
 
 def _raises_when_gone(scope: Scope) -> bool:
@@ -230,9 +233,10 @@ def _raises_when_gone(scope: Scope) -> bool:
 
 
 def _is_last(message: Message) -> bool:
-    if message["type"] == "http.response.pathsend":  # the server sends a file by itself
-        return True
-    return message["type"] == "http.response.body" and not message.get("more_body", False)
+    kind = message["type"]
+    if kind == "http.response.body":
+        return not message.get("more_body", False)
+    return bool(kind == "http.response.pathsend")  # the server sends a file by itself
 
 
 class _StrictExchange(_Exchange):
@@ -272,7 +276,7 @@ class _StrictExchange(_Exchange):
         recorder = self.middleware.recorder
         if not recorder.accepts_durably():
             return False
-        if not self.middleware.settings.writes_intents:
+        if not self.seen.post.writes_intents:
             return True
         try:
             await recorder.emit_durable_async(self.intent())

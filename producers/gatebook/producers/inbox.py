@@ -56,7 +56,8 @@ class Inbox:
         self._accounts = accounts
         self._lock = accounts.lock
         self._max_bytes = max_bytes
-        self._calm_bytes = max_bytes * BEGINS_AT[METADATA]  # below it the ladder has no say
+        # Bytes in the queue below which the ladder has no say, as of when the writer last looked.
+        self._calm_below = max_bytes * BEGINS_AT[METADATA]
         self._memory_bytes = memory_bytes
         self.ladder = Ladder()
         self._work = threading.Condition(self._lock)
@@ -76,17 +77,28 @@ class Inbox:
         return event_id
 
     def put_draft(self, draft: Draft) -> None:
-        """`put` of a draft whose id nobody asks for yet: the writer's thread makes it."""
-        taken = lighter(draft, self.ladder.step)[1] if self.ladder.step else ""
+        """`put` of a draft whose id nobody asks for yet: the writer's thread makes it.
+
+        What `_take` does where there is plenty of room, in one step: every request passes here.
+        """
+        size = APPROXIMATE_EVENT_BYTES + draft.size_bytes
+        with self._lock:
+            if self.bytes + size < self._calm_below and not (self.ladder.step or self.closed):
+                self._accounts.emitted += 1
+                self._queue.append(Entry(draft, "", time.time_ns(), size, None))
+                self.bytes += size
+                self.events += 1
+                if self._reader_idle or len(self._queue) == BATCH_EVENTS:
+                    self._wake()
+                return
+        taken = lighter(draft, self.ladder.step)[1]
         size = APPROXIMATE_EVENT_BYTES + draft.size_bytes
         self._take(Entry(draft, "", time.time_ns(), size, None), taken)
 
     def _take(self, entry: Entry, taken: str) -> None:
         with self._lock:
             self._accounts.emitted += 1
-            used = self.bytes + self._memory_bytes() + entry.size
-            calm = used < self._calm_bytes and not self.ladder.step and not self.closed
-            refused = "" if calm else self._refuse(used)
+            refused = self._refuse(entry.size)
             if refused:
                 self._accounts.drop_held(refused)
             else:
@@ -96,9 +108,10 @@ class Inbox:
         if refused and entry.waiter is not None:
             entry.waiter.set_exception(NotDurable(refused))
 
-    def _refuse(self, used: int) -> str:
+    def _refuse(self, size: int) -> str:
         if self.closed:
             return "closed"
+        used = self.bytes + self._memory_bytes() + size
         self.ladder.see_memory_held(used / self._max_bytes)
         if used <= self._max_bytes:
             return ""
@@ -111,8 +124,11 @@ class Inbox:
         if entry.waiter is not None:
             self._urgent = True
         if self._reader_idle or self._urgent or len(self._queue) == BATCH_EVENTS:
-            self._reader_idle = False  # told once is enough
-            self._work.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._reader_idle = False  # told once is enough
+        self._work.notify()
 
     def hurry(self) -> None:
         """Let the reader not wait for company."""
@@ -167,7 +183,9 @@ class Inbox:
 
     def see_memory_held(self) -> None:
         """Tell the ladder how full memory is. Called with the lock held."""
-        self.ladder.see_memory_held((self.bytes + self._memory_bytes()) / self._max_bytes)
+        behind = self._memory_bytes()
+        self._calm_below = self._max_bytes * BEGINS_AT[METADATA] - behind
+        self.ladder.see_memory_held((self.bytes + behind) / self._max_bytes)
 
     def take_waiting_held(self) -> list[Entry]:
         """Take out the entries somebody waits for. Called with the lock held."""

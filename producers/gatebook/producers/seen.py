@@ -65,6 +65,7 @@ class Post:
         self.provenance = provenance
         self.identify = identify
         self.identify_late = identity_headers is not None
+        self.writes_intents = settings.writes_intents
         self.trusted = settings.trusted_networks()
         self.body_max_bytes = settings.body_max_bytes
         names = KEPT_REQUEST_HEADERS | {settings.forwarded_header} | (identity_headers or set())
@@ -106,19 +107,9 @@ class Seen:
         vars(new).update(vars(self))
         new.answer = self.answer.follow()
         new.sent_all, new.identity = False, None
-        if not self.post.settings.writes_intents:
+        if not self.post.writes_intents:
             new._event_id = ""
         return new
-
-    def take_chunk(self, body: bytes) -> None:
-        """A part of the answer that is not empty."""
-        if self.first_chunk_ns is None:
-            self.first_chunk_ns = time.perf_counter_ns() - self.begun_ns
-        self.answer.add(bytes(body))
-
-    def finish(self) -> None:
-        """The request is over; nothing is noted any more."""
-        self.duration_ns = time.perf_counter_ns() - self.begun_ns
 
     @property
     def event_id(self) -> str:
@@ -130,8 +121,8 @@ class Seen:
     def size_bytes(self) -> int:
         """Memory it holds, approximately."""
         size = self.request.kept_bytes + self.answer.kept_bytes
-        for _, value in self.headers:
-            size += len(value)
+        for pair in self.headers:
+            size += len(pair[1])
         return size
 
     @property

@@ -71,9 +71,8 @@ class Tape:
     @property
     def kept_bytes(self) -> int:
         """Memory it holds."""
-        if self._head_bytes is None:
-            return self.total_bytes
-        return self._head_bytes + self._tail_bytes
+        head = self._head_bytes
+        return self.total_bytes if head is None else head + self._tail_bytes
 
     def head(self) -> bytes:
         """The beginning; everything, if `complete`."""
