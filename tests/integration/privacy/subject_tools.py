@@ -1,0 +1,104 @@
+"""What the tests of subjects share: people who write things, and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.pipeline import Pipeline, make_event
+
+from gatebook.processors.subjects.identity import Subject, SubjectTags
+from gatebook.schemas.codec import Record
+
+DAY_NS = 86_400 * 10**9
+LEASE = {"GATEBOOK_SUBJECT_LEASE_SECONDS": "1"}
+TENANT = "acme"
+WORD = "walrus"
+
+
+def said(user: str, level: str = "full", text: str = "", days_ago: int = 0, **more: Any) -> Record:
+    """An access of `user` whose prompt holds a word that nothing else does."""
+    words = text or f"the {WORD}{uuid.uuid4().hex[:8]} sings for {user}@example.org"
+    content = {"input_messages": [{"role": "user", "content": words}], "output_messages": "yes"}
+    at = time.time_ns() - days_ago * DAY_NS
+    capture = {"level": level, **more.pop("capture", {})}
+    event = make_event(
+        user,
+        timestamp=at,
+        organization={"id": TENANT},
+        gatebook={"capture": capture},
+        content=json.dumps(content).encode(),
+        content_encoding="json",
+        **more,
+    )
+    event["user"]["name"] = user.title()
+    return event
+
+
+class Desk:
+    """Runs `gatebook` commands against a pipeline, as an operator would."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        pipeline.start("intake", "index", **LEASE)
+
+    def run(
+        self, *arguments: str, expect: int = 0, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """One command; asserts its exit code."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", *arguments],
+            env=self.pipeline.environment(**{**LEASE, **environment}),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            input=stdin,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str, expect: int = 0, **more: str) -> dict[str, Any]:
+        """What a command prints with --json."""
+        return dict(json.loads(self.run(*arguments, "--json", expect=expect, **more).stdout))
+
+    def subject(self, command: str, user: str, *more: str, expect: int = 0) -> dict[str, Any]:
+        """`gatebook subject COMMAND user` within the tenant, with a reason."""
+        return self.json(
+            "subject", command, user, "--tenant", TENANT, "--reason", "test", *more, expect=expect
+        )
+
+    def erase(self, user: str, *more: str, expect: int = 0) -> dict[str, Any]:
+        """The certificate."""
+        return self.subject("erase", user, "--yes", *more, expect=expect)
+
+    def tag(self, user: str) -> str:
+        """The tag that stands on a user's events."""
+        key = (self.pipeline.home / "keys" / "subject-tags.key").read_bytes()
+        return SubjectTags(key).of(Subject(TENANT, user))
+
+    def of(self, user: str) -> list[dict[str, Any]]:
+        """The user's documents."""
+        tag = self.tag(user)
+        return [d for d in self.pipeline.documents() if d["gatebook"]["subject"] == tag]
+
+
+PIECE_BYTES = 16
+
+
+def holds_anywhere(folder: Path, secret: bytes) -> bool:
+    """Whether some file below a folder holds a piece of a random secret: stored fields are cut
+    into blocks, so the whole need not stand in one place. Files that vanish meanwhile do not."""
+    pieces = [secret[i : i + PIECE_BYTES] for i in range(len(secret) - PIECE_BYTES + 1)]
+    for path in folder.rglob("*"):
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            continue
+        if any(piece in data for piece in pieces):
+            return True
+    return False

@@ -1,0 +1,242 @@
+"""Erasure on real engines: unreadable in Kafka, index and snapshots, and certified."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from tests.conftest import RunningEngines
+from tests.integration.privacy.subject_tools import TENANT, WORD, Desk, holds_anywhere, said
+from tests.pipeline import Pipeline
+from tests.waiting import wait_until
+
+from gatebook.processors.config import WorkerSettings
+from gatebook.processors.sinks.connection import Connection
+from gatebook.processors.sinks.settings import ElasticsearchSettings
+from gatebook.processors.subjects.elastic import ElasticStore
+from gatebook.processors.subjects.keyring import KeyRing
+from gatebook.processors.subjects.reveal import opened
+from gatebook.processors.subjects.settings import subject_settings
+from gatebook.processors.subjects.verify import verify_document
+
+HIDDEN = {"capture": {"searchable": False}}
+
+
+@pytest.fixture
+def desk(pipeline: Pipeline) -> Desk:
+    """Workers, and an operator."""
+    return Desk(pipeline)
+
+
+def keys_left(pipeline: Pipeline, ids: set[str]) -> dict[str, Any]:
+    """Keys of these ids that can still be had, with everything an operator has."""
+
+    async def look() -> dict[str, Any]:
+        worker = WorkerSettings(home=str(pipeline.home), namespace=pipeline.namespace)
+        own = subject_settings({})
+        connection = Connection(ElasticsearchSettings(url=pipeline.engines.elasticsearch_url))
+        store = ElasticStore(connection, pipeline.namespace)
+        ring = KeyRing(store, own.wrapping(worker), own.tags(worker), own.lease_seconds)
+        try:
+            return dict(await ring.keys(ids))
+        finally:
+            await connection.close()
+
+    return asyncio.run(look())
+
+
+def in_kafka(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Every document of the event topic."""
+    frames = pipeline.read_topic("event.v1", "document_frame.v1")
+    return [orjson.loads(d["body"]) for frame in frames for d in frame["documents"]]
+
+
+class Snapshot:
+    """A snapshot of everything but the subjects' keys, and what one finds in it restored."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.name = pipeline.namespace
+        self._ask("PUT", "", {"type": "fs", "settings": {"location": self.name}})
+        everything = f"{self.name}-*,-{self.name}-subject-keys"
+        self._ask("PUT", "/before", {"indices": everything, "include_global_state": False})
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        url = f"/_snapshot/{self.name}{path}"
+        params = {"wait_for_completion": "true"} if path else {}
+        answer = self.pipeline.http.request(method, url, json=body, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def restored(self) -> list[dict[str, Any]]:
+        """The access documents in it, under other index names."""
+        rename = {"rename_pattern": "^", "rename_replacement": "restored-"}
+        found = f"{self.name}-access-*"
+        self._ask(
+            "POST", "/before/_restore", {"indices": found, "include_aliases": False, **rename}
+        )
+        index = f"restored-{self.name}-*"
+        try:
+            self.pipeline.http.post(f"/{index}/_refresh")
+            answer = self.pipeline.http.get(f"/{index}/_search", params={"size": 10_000})
+            return [hit["_source"] for hit in answer.json()["hits"]["hits"]]
+        finally:
+            self.pipeline.http.delete(f"/{index}")
+
+    def close(self) -> None:
+        self.pipeline.http.delete(f"/_snapshot/{self.name}/before")
+        self.pipeline.http.delete(f"/_snapshot/{self.name}")
+
+
+def test_what_a_person_wrote_is_unreadable_everywhere(
+    desk: Desk, pipeline: Pipeline, engines: RunningEngines, engines_home: Path
+) -> None:
+    """After an erasure no copy opens: not the index, not one message of event.v1, not a snapshot
+    of before; the key is off the disk. Every digest still holds, and others keep their content."""
+    ada = [said("ada", level, days_ago=n % 3) for n in range(6) for level in ("full", "metadata")]
+    ada += [said("ada", "redacted", days_ago=n, **HIDDEN) for n in range(3)]
+    bob = [said("bob", "full") for _ in range(4)]
+    pipeline.publish(ada + bob)
+    pipeline.wait_indexed(len(ada) + len(bob))
+    snapshot = Snapshot(pipeline)
+    try:
+        (key,) = {
+            d["gatebook"]["sealed"]["key_id"] for d in desk.of("ada") if "sealed" in d["gatebook"]
+        }
+        wrapped = pipeline.http.get(f"/{pipeline.namespace}-subject-keys/_doc/{key}").json()
+        needle = wrapped["_source"]["wrapped"].encode()
+        pipeline.http.post(f"/{pipeline.namespace}-subject-keys/_flush", params={"force": "true"})
+        embedded = engines.engine == "embedded"  # others keep their files where we cannot look
+        assert not embedded or holds_anywhere(engines_home, needle)
+        original = json.loads(ada[0]["content"])
+        state = opened(
+            next(d for d in desk.of("ada") if d["event"]["id"] == ada[0]["event"]["id"]),
+            keys_left(pipeline, {key})[key],
+        )
+        assert state["full"]["content"] == original
+
+        certificate = desk.erase("ada")
+
+        assert certificate["complete"] is True
+        assert certificate["keys_destroyed"] == [key]
+        assert certificate["documents"] == len(ada)
+        assert certificate["documents_with_content"] == 9
+        assert len(certificate["indices"]) == 3
+        assert not embedded or not holds_anywhere(engines_home, needle)
+        assert keys_left(pipeline, {key}) == {}
+        for where, found in (
+            ("index", desk.of("ada")),
+            (
+                "kafka",
+                [d for d in in_kafka(pipeline) if d["gatebook"]["subject"] == desk.tag("ada")],
+            ),
+            ("snapshot", [d for d in snapshot.restored() if d["user"]["id"] == "ada"]),
+        ):
+            assert len(found) == len(ada), where
+            for document in found:
+                states = {s["state"] for s in opened(document, None).values()}
+                assert states <= {"absent", "erased"}, where
+                assert WORD not in json.dumps(document), where
+                assert verify_document(document).holds, where
+        assert not any("redacted" in d["gatebook"].get("sealed", {}) for d in desk.of("ada"))
+        shown = desk.json("show", bob[0]["event"]["id"], "--reveal", "full", "--reason", "test")
+        assert shown["content"]["full"]["content"] == json.loads(bob[0]["content"])
+    finally:
+        snapshot.close()
+
+
+def test_text_that_could_be_searched_stays_in_old_snapshots_and_is_said(
+    desk: Desk, pipeline: Pipeline
+) -> None:
+    """Kafka never holds searched text; the index loses it; a snapshot of before keeps it, which
+    the certificate says, and the exit code too."""
+    pipeline.publish([said("ada", "redacted") for _ in range(3)])
+    pipeline.wait_indexed(3)
+    assert all(WORD in d["gen_ai"]["input"]["messages"] for d in desk.of("ada"))
+    found = desk.json("search", f"{WORD}*")
+    assert found["total"] == 3
+    assert WORD not in json.dumps(in_kafka(pipeline))
+    snapshot = Snapshot(pipeline)
+    try:
+        certificate = desk.erase("ada", expect=1)
+        assert certificate["complete"] is False
+        (left,) = (r for r in certificate["remains"] if r["readable"])
+        assert left["where"] == f"snapshot {pipeline.namespace}/before"
+        assert WORD not in json.dumps(desk.of("ada"))
+        desk.json("search", f"{WORD}*", expect=1)
+    finally:
+        snapshot.close()
+
+
+def test_a_dry_run_changes_nothing_and_a_certificate_verifies(
+    desk: Desk, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """--dry-run tells what would go; the certificate in a file verifies until it is changed; what
+    was asked and done are events."""
+    pipeline.publish([said("ada") for _ in range(2)])
+    pipeline.wait_indexed(2)
+    before = desk.of("ada")
+    plan = desk.subject("erase", "ada", "--dry-run")
+    assert (plan["documents"], plan["documents_with_content"]) == (2, 2)
+    assert desk.of("ada") == before
+    file = tmp_path / "certificate.json"
+    desk.run(
+        "subject", "erase", "ada", "--tenant", TENANT, "--reason", "art. 17", "--names", "--yes",
+        "--output", str(file),
+    )  # fmt: skip
+    assert {d["user"]["name"] for d in desk.of("ada")} == {f"[ERASED_{desk.tag('ada')[:16]}]"}
+    assert all(verify_document(d).holds for d in desk.of("ada"))
+    public = pipeline.home / "keys" / "certificates.pub"
+    desk.run("subject", "verify-certificate", str(file), "--public-key", str(public))
+    file.write_text(file.read_text().replace("art. 17", "art. 18"))
+    desk.run("subject", "verify-certificate", str(file), expect=1)
+    actions = ("subject.plan_erase", "subject.erase", "subject.erased")
+    wait_until(
+        "events of the acts",
+        lambda: set(actions) <= {d["event"]["action"] for d in pipeline.documents()},
+    )
+
+
+def test_what_comes_again_is_not_kept_and_what_comes_anew_is(
+    desk: Desk, pipeline: Pipeline
+) -> None:
+    """Raw frames of before the erasure, read again or late, bring no content back and conflict
+    with nothing; what the person writes afterwards is kept under a new key."""
+    old, late = said("ada"), said("ada")
+    frame = pipeline.frame([old])
+    pipeline.send(frame, "p1", {"gatebook-count": "1"})
+    pipeline.wait_indexed(1)
+    desk.erase("ada")
+    new = said("ada")
+    pipeline.send(frame, "p1", {"gatebook-count": "1"})
+    pipeline.publish([late])
+    pipeline.publish([new])
+    ids = {e["event"]["id"] for e in (old, late, new)}
+    wait_until("all three", lambda: ids <= {d["event"]["id"] for d in desk.of("ada")})
+    found = {d["event"]["id"]: d["gatebook"]["sealed"] for d in desk.of("ada")}
+    assert set(found[old["event"]["id"]]) == {"key_id"}
+    assert found[late["event"]["id"]] == {"failed": "subject_erased"}
+    assert found[new["event"]["id"]]["key_id"] == f"{desk.tag('ada')}.1"
+    shown = desk.json("show", new["event"]["id"], "--reveal", "full", "--reason", "test")
+    assert shown["content"]["full"]["content"] == json.loads(new["content"])
+    assert pipeline.indexed("deadletter") == 0
+
+
+def test_a_legal_hold_stands_in_the_way(desk: Desk, pipeline: Pipeline) -> None:
+    """Under a hold the erasure is refused with who holds, and nothing is touched; released, it
+    goes through."""
+    pipeline.publish([said("ada")])
+    pipeline.wait_indexed(1)
+    before = desk.of("ada")
+    desk.subject("hold", "ada", "--hold-id", "case-4711")
+    refused = desk.erase("ada", expect=4)
+    assert "case-4711" in refused["error"]
+    assert desk.of("ada") == before
+    listed = desk.json("subject", "list-holds")
+    assert [s["holds"][0]["id"] for s in listed["subjects"]] == ["case-4711"]
+    desk.subject("release", "ada", "--hold-id", "case-4711")
+    assert desk.erase("ada")["documents_with_content"] == 1
