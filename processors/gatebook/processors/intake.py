@@ -38,6 +38,7 @@ from gatebook.schemas.codec import (
 )
 from gatebook.schemas.documents import Document, to_document
 from gatebook.schemas.errors import GatebookError, RecordRejected
+from gatebook.schemas.keys import KeysUnavailable
 from gatebook.schemas.sealing import ENCODING as SEALED
 from gatebook.schemas.sealing import SealedFailed
 from gatebook.schemas.wire import WireFormat
@@ -131,6 +132,7 @@ def process_frame(
 
     `declared_count` (a Kafka header) tells how many events an unreadable frame stands for. The
     number of documents plus the counts of the dead letters is the number of events in the frame.
+    Raises KeysUnavailable where it cannot be told yet whether content opens: try again later.
     """
     result = IntakeResult()
     try:
@@ -171,6 +173,8 @@ def _process_events(
             result.documents.append(_rendered(event, document, ingested_at_ns))
         except _KeyMissing:
             continue
+        except KeysUnavailable:
+            raise
         except Exception as error:  # one event must never stop the stream
             letter = _letter_for_event(error, source, data, frame.header, index, event)
             result.dead_letters.append(letter)

@@ -75,18 +75,19 @@ class ContentOpener:
     def refresh(self) -> None:
         """Read the keys again if they changed. What cannot be read changes nothing: the keys of
         before stay, which is said once."""
+        try:
+            self._read_changes()
+        except KeysUnavailable as error:
+            self._say(f"the private keys cannot be read, those of before stay: {error}")
+        else:
+            self._say("")
+
+    def _read_changes(self) -> None:
         if self._source is None:
             return
         version = self._source.version()
-        if version is None or version == self._seen:
-            return
-        try:
-            bundle = parse(self._source.read())
-        except KeysUnavailable as error:
-            self._say(f"the private keys cannot be read, those of before stay: {error}")
-            return
-        self._take(bundle, version)
-        self._say("")
+        if version is not None and version != self._seen:
+            self._take(parse(self._source.read()), version)
 
     def _say(self, problem: str) -> None:
         if problem and problem != self._said:
@@ -108,8 +109,9 @@ class ContentOpener:
         log.info("content opens with the keys %s", ", ".join(key.id for key in live) or "of none")
 
     def open(self, envelope: bytes, event: Mapping[str, Any], producer_id: str) -> bytes:
-        """The content of a decoded event. Raises SealedFailed with a reason; says nothing about
-        whether what is inside is any good."""
+        """The content of a decoded event. Raises SealedFailed with a reason, or KeysUnavailable
+        where that cannot be told before the keys can be read: try the same again later. Says
+        nothing about whether what is inside is any good."""
         head = head_of(envelope)
         data_key = self._data_keys.get(head)
         if data_key is None:
@@ -138,7 +140,7 @@ class ContentOpener:
 
     def _private_key(self, key_id: bytes) -> X25519PrivateKey:
         if key_id not in self._private:
-            self.refresh()  # a producer may know of a new key before we do
+            self._read_changes()  # a producer may know of a new key before we do
         found = self._private.get(key_id)
         if found is None:
             name = name_of(key_id)

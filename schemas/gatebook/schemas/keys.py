@@ -125,7 +125,7 @@ class _Guarded:
         try:
             return self._source.version()
         except Exception:
-            return None
+            return object()  # like none before: `read` then says what is wrong
 
     def __repr__(self) -> str:
         return f"{self._name}:..."

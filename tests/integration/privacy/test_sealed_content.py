@@ -28,6 +28,7 @@ from gatebook.producers.config import ProducerSettings
 from gatebook.producers.recorder import Recorder
 from gatebook.schemas import sealing
 from gatebook.schemas.codec import Record, decode_event, encode_event, open_frame
+from gatebook.schemas.keys import KeyFiles
 
 GATEBOOK = (sys.executable, "-m", "gatebook.cli.main")
 EXAMPLE = Path(__file__).parents[3] / "infra" / "examples" / "vault_keys"
@@ -219,6 +220,30 @@ def test_a_running_intake_forgets_a_destroyed_key(pipeline: Pipeline) -> None:
     assert recorder.close(30).complete
     pipeline.wait_indexed(2)
     assert sorted(failed_of(d) for d in pipeline.documents()) == ["", "key_destroyed"]
+
+
+def test_keys_that_cannot_be_read_for_a_while_cost_nothing(pipeline: Pipeline) -> None:
+    """A new private file arrives broken: intake waits with what was sealed for the new key, and
+    goes on when the file is whole."""
+    recorder = make_recorder(pipeline)
+    pipeline.start("intake", "index")
+    recorder.emit(with_content())
+    pipeline.wait_indexed(1)
+    whole = json.loads(pipeline.keys.private.read_text())
+    pipeline.keys.private.write_text("{")
+    other = KeyFiles.in_folder(pipeline.home / "elsewhere")
+    other.private.parent.mkdir()
+    other.private.write_text(json.dumps(whole))
+    other.rotate()
+    pipeline.keys.public.write_bytes(other.public.read_bytes())
+    later = make_recorder(pipeline, producer_id="later")
+    later.emit(with_content())
+    assert later.close(30).complete
+    wait_until("intake waits", lambda: "cannot be read, waiting" in pipeline.logs())
+    assert pipeline.indexed() == 1
+    pipeline.keys.private.write_bytes(other.private.read_bytes())
+    pipeline.wait_indexed(2)
+    assert [failed_of(d) for d in pipeline.documents()] == ["", ""]
 
 
 def test_a_key_nobody_has_and_bytes_that_are_no_envelope(pipeline: Pipeline) -> None:

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from tests.sealed import make_keys
 
 from gatebook.processors import opening
+from gatebook.processors.enrich import Catalog
+from gatebook.processors.intake import IntakeContext, IntakeResult, Source, process_frame
 from gatebook.processors.opening import ContentOpener
+from gatebook.processors.redact import Redactor
 from gatebook.schemas import sealing
+from gatebook.schemas.codec import FrameHeader, build_frame, encode_event
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.keys import FileSource, KeyFiles, KeysUnavailable
 from gatebook.schemas.sealing import DataKey, SealedFailed, associated_data
@@ -264,7 +269,62 @@ def test_a_source_that_fails_is_asked_again(intake: Intake) -> None:
     opener = ContentOpener(source)
     envelope = intake.envelope()
     opener.refresh()
-    with pytest.raises(SealedFailed):
+    with pytest.raises(KeysUnavailable):  # not lost: it may be among those that cannot be read
         opener.open(envelope, event(), "p1")
     source.away = False
     assert opener.open(envelope, event(), "p1") == CONTENT
+
+
+# --- in a frame --------------------------------------------------------------------------------
+
+NOW = 1_760_000_000 * 10**9
+
+
+def frame(contents: list[bytes]) -> bytes:
+    times = {"kind": "event", "action": "chat", "end": NOW}
+    events = [
+        {
+            **event(f"id-{number}"),
+            "timestamp": NOW,
+            "event": {"id": f"id-{number}", **times},
+            "content": content,
+            "content_encoding": "sealed",
+        }
+        for number, content in enumerate(contents)
+    ]
+    return build_frame(
+        FrameHeader("p1", 1, 0, len(events), NOW), [encode_event(one) for one in events]
+    )
+
+
+def processed(message: bytes, opener: ContentOpener) -> IntakeResult:
+    redactor = Redactor.default(b"a key for tests only")
+    context = IntakeContext(Catalog(), redactor, partitions=1, opener=opener)
+    return process_frame(message, Source("access.v1", 0, 0), context, NOW)
+
+
+def test_an_event_whose_content_does_not_open_goes_on(intake: Intake) -> None:
+    """It says why, and is counted; its neighbours have theirs."""
+    good = intake.envelope(event_id="id-0")
+    lost = good[:1] + bytes(8) + good[9:]
+    result = processed(frame([good, lost, b"junk"]), intake.opener)
+    assert result.dead_letters == []
+    assert result.sealed_failures == [sealing.KEY_LOST, sealing.UNDECODABLE]
+    documents = [orjson.loads(document.body) for document in result.documents]
+    assert documents[0]["gen_ai"]["input"]["messages"] == "planted question"
+    assert [d["gatebook"].get("sealed") for d in documents] == [
+        None,
+        {"failed": sealing.KEY_LOST, "key_id": "00" * 8},
+        {"failed": sealing.UNDECODABLE},
+    ]
+
+
+def test_a_frame_waits_for_keys_that_cannot_be_read(intake: Intake) -> None:
+    """Nothing of it is decided meanwhile: it is no dead letter, and its content is not lost."""
+    intake.files.rotate()
+    whole, message = intake.files.private.read_bytes(), frame([intake.envelope()])
+    intake.files.private.write_text("{")
+    with pytest.raises(KeysUnavailable):
+        processed(message, intake.opener)
+    intake.files.private.write_bytes(whole)
+    assert processed(message, intake.opener).sealed_failures == []
