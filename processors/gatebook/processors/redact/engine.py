@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import re2
 
@@ -16,7 +16,8 @@ from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms, find_masks, render
 from .rules import Rule, default_rules
-from .triggers import Extent, Sites, Triggers
+from .spans import Extent, Spans, spans_of
+from .triggers import Sites, Triggers
 from .validators import ANCHORED, VALIDATORS, Found, Probe, Validator, compile_pattern
 from .version import policy_version
 from .views import Edit, View, folded
@@ -70,12 +71,11 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class _Matcher:
     rule: Rule
-    pattern: re2._Regexp
+    spans: Spans
     validate: Validator
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(NamedTuple):
     """A finding in raw bytes."""
 
     start: int
@@ -221,10 +221,10 @@ class Redactor:
         raise RedactionFailed(RedactionFailed.UNSTABLE)
 
     def _clusters(self, text: str, raw: bytes, budget: Budget, tenant: str) -> list[_Cluster]:
-        spans = self._scan(text, raw, budget)
-        if not spans:
+        found = self._scan(text, raw, budget)
+        if not found:
             return []
-        clusters = _clusters(raw, spans)
+        clusters = _clusters(raw, found)
         if not self.allow:
             return list(clusters)
         return [c for c in clusters if not self._allowed(c[2], c[3], tenant)]
@@ -233,30 +233,32 @@ class Redactor:
         return not mixed and self.allow.allows(tenant, span.rule.kind, span.found.normalised)
 
     def _scan(self, text: str, raw: bytes, budget: Budget) -> list[_Span]:
-        spans = list(self._scan_view(View(raw), budget))
-        reading = folded(text, raw)
+        found = self._scan_view(View(raw), budget)
+        reading = folded(text, raw, budget)
         if reading:
             view, edits = reading
-            budget.spend(len(edits) // 4)
-            plain = list(self._scan_view(view, budget))
-            spans = [*_outside_escapes(spans, edits, plain), *plain]
-        return list(_around_masks(raw, spans))
+            plain = self._scan_view(view, budget)
+            found = [*_outside_escapes(found, edits, plain), *plain]
+        return list(_around_masks(raw, found))
 
-    def _scan_view(self, view: View, budget: Budget) -> Iterator[_Span]:
-        sites = self._triggers.sites(view.data, budget)
+    def _scan_view(self, view: View, budget: Budget) -> list[_Span]:
+        data, triggers = view.data, self._triggers
+        sites = triggers.sites(data, budget)
+        if not (sites.extents or sites.exact):
+            return []
+        result = []
         for index in sorted(sites.extents.keys() | sites.exact.keys()):
-            matcher = self._matchers[index]
-            for found in self._matches(index, matcher, view.data, sites, budget):
-                if self._triggers.near_context(sites, index, found.start, found.end):
-                    start, end = view.to_raw(found.start, found.end)
-                    yield _Span(start, end, found, matcher.rule)
+            rule = self._matchers[index].rule
+            for found in self._matches(index, data, sites, budget):
+                if not rule.context or triggers.near_context(sites, index, found.start, found.end):
+                    result.append(_Span(*view.to_raw(found.start, found.end), found, rule))
+        return result
 
-    def _matches(
-        self, index: int, matcher: _Matcher, data: bytes, sites: Sites, budget: Budget
-    ) -> Iterator[Found]:
+    def _matches(self, index: int, data: bytes, sites: Sites, budget: Budget) -> Iterator[Found]:
         """Candidates of one rule that its validator confirms."""
-        for extent in sites.exact.get(index, ()):
-            yield from matcher.validate(Probe(data, *extent, matcher.rule, budget))
+        matcher = self._matchers[index]
+        for start, end in sites.exact.get(index, ()):
+            yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
         for extent in sites.extents.get(index, ()):
             for start, end in _candidates(matcher, data, extent, budget):
                 yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
@@ -317,7 +319,7 @@ def _matcher(rule: Rule) -> _Matcher:
         compile_pattern(rule.value)
     except (re2.error, UnicodeEncodeError) as error:
         raise RuleInvalid(f"rule {rule.id}: its pattern does not compile") from error
-    return _Matcher(rule, pattern, VALIDATORS[rule.validator])
+    return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator])
 
 
 _GROWTH_BYTES = 1024
@@ -331,19 +333,18 @@ def _candidates(
     growth = _GROWTH_BYTES
     while True:
         budget.spend((end - start) // 256)
-        found = [
-            (*m.span(), m.span(m.lastindex or 0))
-            for m in matcher.pattern.finditer(data, start, end)
-        ]
-        cut_left = start > 0 and found and found[0][0] == start
-        cut_right = end < len(data) and found and found[-1][1] == end
+        found = matcher.spans(data, start, end)
+        if not found:
+            return []
+        cut_left = start > 0 and found[0][0][0] == start
+        cut_right = end < len(data) and found[-1][0][1] == end
         if not (cut_left or cut_right):
             break
         start = max(0, start - growth) if cut_left else start
         end = min(len(data), end + growth) if cut_right else end
         growth *= 4
-    budget.spend(sum(matcher.rule.cost + (e - s) // 256 for s, e, _ in found))
-    return [span for _, _, span in found]
+    budget.spend(len(found) * matcher.rule.cost + (end - start) // 256)
+    return [value for _, value in found]
 
 
 def _around_masks(raw: bytes, spans: list[_Span]) -> Iterator[_Span]:

@@ -78,7 +78,7 @@ def _national(digits: str, region: str) -> str:
     if region not in ("*", "large"):
         return plans.national(digits, region) or _loose(digits, region)
     regions = plans.all_regions() if region == "*" else plans.large_regions()
-    return next(filter(None, (plans.national(digits, name) for name in regions)), "")
+    return plans.anywhere(digits, regions)
 
 
 def _loose(digits: str, region: str) -> str:

@@ -60,19 +60,30 @@ def _significant(plan: Plan | None, digits: str) -> str:
 def national(digits: str, region: str) -> str:
     """Return `+`, country code and number of a number as dialled within a region, or ''."""
     plan = _plan(region, 0)
-    if plan is None or not plan.sizes.intersection((len(digits), len(digits) - 1, len(digits) - 2)):
-        return ""
-    for candidate in _dialled(plan, digits):
-        if plan.valid.fullmatch(candidate):
-            return f"+{plan.country_code}{candidate}"
-    return ""
+    return _dialled(plan, digits) if plan else ""
 
 
-def _dialled(plan: Plan, digits: str) -> Iterator[str]:
+def anywhere(digits: str, regions: tuple[str, ...]) -> str:
+    """The same for the first of several regions that has such a number."""
+    plans = _plans_by_size(regions).get(len(digits), ())
+    return next(filter(None, (_dialled(plan, digits) for plan in plans)), "")
+
+
+def _dialled(plan: Plan, digits: str) -> str:
     match = plan.trunk.match(digits) if plan.trunk else None
-    if match and match.end():
-        yield digits[match.end() :]
-    yield digits
+    if match and match.end() and plan.valid.fullmatch(digits, match.end()):
+        return f"+{plan.country_code}{digits[match.end() :]}"
+    return f"+{plan.country_code}{digits}" if plan.valid.fullmatch(digits) else ""
+
+
+@cache
+def _plans_by_size(regions: tuple[str, ...]) -> dict[int, tuple[Plan, ...]]:
+    """The plans that a number of so many dialled digits can belong to."""
+    plans = [plan for plan in (_plan(region, 0) for region in regions) if plan]
+    return {
+        size: tuple(plan for plan in plans if plan.sizes & {size, size - 1, size - 2})
+        for size in range(4, 20)
+    }
 
 
 @lru_cache(maxsize=512)

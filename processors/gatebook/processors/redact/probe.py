@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import re2
 
@@ -23,7 +24,7 @@ def compile_pattern(pattern: str) -> re2._Regexp:
     return re2.compile(pattern.encode("ascii"), _LATIN1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Probe:
     """A candidate: bytes `start` to `end` of `data`, found by `rule`."""
 
@@ -38,8 +39,7 @@ class Probe:
         return self.data[self.start : self.end]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A confirmed value: its bytes in the view, its normal form, and what the mask may keep."""
 
     start: int

@@ -8,7 +8,6 @@ own pattern then runs only near its trigger, in a window that grows while a matc
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ import re2
 
 from .budget import Budget
 from .rules import Rule
+from .spans import Extent, spans_of
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
 
-Extent = tuple[int, int]
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 MAX_KEYWORD_BYTES = 64
@@ -30,14 +29,14 @@ _PIECE_BYTES = 65_536
 EDGE_BYTES = 20
 """How far around a cluster its rules may look for an edge, a sign or a letter."""
 
-_DIGITS = re.compile(rb"[+(]{0,2}[0-9][0-9 ()+.\-/]{4,}[0-9]")
+_DIGITS = re2.compile(rb"[+(]{0,2}[0-9][0-9 ()+.\-/]{4,}[0-9]", _LATIN1)
 _COLONS = re2.compile(
     rb"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]*"
     rb"|(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}",
     _LATIN1,
 )
 _CODES = re2.compile(
-    rb"[A-Za-z]{1,2}[0-9]{2}(?:[ .\-]{0,2}[A-Za-z0-9]){5,}"
+    rb"[A-Za-z]{1,2}[0-9]{2}(?:[ .\-]{0,2}[A-Za-z0-9]){5,32}"
     rb"|[A-Za-z]{1,6}-?[0-9]{2,}[A-Za-z0-9\-]{3,}",
     _LATIN1,
 )
@@ -63,7 +62,11 @@ class Triggers:
     def __init__(self, rules: Sequence[Rule], anchored: dict[int, Sequence[str]]) -> None:
         """`anchored` names the keywords of rules that read from each of them on."""
         self._rules = rules
-        self._always = [i for i, rule in enumerate(rules) if not (rule.trigger or rule.keywords)]
+        self._always = [
+            i
+            for i, rule in enumerate(rules)
+            if not (rule.trigger or rule.keywords or i in anchored)
+        ]
         self._marks = [
             (word.encode("utf-8"), i) for i, rule in enumerate(rules) for word in _short(rule)
         ]
@@ -98,7 +101,7 @@ class Triggers:
         for name, group in self._groups.items():
             if group.rules and _possible(name, data):
                 for index, extent in group.near(data, budget):
-                    if self._wanted(index, sites):
+                    if self.near_context(sites, index, *extent):
                         sites.extents.setdefault(index, []).append(extent)
         return sites
 
@@ -155,6 +158,7 @@ class _Group:
     def __init__(self, rules: Sequence[Rule], name: str) -> None:
         self.name = name
         self.rules = [i for i, rule in enumerate(rules) if rule.trigger == name]
+        self._find = spans_of(_PATTERNS[name])
         self._set = re2.Set.SearchSet(_LATIN1)
         for index in self.rules:
             self._set.Add(rules[index].pattern.encode("ascii"))
@@ -163,12 +167,15 @@ class _Group:
 
     def near(self, data: bytes, budget: Budget) -> Iterator[tuple[int, Extent]]:
         """Yield (rule, window) for each cluster that the rule's pattern matches in."""
-        pattern = _PATTERNS[self.name]
-        for start, end in _joined(match.span() for match in pattern.finditer(data)):
+        which = self._set.Match
+        for start, end in _joined(self._clusters(data)):
             left, right = max(0, start - EDGE_BYTES), min(len(data), end + EDGE_BYTES)
-            budget.spend(2 + (right - left) // 256)
-            for which in self._set.Match(data[left:right]) or ():
-                yield self.rules[which], (left, right)
+            budget.spend(2 + (right - left) // 64)
+            for rule in which(data[left:right]) or ():
+                yield self.rules[rule], (left, right)
+
+    def _clusters(self, data: bytes) -> Iterator[Extent]:
+        return (whole for whole, _ in self._find(data, 0, len(data)))
 
 
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}

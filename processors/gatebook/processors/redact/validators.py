@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import re2
-from stdnum import iban as stdnum_iban
-from stdnum import luhn, numdb
+from stdnum import numdb
 
 from .coins import crypto
 from .dates import birth_date
@@ -178,24 +177,38 @@ _HEX = re.compile(rb"[0-9a-fA-F]+")
 def card(probe: Probe) -> Iterator[Found]:
     """Accept each run of digit groups that is laid out like a card and passes Luhn."""
     groups = [m.span() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
-    for first in range(len(groups)):
-        yield from _cards_from(probe, groups, first)
+    first = 0
+    while first < len(groups):
+        found = _card_from(probe, groups, first)
+        if found:
+            yield found[0]
+        first += found[1] if found else 1
 
 
-def _cards_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> Iterator[Found]:
-    digits = ""
-    sizes: list[int] = []
-    for start, end in groups[first : first + 19]:
-        if end - start > 19 - len(digits):
-            return
+def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple[Found, int] | None:
+    """The longest card that begins with a group, and how many groups it has."""
+    start = groups[first][0]
+    if probe.data[start] not in _FIRST_DIGITS:
+        return None
+    digits, sizes, found = "", [], None
+    for begin, end in groups[first : first + 19]:
+        if end - begin > 19 - len(digits):
+            break
         probe.budget.spend(1)
-        digits += probe.data[start:end].decode("ascii")
-        sizes.append(end - start)
-        if len(digits) >= 12 and _is_card(digits, sizes):
-            probe.budget.spend(10)
-            span = (groups[first][0], end)
-            if not _in_identifier(probe.data, *span):
-                yield Found(*span, digits, "*" + digits[-4:])
+        digits += probe.data[begin:end].decode("ascii")
+        sizes.append(end - begin)
+        long = len(digits) >= 12
+        if long and _is_card(digits, sizes) and not _in_identifier(probe.data, start, end):
+            found = Found(start, end, digits, "*" + digits[-4:]), len(sizes)
+    return found
+
+
+_FIRST_DIGITS = b"123456789"
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+
+
+def _passes_luhn(digits: str) -> bool:
+    return sum(map(int, digits[-1::-2] + digits[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
 def _is_card(digits: str, sizes: list[int]) -> bool:
@@ -203,13 +216,15 @@ def _is_card(digits: str, sizes: list[int]) -> bool:
         _is_laid_out(sizes)
         and bool(_ISSUERS.fullmatch(digits))
         and len(set(digits)) > 1
-        and luhn.is_valid(digits)
+        and _passes_luhn(digits)
     )
 
 
 def _is_laid_out(sizes: list[int]) -> bool:
-    even = all(size == sizes[0] for size in sizes[:-1]) and sizes[-1] <= sizes[0]
-    return even or tuple(sizes) in _LAYOUTS
+    if len(sizes) == 1:
+        return True
+    even = sizes[-1] <= sizes[0] and sizes.count(sizes[0]) >= len(sizes) - 1
+    return (even and all(s == sizes[0] for s in sizes[:-1])) or tuple(sizes) in _LAYOUTS
 
 
 def _in_identifier(data: bytes, start: int, end: int) -> bool:
@@ -238,8 +253,23 @@ def iban(probe: Probe) -> Iterator[Found]:
     compact = "".join(chr(probe.data[end - 1]) for end in ends[:size]).upper()
     if len(compact) != size or _is_glued(probe.data, probe.start, ends[size - 1]):
         return
-    if stdnum_iban.is_valid(compact, check_country=False):
+    if _iban_form(compact[:2]).fullmatch(compact[4:]) and _passes_mod97(compact):
         yield Found(probe.start, ends[size - 1], compact)
+
+
+def _passes_mod97(compact: str) -> bool:
+    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+
+
+_IBAN_KINDS = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
+
+
+@lru_cache(maxsize=256)
+def _iban_form(country: str) -> re.Pattern[str]:
+    """The structure of the account number in `country`, such as `8!n10!n`."""
+    structure = numdb.get("iban").info(country)[0][1].get("bban", "")
+    parts = re.findall(r"(\d+)!([nac])", structure)
+    return re.compile("".join(f"{_IBAN_KINDS[kind]}{{{size}}}" for size, kind in parts) or "(?!)")
 
 
 def _is_glued(data: bytes, start: int, end: int) -> bool:
@@ -264,7 +294,15 @@ def ipv4(probe: Probe) -> Iterator[Found]:
     before = probe.data[max(0, probe.start - 2) : probe.start]
     if before[-1:] in (b"v", b"V") and not before[:-1].isalnum():
         return
-    yield from _address(probe, probe.start, probe.end)
+    parts = probe.value.split(b".")
+    if len(parts) != 4 or not all(_is_octet(part) for part in parts):
+        return
+    if parts[0] != b"127" and probe.value != b"0.0.0.0":
+        yield _whole(probe)
+
+
+def _is_octet(part: bytes) -> bool:
+    return len(part) < 4 and int(part) < 256 and (part[:1] != b"0" or part == b"0")
 
 
 def ipv6(probe: Probe) -> Iterator[Found]:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import re2
+from .budget import Budget
 
-_LATIN1 = re2.Options()
-_LATIN1.encoding = re2.Options.Encoding.LATIN1
-_ESCAPE = re2.compile(rb"""\\+(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""", _LATIN1)
+# Linear in `re`: a run of backslashes is read from its beginning only, and only once.
+_ESCAPE = re.compile(rb"""(?<!\\)\\++(?:["'/bfnrt]|u[0-9A-Fa-f]{4})|%[2-7][0-9A-Fa-f]|%0[AaDd]""")
 _CONTROL = {b"b": b" ", b"f": b" ", b"n": b"\n", b"r": b"\n", b"t": b"\t"}
 
 _COMMON = frozenset("\u2014\u2015\u2026")
@@ -51,11 +50,17 @@ class View:
         return raw, raw + 1
 
 
-def folded(text: str, raw: bytes) -> tuple[View, list[Edit]] | None:
-    """Return the folded view and its edits, or None where it would equal the raw text."""
-    edits = list(_escape_edits(raw)) if b"\\" in raw or b"%" in raw else []
+def folded(text: str, raw: bytes, budget: Budget) -> tuple[View, list[Edit]] | None:
+    """Return the folded view and its edits, or None where it would equal the raw text.
+
+    Raises RedactionFailed where there is more to fold than the budget allows.
+    """
+    edits: list[Edit] = []
+    if b"\\" in raw or b"%" in raw:
+        budget.spend((raw.count(b"\\") + raw.count(b"%")) * _EDIT_COST)
+        edits.extend(_escape_edits(raw))
     if not text.isascii():
-        edits.extend(_character_edits(text))
+        edits.extend(_character_edits(text, budget))
         edits.sort()
     return (_build(raw, edits), edits) if edits else None
 
@@ -92,10 +97,14 @@ def _unescape(body: bytes) -> bytes:
     return _CONTROL.get(body, body)
 
 
-def _character_edits(text: str) -> Iterator[Edit]:
+_EDIT_COST = 2
+
+
+def _character_edits(text: str, budget: Budget) -> Iterator[Edit]:
     changed = [c for c in set(text) if c > "\x7f" and fold_character(c) != c]
     if not changed:
         return
+    budget.spend(sum(map(text.count, changed)) * _EDIT_COST)
     byte_position = last = 0
     for match in re.finditer("[" + "".join(map(re.escape, changed)) + "]", text):
         byte_position += len(text[last : match.start()].encode("utf-8", "surrogatepass"))
