@@ -184,7 +184,7 @@ def instructions(
     return {
         "service": service.name,
         "about": service.about,
-        "install": service.install,
+        "install": _install(service, settings),
         "environment": _environment(service, settings, environ),
         "secrets": _secrets(settings, environ),
         "place": service.place,
@@ -192,6 +192,15 @@ def instructions(
         "lines": lines,
         "check": CHECK,
     }
+
+
+def _install(service: Service, settings: ProducerSettings) -> str:
+    """With what seals content, where there is to be any."""
+    if not settings.may_want_content:
+        return service.install
+    if "'gatebook[" in service.install:
+        return service.install.replace("]'", ",sealing]'")
+    return service.install.replace("gatebook", "'gatebook[sealing]'")
 
 
 def as_text(found: Mapping[str, Any]) -> str:

@@ -53,6 +53,7 @@ KEY_ID_BYTES = 8
 NONCE_BYTES = 12
 MAX_EVENTS_PER_DATA_KEY = 1 << 20
 VERSION = b"\x01"
+LIBRARY = "cryptography.hazmat.primitives.hpke"
 CONTEXT = b"gatebook.sealed/1"
 _ID_END = 1 + KEY_ID_BYTES
 HEAD_BYTES = _ID_END + 32 + KEY_BYTES + 16
@@ -70,15 +71,19 @@ class SealedFailed(GatebookError):
 
 
 def installed() -> bool:
-    """Whether the library is there that sealing needs."""
-    return find_spec("cryptography") is not None
+    """Whether the library is there that sealing needs, in a version that has HPKE."""
+    try:
+        return find_spec(LIBRARY) is not None
+    except ModuleNotFoundError:  # not even its first part
+        return False
 
 
 def require(what: str) -> None:
     """Raises Fatal, saying what to install, where the library is missing. `what` needs it."""
     if not installed():
         raise Fatal(
-            f"{what} needs the package cryptography: content leaves a producer encrypted only",
+            f"{what} needs the package cryptography, 47 or later: content leaves a producer "
+            "encrypted only",
             "pip install 'gatebook[sealing]', or capture no content (GATEBOOK_CAPTURE_LEVEL="
             "metadata)",
         )

@@ -119,3 +119,13 @@ def test_a_wrong_setting_is_told_instead(monkeypatch: pytest.MonkeyPatch) -> Non
     done = CliRunner().invoke(cli, ["attach", "fastapi"])
     assert done.exit_code == 1
     assert "delivery_mode" in str(done.exception)
+
+
+def test_a_service_that_captures_content_installs_what_seals_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without, it would not start; a service that captures none carries no more than it needs."""
+    assert details("fastapi")["install"] == "pip install gatebook"
+    monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
+    assert details("fastapi")["install"] == "pip install 'gatebook[sealing]'"
+    assert details("vllm")["install"] == "pip install 'gatebook[proxy,sealing]'"

@@ -207,10 +207,11 @@ def test_errors_say_nothing_of_what_is_inside() -> None:
     assert caught.value.key_id == FROZEN[1:9].hex()
 
 
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs it."""
+@pytest.mark.parametrize("library", ["not_installed.hazmat", "cryptography.not_in_this_version"])
+def test_a_missing_library_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it; one that is too old is as good as none."""
     sealing.require("this")
-    monkeypatch.setattr(sealing, "find_spec", lambda _: None)
+    monkeypatch.setattr(sealing, "LIBRARY", library)
     with pytest.raises(Fatal, match="needs the package cryptography") as caught:
         sealing.require("this")
     assert "pip install 'gatebook[sealing]'" in caught.value.next_step
