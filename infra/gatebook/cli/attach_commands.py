@@ -19,8 +19,8 @@ ADAPTERS = "gatebook.producers.adapters"
 CHECK = "gatebook doctor --producer"
 # Values that may be printed: they are no secrets, and the service needs the same.
 SHOWN = (
-    "kafka_bootstrap", "namespace", "delivery_mode", "capture_level", "spool_dir",
-    "trusted_proxies", "service_environment", "sealing_public_keys",
+    "kafka_bootstrap", "namespace", "delivery_mode", "capture_level", "capture_policy",
+    "spool_dir", "trusted_proxies", "service_environment", "sealing_public_keys",
 )  # fmt: skip
 ALWAYS = ("kafka_bootstrap", "namespace")
 NOT_PRINTED = (

@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -148,9 +148,14 @@ def digest_key(secret: bytes) -> bytes:
 
 
 def _truncate(value: Any, secret: bytes) -> str:
+    return network_of(str(value))
+
+
+@lru_cache(maxsize=4096)
+def network_of(text: str) -> str:
     """An address without its host part; empty for what is no address."""
     try:
-        address = ipaddress.ip_address(str(value).partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return ""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

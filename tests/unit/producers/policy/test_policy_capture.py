@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gatebook.producers.asgi import GatebookMiddleware
 from gatebook.producers.config import CAPTURE_VARIABLE, ProducerSettings
 from gatebook.producers.identity import Identity
 from gatebook.producers.metrics import ProducerCollector
+from gatebook.producers.policy.capture import REMEMBERED_DECISIONS, CapturePolicy
 from gatebook.producers.policy.match import Policy
 from gatebook.schemas.intents import terminal_id
 
@@ -303,3 +305,44 @@ def test_an_event_that_cannot_be_judged_is_dropped_and_counted(ruled: Any) -> No
     assert recorder.close(10).complete
     assert recorder.counters().dropped == {"invalid_event": 1}
     assert "planted" not in repr(ruled.published.events())
+
+
+@pytest.mark.parametrize("level", ["none", "metadata", "redacted"])
+async def test_content_is_composed_only_where_it_is_kept(
+    ruled: Any, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """Otherwise it is never put together, not even in memory."""
+    packed: list[str] = []
+
+    def pack(*given: Any) -> tuple[bytes, bool]:
+        packed.append(level)
+        return b"{}", False
+
+    monkeypatch.setattr("gatebook.producers.draft.pack", pack)
+    recorder = ruled.recorder(LEVELS)
+    await call(recorder, {"none": "clinic", "metadata": "other", "redacted": "lab"}[level])
+    assert recorder.close(10).complete
+    assert [e["gatebook"]["capture"]["level"] for e in ruled.accesses()] == [level]
+    assert packed == (["redacted"] if level == "redacted" else [])
+
+
+async def test_what_an_agent_is_sent_keeps_no_content_that_no_rule_wants(ruled: Any) -> None:
+    """Known from the policy before the event is queued."""
+    recorder = ruled.recorder('version = 1\nname = "x"\n')
+    recorder.start()
+    assert not recorder.wants_content()
+    other = ruled.recorder(LEVELS)
+    other.start()
+    assert other.wants_content()
+
+
+def test_decisions_are_remembered_and_the_memory_is_bounded(tmp_path: Path) -> None:
+    """A caller can make up any number of paths."""
+    path = tmp_path / "capture.toml"
+    path.write_text(LEVELS)
+    settings = ProducerSettings(home=str(tmp_path), capture_policy=str(path))
+    policy = CapturePolicy(settings, lambda event: None)
+    for number in range(REMEMBERED_DECISIONS + 10):
+        policy.hold(None, {"url": {"path": f"/{number}"}})
+    assert 0 < len(policy._decisions) <= REMEMBERED_DECISIONS
+    assert policy.captured == {"metadata": REMEMBERED_DECISIONS + 10}
