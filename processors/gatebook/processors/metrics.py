@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+ALERT_BUCKETS_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 5, 10, 30, 60, 300, 3600)
+
 # Frames taken from the raw topic.
 FRAMES = Counter("gatebook_intake_frames_total", "Raw frames read")
 # Events that left intake as documents.
@@ -46,8 +48,31 @@ INDEXED = Counter("gatebook_index_documents_total", "Documents indexed", ["kind"
 INDEX_DUPLICATES = Counter("gatebook_index_duplicates_total", "Documents already indexed", ["kind"])
 # Findings by rule.
 FINDINGS = Counter("gatebook_detect_findings_total", "Findings", ["rule"])
+# What the engines did, by name: late, duplicate, clamped (clocks ahead), evicted, suppressed, ...
+# See Counts in detect/limits.py.
+DETECT_COUNTS = Counter("gatebook_detect_counts_total", "What detection engines did", ["what"])
+# Keys the engines of this worker remember, by scope.
+DETECT_KEYS = Gauge("gatebook_detect_keys", "Keys remembered", ["scope"])
+# Length of the engines' state as it was stored last.
+DETECT_STATE_BYTES = Gauge("gatebook_detect_state_bytes", "Bytes of detector state")
+# How long it took until an assigned partition had its state back.
+DETECT_RECOVERY_SECONDS = Histogram("gatebook_detect_recovery_seconds", "Time to load a state")
+# How far behind the clock the time of an event partition is, by which its windows close.
+DETECT_BEHIND_SECONDS = Gauge(
+    "gatebook_detect_behind_seconds", "Clock minus the time of the slowest event partition"
+)
 # Alerts by target and outcome.
 ALERTS = Counter("gatebook_notify_alerts_total", "Alert deliveries", ["target", "outcome"])
+# Problems notify remembers, in the partitions this worker holds.
+INCIDENTS = Gauge("gatebook_notify_incidents", "Problems remembered")
+# Deliveries under way or waiting for a free place at their target.
+ALERTS_OWED = Gauge("gatebook_notify_under_way", "Deliveries under way")
+# Findings that did not become a page: budget, overflow, stale, hold, suppressed, verdict.
+NOT_PAGED = Counter("gatebook_notify_not_paged_total", "Findings not paged", ["why"])
+# Event time of a finding to the target's answer.
+ALERT_SECONDS = Histogram(
+    "gatebook_notify_seconds", "Event to target", ["target"], buckets=ALERT_BUCKETS_SECONDS
+)
 # Intents without an end that became incomplete events. Counted again by a run that is repeated.
 INCOMPLETE = Counter("gatebook_reconcile_incomplete_total", "Incomplete events written")
 # Batches by role: how long one took until everything in it was delivered.

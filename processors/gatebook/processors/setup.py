@@ -27,12 +27,24 @@ from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.settings import ElasticsearchSettings
 from gatebook.schemas.codec import MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
-from gatebook.schemas.topics import DETECTOR_STATE, EVENT, Topic, all_topics, topic_name
+from gatebook.schemas.topics import (
+    DETECTOR_STATE,
+    EVENT,
+    FINDING,
+    NOTIFY_STATE,
+    OBSERVATION,
+    OBSERVATION_STATE,
+    Topic,
+    all_topics,
+    topic_name,
+)
 
 HOUR_MS = 3_600_000
+# Settings a topic made earlier may lack without losing anything.
+HARMLESS = frozenset({"message.timestamp.type"})
 ADMIN_TIMEOUT_SECONDS = 10.0
-# Topics that must have the same number of partitions: a detector's state lives beside its events.
-COPARTITIONED = (EVENT, DETECTOR_STATE)
+# Topics that must have the same number of partitions: a state lives beside what it is made from.
+COPARTITIONED = ((EVENT, DETECTOR_STATE), (FINDING, NOTIFY_STATE), (OBSERVATION, OBSERVATION_STATE))
 
 
 class TopicReport(Struct, frozen=True, kw_only=True):
@@ -127,7 +139,9 @@ def setup_kafka(
         _report(admin, topic_name(namespace, key), topic, counts, key in created, partitions)
         for key, topic in all_topics().items()
     ]
-    return _with_copartition_check(reports, namespace)
+    for keys in COPARTITIONED:
+        reports = _with_copartition_check(reports, {topic_name(namespace, key) for key in keys})
+    return reports
 
 
 def topic_settings(topic: Topic) -> dict[str, str]:
@@ -136,6 +150,8 @@ def topic_settings(topic: Topic) -> dict[str, str]:
         "cleanup.policy": topic.cleanup_policy,
         "max.message.bytes": str(MAX_MESSAGE_BYTES),
     }
+    if topic.timestamps == "broker":
+        settings["message.timestamp.type"] = "LogAppendTime"
     if topic.retention_hours:
         settings["retention.ms"] = str(topic.retention_hours * HOUR_MS)
     return settings
@@ -225,7 +241,7 @@ def compare_topic(
         if have == wanted:
             continue
         text = f"{key} is {have or 'unknown'}, {wanted} is wanted"
-        (notes if _is_more(have, wanted) else problems).append(text)
+        (notes if key in HARMLESS or _is_more(have, wanted) else problems).append(text)
     return notes, problems
 
 
@@ -236,8 +252,7 @@ def _is_more(have: str, wanted: str) -> bool:
     return int(have) == -1 or int(have) > int(wanted)
 
 
-def _with_copartition_check(reports: list[TopicReport], namespace: str) -> list[TopicReport]:
-    names = {topic_name(namespace, key) for key in COPARTITIONED}
+def _with_copartition_check(reports: list[TopicReport], names: set[str]) -> list[TopicReport]:
     counts = {report.partitions for report in reports if report.name in names}
     if len(counts) == 1:
         return reports

@@ -13,6 +13,9 @@ FINDING = "finding.v1"
 ALERT = "alert.v1"
 DEAD_LETTER = "deadletter.v1"
 DETECTOR_STATE = "detector-state.v1"
+OBSERVATION = "observation.v1"
+OBSERVATION_STATE = "observation-state.v1"
+NOTIFY_STATE = "notify-state.v1"
 
 # Kafka header of a raw frame: how many events it stands for, readable without Avro.
 COUNT_HEADER = "gatebook-count"
@@ -29,6 +32,8 @@ class Topic:
     retention_hours: int
     cleanup_policy: str
     doc: str
+    timestamps: str = "producer"
+    """Whose clock the messages carry: producer or broker."""
 
 
 @cache
@@ -44,6 +49,7 @@ def all_topics() -> dict[str, Topic]:
             retention_hours=row["retention_hours"],
             cleanup_policy=row["cleanup_policy"],
             doc=row["doc"],
+            timestamps=row.get("timestamps", "producer"),
         )
         for key, row in tomllib.loads(text).items()
     }

@@ -15,6 +15,9 @@ CONSTANTS = {
     topics.ALERT,
     topics.DEAD_LETTER,
     topics.DETECTOR_STATE,
+    topics.NOTIFY_STATE,
+    topics.OBSERVATION,
+    topics.OBSERVATION_STATE,
 }
 
 
@@ -39,13 +42,20 @@ def test_only_state_has_no_schema() -> None:
     """Every topic other parties may read is described by a schema; no schema is on two topics."""
     schemas = [topic.schema for topic in all_topics().values() if topic.schema]
     assert len(schemas) == len(set(schemas))
-    assert [key for key, topic in all_topics().items() if not topic.schema] == ["detector-state.v1"]
+    assert [key for key, topic in all_topics().items() if not topic.schema] == [
+        "observation.v1",
+        "observation-state.v1",
+        "detector-state.v1",
+        "notify-state.v1",
+    ]
 
 
 def test_state_is_partitioned_like_the_events_it_is_about() -> None:
     """A detector finds its state in the partition of the same number."""
     found = all_topics()
     assert found[topics.DETECTOR_STATE].partitions == found[topics.EVENT].partitions
+    assert found[topics.OBSERVATION_STATE].partitions == found[topics.OBSERVATION].partitions
+    assert found[topics.NOTIFY_STATE].partitions == found[topics.FINDING].partitions
 
 
 def test_names_carry_the_namespace() -> None:

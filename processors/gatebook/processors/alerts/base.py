@@ -65,6 +65,10 @@ class AlertTarget(Protocol):
         """Whether an active alert may be sent again with other figures without calling anybody
         a second time."""
 
+    @property
+    def calls(self) -> bool:
+        """Whether it calls a person; a digest is not sent there unasked."""
+
     async def deliver(self, finding: Finding) -> Delivery:
         """Hand one finding over; returns when it is accepted or given up, within the target's
         deadline. Never raises for the target's sake. Delivering the same finding again is safe:

@@ -78,6 +78,7 @@ class HttpTarget:
     type = "http"
     resends = False
     updates = True
+    calls = False
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class KafkaTarget:
     type = "kafka"
     resends = False
     updates = True
+    calls = False
 
     def __init__(
         self, name: str, options: KafkaOptions, settings: AlertSettings, kafka: dict[str, Any]

@@ -98,6 +98,7 @@ class OpsgenieTarget(HttpTarget):
     """Sends findings to one API integration."""
 
     type = "opsgenie"
+    calls = True
 
     def __init__(
         self, name: str, options: OpsgenieOptions, settings: AlertSettings, **seams: Any

@@ -84,6 +84,7 @@ class PagerDutyTarget(HttpTarget):
     """Sends findings to one service of PagerDuty."""
 
     type = "pagerduty"
+    calls = True
 
     def __init__(
         self, name: str, options: PagerDutyOptions, settings: AlertSettings, **seams: Any

@@ -35,7 +35,7 @@ Without a file: one Alertmanager where GATEBOOK_ALERTMANAGER_URL names it, with 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -262,6 +262,14 @@ class Plan:
                 yield from route.targets
                 if not route.go_on:
                     return
+
+    def digest_targets(self, team: str, routed: Iterable[str]) -> list[str]:
+        """Where a digest goes: where the team wants it, else where the findings in it would have
+        gone, without those targets that call people, unless there is no other."""
+        if named := self.team(team).digest_targets:
+            return list(named)
+        there = [name for name in routed if name in self.targets]
+        return [name for name in there if not self.targets[name].calls] or there
 
     def suppressed_until_ns(self, finding: Finding, team: str, now_ns: int) -> int:
         """End of the suppression a finding falls into; 0: none."""

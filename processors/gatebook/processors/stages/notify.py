@@ -1,49 +1,98 @@
-"""notify: findings to the alert targets, and a record of every delivery."""
+"""notify: findings to the alert targets, and a record of every delivery.
+
+Findings change the state of problems; the state lies in a compacted topic beside them, partition
+by partition; what targets must be told follows from the state alone, in a task of its own. So a
+target that is away stops no other, and what was owed when a worker died is owed by the next one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
-import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 
 from gatebook.processors import metrics
-from gatebook.processors.alerts.base import AlertTarget, Delivery
+from gatebook.processors.alerts.base import FIRING, Delivery
+from gatebook.processors.alerts.desk import NANOSECONDS, Desk, Job, StateEntry
 from gatebook.processors.alerts.plan import Plan
+from gatebook.processors.alerts.statelog import (
+    end_of,
+    partitions_of,
+    read_to_end,
+    reader,
+)
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
 from gatebook.processors.stages.base import Held, Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, Record, decode, encode
-from gatebook.schemas.errors import RecordRejected
-from gatebook.schemas.topics import ALERT, FINDING, topic_name
+from gatebook.schemas.errors import Fatal, RecordRejected
+from gatebook.schemas.topics import ALERT, FINDING, NOTIFY_STATE, topic_name
 from gatebook.schemas.wire import WireFormat
 
-NAMESPACE_ALERT = uuid.UUID("0f5a0c52-3b0e-4c84-9d1c-7c3b8f5b6a10")
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 70  # EX_SOFTWARE, as the worker's own
+DELIVERIES_AT_ONCE = 8  # a target
+LONGEST_WAIT_SECONDS = 1.0
+LEAVE_SECONDS = 3.0  # how long deliveries under way may take when a partition is given up
 
 
 class NotifyStage:
-    """Every finding to every target. At least once: a target's own deduplication key makes the
-    second delivery the same alert."""
+    """One desk per partition. At least once: a target's deduplication key makes the second
+    delivery the same alert."""
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        plan: Plan,
-        wire: WireFormat = SINGLE_OBJECT,
+        self, settings: WorkerSettings, plan: Plan, wire: WireFormat = SINGLE_OBJECT
     ) -> None:
         self._settings = settings
-        self._targets = tuple(plan.targets.values())
+        self._plan = plan
         self._wire = wire
         self.topics = (topic_name(settings.namespace, FINDING),)
         self._alert_topic = topic_name(settings.namespace, ALERT)
+        self._state_topic = topic_name(settings.namespace, NOTIFY_STATE)
+        self._desks: dict[int, Desk] = {}
+        self._assigned: set[int] = set()
+        self._records: list[Record] = []
+        self._under_way: defaultdict[int, set[asyncio.Task[None]]] = defaultdict(set)
+        # Whoever changes a desk and stores the change holds this: the state topic has one writer.
+        self._storing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._slots = {name: asyncio.Semaphore(DELIVERIES_AT_ONCE) for name in plan.targets}
 
     async def start(self) -> None:
-        self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
+        self._deliverer = Deliverer(
+            {**kafka_properties(self._settings.kafka_bootstrap), "linger.ms": 0}
+        )
+        self._clock = asyncio.create_task(self._run())
+
+    async def tick(self, held: Sequence[Held]) -> None:
+        """What the problems of a partition owe is due, findings or not."""
+        fresh = {one.partition for one in held} - self._assigned
+        if fresh:
+            self._assigned |= fresh
+            self._wake.set()
 
     async def process(self, batch: Sequence[Incoming]) -> None:
-        findings = [f for f in map(self._finding, batch) if f is not None]
-        jobs = [self._deliver(target, f) for f in findings for target in self._targets]
-        await self._deliverer.deliver(await asyncio.gather(*jobs))
+        async with self._storing:
+            try:
+                await self._take(batch)
+                # If we die before this is stored, the batch is read again; after, what it leads
+                # to is owed by whoever loads the state.
+                await self._store()
+            except BaseException:
+                for partition in {message.partition for message in batch}:
+                    self._desks.pop(partition, None)  # loaded anew, without what is not stored
+                raise
+        self._wake.set()
+
+    async def _take(self, batch: Sequence[Incoming]) -> None:
+        for message in batch:
+            desk = await self._desk(message.partition)
+            if (finding := self._finding(message)) is not None:
+                desk.take(message.offset, finding, time.time_ns())
 
     def _finding(self, message: Incoming) -> Record | None:
         try:
@@ -51,48 +100,151 @@ class NotifyStage:
         except RecordRejected:
             return None  # index, which reads the same message, writes the dead letter
 
-    async def _deliver(self, target: AlertTarget, finding: Record) -> Outgoing:
-        delivery = await target.deliver(finding)
-        metrics.ALERTS.labels(target.name, delivery.outcome).inc()
-        record = alert_record(target, finding, delivery, time.time_ns())
-        key = finding["gatebook"]["dedup_key"].encode()
+    # --- time ------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """What is due, as time goes by, until the worker ends."""
+        try:
+            while True:
+                await self._round()
+                await self._rest()
+        except Fatal as error:
+            log.critical("%s; %s", error, error.next_step)
+            os._exit(EXIT_FAILED)
+        except Exception as error:
+            # If we die here, everything owed is in the state topic.
+            log.critical("notify failed: %s", type(error).__name__, exc_info=True)
+            os._exit(EXIT_FAILED)
+
+    async def _round(self) -> None:
+        self._wake.clear()
+        async with self._storing:
+            for partition in self._assigned - self._desks.keys():
+                await self._desk(partition)
+            now_ns = time.time_ns()
+            due = [(p, desk, desk.tick(now_ns)) for p, desk in self._desks.items()]
+            await self._store()
+            for partition, desk, jobs in due:
+                for job in jobs:
+                    self._begin(partition, desk, job)
+        self._measure()
+
+    async def _rest(self) -> None:
+        due = [at for desk in self._desks.values() if (at := desk.next_ns) is not None]
+        left = (min(due) - time.time_ns()) / NANOSECONDS if due else LONGEST_WAIT_SECONDS
+        try:
+            async with asyncio.timeout(min(max(left, 0.0), LONGEST_WAIT_SECONDS)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _measure(self) -> None:
+        desks = self._desks.values()
+        metrics.INCIDENTS.set(sum(len(desk.incidents) for desk in desks))
+        metrics.ALERTS_OWED.set(sum(len(tasks) for tasks in self._under_way.values()))
+        for desk in desks:
+            for why, count in desk.counts.quiet.items():
+                metrics.NOT_PAGED.labels(why).inc(count)
+            desk.counts.quiet = {}
+
+    # --- deliveries ------------------------------------------------------------------------------
+
+    def _begin(self, partition: int, desk: Desk, job: Job) -> None:
+        task = asyncio.create_task(self._deliver(desk, job))
+        self._under_way[partition].add(task)
+        task.add_done_callback(self._under_way[partition].discard)
+
+    async def _deliver(self, desk: Desk, job: Job) -> None:
+        try:
+            async with self._slots[job.target]:
+                delivery = await self._plan.targets[job.target].deliver(job.finding)
+        except asyncio.CancelledError:
+            desk.cancel(job)
+            raise
+        except Exception as error:
+            log.error("a target failed: %s", type(error).__name__, exc_info=True)
+            delivery = Delivery(outcome="failure", reason="error")
+        now_ns = time.time_ns()
+        # If we die here, the step is sent again under the same dedup key.
+        self._records += desk.settle(job, delivery, now_ns)
+        metrics.ALERTS.labels(job.target, delivery.outcome).inc()
+        if job.step == FIRING and not job.repeated and delivery.outcome == "success":
+            seconds = (now_ns - job.finding["timestamp"]) / NANOSECONDS
+            metrics.ALERT_SECONDS.labels(job.target).observe(max(0.0, seconds))
+        self._wake.set()
+
+    async def _store(self) -> None:
+        """Records, then state: a delivery whose record is lost is made again and recorded under
+        the same id."""
+        records, self._records = self._records, []
+        await self._deliverer.deliver([self._outgoing(record) for record in records])
+        changes = [
+            Outgoing(self._state_topic, value, key, partition)
+            for partition, desk in self._desks.items()
+            for key, value in desk.drain_state()
+        ]
+        await self._deliverer.deliver(changes)
+
+    def _outgoing(self, record: Record) -> Outgoing:
+        key = record["gatebook"]["dedup_key"].encode("utf-8", "replace")
         return Outgoing(self._alert_topic, encode("alert.v2", record, self._wire), key)
 
-    async def tick(self, held: Sequence[Held]) -> None:
-        """Time alone brings about nothing here."""
+    # --- partitions ------------------------------------------------------------------------------
+
+    async def _desk(self, partition: int) -> Desk:
+        desk = self._desks.get(partition)
+        if desk is None:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(None, self._read_state, partition)
+            entries, end, partitions = found
+            desk = Desk(self._plan, partition, partitions)
+            desk.load(entries, end)
+            self._desks[partition] = desk
+            self._assigned.add(partition)
+        return desk
+
+    def _read_state(self, partition: int) -> tuple[list[StateEntry], int, int]:
+        """The state of a partition, and the end and the number of partitions of the findings."""
+        properties = kafka_properties(self._settings.kafka_bootstrap)
+        client = reader(properties, f"{self._settings.namespace}-notify-state")
+        try:
+            findings = self.topics[0]
+            count = partitions_of(client, findings)
+            if partitions_of(client, self._state_topic) <= partition:
+                raise Fatal(
+                    f"topic {self._state_topic} has fewer partitions than {findings}",
+                    "run `gatebook setup`, and give it as many",
+                )
+            entries = read_to_end(client, self._state_topic, partition)
+            return entries, end_of(client, findings, partition), count
+        finally:
+            client.close()
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
-        """Nothing is kept between batches."""
+        # The next owner reads the state only after we have left the group: what was delivered
+        # must stand in it. What is cut off here is sent again by the next owner.
+        numbers = {number for _, number in partitions}
+        async with self._storing:
+            await self._end_deliveries(numbers)
+            await self._store()
+            for number in numbers:
+                self._desks.pop(number, None)
+                self._assigned.discard(number)
+
+    async def _end_deliveries(self, numbers: set[int]) -> None:
+        tasks = [task for number in numbers for task in self._under_way[number]]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
-        for target in self._targets:
+        self._clock.cancel()
+        async with self._storing:
+            await self._end_deliveries(set(self._under_way))
+            await self._store()
+            self._desks.clear()
+        for target in self._plan.targets.values():
             await target.close()
-
-
-def alert_record(target: AlertTarget, finding: Record, delivery: Delivery, now_ns: int) -> Record:
-    """The record of one delivery, as alert.v1. Its id is the same for the same finding, target
-    and state: a delivery repeated after a crash is the same alert."""
-    ours, event = finding["gatebook"], finding["event"]
-    return {
-        "timestamp": now_ns,
-        "event": {
-            "id": str(
-                uuid.uuid5(NAMESPACE_ALERT, f"{event['id']}|{target.name}|{event['action']}")
-            ),
-            "kind": "alert",
-            "action": event["action"],
-            "outcome": delivery.outcome,
-            "reason": delivery.reason,
-            "duration": delivery.duration_ns,
-        },
-        "rule": {"id": finding["rule"]["id"], "name": finding["rule"]["name"]},
-        "http": {"response": {"status_code": delivery.status_code}},
-        "gatebook": {
-            "target": target.name,
-            "target_type": target.type,
-            "finding_id": event["id"],
-            "dedup_key": ours["dedup_key"],
-            "severity": ours["severity"],
-            "attempts": delivery.attempts,
-        },
-    }
