@@ -223,7 +223,9 @@ class NotifyStage:
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         # The next owner reads the state only after we have left the group: what was delivered
         # must stand in it. What is cut off here is sent again by the next owner.
-        numbers = {number for _, number in partitions}
+        numbers = {number for _, number in partitions} & (self._assigned | self._desks.keys())
+        if not numbers:
+            return  # as before the first assignment
         async with self._storing:
             await self._end_deliveries(numbers)
             await self._store()
