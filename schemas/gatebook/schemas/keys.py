@@ -3,7 +3,7 @@
 A key source is written SCHEME:REST, in a setting:
 
     file:/etc/gatebook/sealing-private.json    a file; read again when it changes
-    env:GATEBOOK_KEYS_TEXT                     a variable: the bundle's JSON, or base64 of the bytes
+    env:SEALING_KEYS_TEXT                      a variable: the bundle's JSON, or base64 of the bytes
     NAME:...                                   a plug-in: entry point NAME in group `gatebook.keys`,
                                                called with what stands behind the colon
 

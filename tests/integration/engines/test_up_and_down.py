@@ -132,3 +132,17 @@ def runs(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_up_makes_the_keys_that_seal_content(cli: Cli) -> None:
+    """For services and workers of this home, once; the private one is its owner's alone."""
+    cli("up")
+    private, public = (
+        Path(cli.environment["GATEBOOK_HOME"]) / "keys" / f"sealing-{name}.json"
+        for name in ("private", "public")
+    )
+    before = private.read_bytes()
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert "private" not in public.read_text()
+    cli("up")
+    assert private.read_bytes() == before

@@ -335,3 +335,10 @@ def test_an_envelope_that_does_not_fit_goes_like_any_content(
     (found,) = published.events()
     assert found["content"] is None
     assert found["gatebook"]["capture"]["degraded_reason"] == "oversize"
+
+
+def test_the_look_for_words_in_the_open_goes_red(tmp_path: Path) -> None:
+    """Every test here that reads what was published looks at this as well."""
+    keys = make_keys(tmp_path).read()
+    with pytest.raises(AssertionError, match="in the open"):
+        opened(decode_event(encode_event(event())), "p1", keys)
