@@ -116,7 +116,6 @@ class _Exchange:
         self._send = send
         self._recorded = False
         self.seen = Seen(middleware.post, scope)
-        self._tape = self.seen.answer
 
     def identify(self, status: int | None) -> Identity | None:
         """The caller, as far as it is known now; None where the writer's thread finds out."""
@@ -151,8 +150,31 @@ class _Exchange:
 
     def sender(self) -> Send:
         """The `send` that the application is given. Servers of ASGI 2.4 and later raise OSError
-        once the client is gone, and only theirs needs to be looked for."""
-        return self.send_looking if _raises_when_gone(self.scope) else self.send
+        once the client is gone, and only theirs needs to be looked for.
+
+        A chunk is noted here as `observe` and `Tape.add` do it, without their calls, and handed on
+        as the server's own awaitable: this runs for every chunk of every stream.
+        """
+        if _raises_when_gone(self.scope):
+            return self.send_looking
+        seen, hand_on, tell = self.seen, self._send, self.send
+        tape = seen.answer
+        keep, max_bytes = tape.parts.append, tape.max_bytes
+
+        def send(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.body" and message.get("more_body"):
+                body = message.get("body", b"")
+                before = tape.total_bytes
+                total = before + len(body)
+                if before < total <= max_bytes and body.__class__ is bytes:
+                    if not before:
+                        seen.first_chunk_ns = time.perf_counter_ns() - seen.begun_ns
+                    tape.total_bytes = total
+                    keep(body)
+                    return hand_on(message)
+            return tell(message)
+
+        return send
 
     def record(self) -> None:
         """Emit the event, once. A recorder that fails must not cost the caller the answer."""
@@ -181,18 +203,7 @@ class _Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Note a message and hand it on: the server's own awaitable, no step in between. The last
-        one is sent when the server has taken it.
-
-        First comes what `observe` does for a chunk, without the calls: this runs for every one.
-        """
-        if message["type"] == "http.response.body" and message.get("more_body"):
-            tape, body = self._tape, message.get("body", b"")
-            total = tape.total_bytes + len(body)
-            if body and tape.parts and type(body) is bytes and total <= tape.max_bytes:
-                tape.total_bytes = total
-                tape.parts.append(body)
-                return self._send(message)
+        """Note a message and hand it on. The last one is sent when the server has taken it."""
         self.observe(message)
         return self._send_last(message) if _is_last(message) else self._send(message)
 
