@@ -132,7 +132,7 @@ class Pipeline:
             worker.kill()
             worker.wait()
         # Elasticsearch bounds its shards; a run of all tests would reach that.
-        for name in (*(f"{kind}-*" for kind in KINDS), "subject-keys"):
+        for name in (*(f"{kind}-*" for kind in KINDS), "subject-keys", "subject-state"):
             self.http.delete(f"/{self.namespace}-{name}", params={"ignore_unavailable": "true"})
         self.http.close()
 

@@ -62,7 +62,7 @@ class Snapshot:
         self.pipeline = pipeline
         self.name = pipeline.namespace
         self._ask("PUT", "", {"type": "fs", "settings": {"location": self.name}})
-        everything = f"{self.name}-*,-{self.name}-subject-keys"
+        everything = f"{self.name}-*,-{self.name}-subject-*"
         self._ask("PUT", "/before", {"indices": everything, "include_global_state": False})
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.subjects.elastic import PURGE_POLL_SECONDS, PURGE_POLLS, expunged
 from gatebook.processors.subjects.store import StoreAway
 from gatebook.schemas.errors import Fatal
 
@@ -137,16 +138,21 @@ class Documents:
 
     async def expunge(self, indices: Sequence[str]) -> None:
         """Returns when what was overwritten in these indices is out of their segments, which
-        costs a merge of each. Says nothing of snapshots."""
+        costs a merge of each. Says nothing of snapshots. Raises StoreAway where it stays."""
+        setting = "index.merge.policy.expunge_deletes_allowed"
         for index in indices:
-            setting = "index.merge.policy.expunge_deletes_allowed"
             await self._ask("PUT", f"/{index}/_settings", json={setting: 0})
-            try:
-                params = {"only_expunge_deletes": "true"}
-                await self._ask("POST", f"/{index}/_forcemerge", params=params)
-                await self._ask("POST", f"/{index}/_flush", params={"force": "true"})
-            finally:
-                # If we die before this, the index merges a little more eagerly from now on.
+        try:
+            left = list(indices)
+            for _ in range(PURGE_POLLS):
+                left = [index for index in left if not await expunged(self._ask, index)]
+                if not left:
+                    return
+                await asyncio.sleep(PURGE_POLL_SECONDS)
+            raise StoreAway(f"overwritten documents are still in segments of {left[0]}")
+        finally:
+            # If we die before this, the index merges a little more eagerly from now on.
+            for index in indices:
                 await self._ask("PUT", f"/{index}/_settings", json={setting: None})
 
     async def snapshots(self) -> list[dict[str, Any]]:

@@ -1,14 +1,19 @@
-"""The store in Elasticsearch: the index `{namespace}-subject-keys`, to be left out of snapshots."""
+"""The store in Elasticsearch: two small indices, to be left out of snapshots.
+
+Keys stand in an index of their own, in which documents are only created and deleted: so it can be
+seen that what was deleted is off the disk. A snapshot of `*,-{namespace}-subject-*` has neither.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.subjects.state import KEY, is_key_id
 from gatebook.processors.subjects.store import StoreAway, Stored
 from gatebook.schemas.errors import Fatal
 
@@ -24,7 +29,7 @@ INDEX_BODY: dict[str, Any] = {
     },
     "mappings": {
         "dynamic": False,
-        "_meta": {"gatebook": "keys of subjects; exclude this index from snapshots"},
+        "_meta": {"gatebook": "exclude this index from snapshots"},
         "properties": {
             "type": {"type": "keyword"},
             "tag": {"type": "keyword"},
@@ -34,13 +39,19 @@ INDEX_BODY: dict[str, Any] = {
     },
 }
 MAX_FOUND = 10_000
-PURGE_POLL_SECONDS = 0.2
-PURGE_POLLS = 150
+PURGE_POLL_SECONDS = 1.0
+# The server keeps what was deleted for replicas that are away, and asks them every 30 seconds.
+PURGE_POLLS = 120
 
 
 def keys_index(namespace: str) -> str:
-    """Name of the index."""
+    """Name of the index of keys."""
     return f"{namespace}-subject-keys"
+
+
+def state_index(namespace: str) -> str:
+    """Name of the index of states, holds and jobs."""
+    return f"{namespace}-subject-state"
 
 
 class ElasticStore:
@@ -48,14 +59,18 @@ class ElasticStore:
 
     def __init__(self, connection: Connection, namespace: str) -> None:
         self._connection = connection
-        self._index = keys_index(namespace)
+        self._keys = keys_index(namespace)
+        self._state = state_index(namespace)
         self._made = False
 
+    def _index(self, document_id: str) -> str:
+        return self._keys if is_key_id(document_id) else self._state
+
     async def get(self, ids: Iterable[str]) -> dict[str, Stored]:
-        wanted = list(ids)
+        wanted = [{"_index": self._index(i), "_id": i} for i in ids]
         if not wanted:
             return {}
-        answer = await self._ask("POST", f"/{self._index}/_mget", json={"ids": wanted})
+        answer = await self._ask("POST", "/_mget", json={"docs": wanted})
         return {
             found["_id"]: Stored(
                 found["_id"], found["_source"], (found["_seq_no"], found["_primary_term"])
@@ -68,10 +83,13 @@ class ElasticStore:
         if not documents:
             return set()
         lines = b"".join(
-            orjson.dumps({"create": {"_id": i}}) + b"\n" + orjson.dumps(source) + b"\n"
+            orjson.dumps({"create": {"_index": self._index(i), "_id": i}})
+            + b"\n"
+            + orjson.dumps(source)
+            + b"\n"
             for i, source in documents.items()
         )
-        answer = await self._ask("POST", f"/{self._index}/_bulk", ndjson=lines)
+        answer = await self._ask("POST", "/_bulk", ndjson=lines)
         results = [item["create"] for item in answer["items"]]
         if any(found["status"] not in (201, 409) for found in results):
             raise StoreAway("a document was not taken")
@@ -80,41 +98,32 @@ class ElasticStore:
     async def replace(self, document: Stored, source: Mapping[str, Any]) -> bool:
         sequence, term = document.version
         params = {"if_seq_no": str(sequence), "if_primary_term": str(term), "refresh": "true"}
-        answer = await self._ask(
-            "PUT", f"/{self._index}/_doc/{document.id}", params=params, json=source, good=(409,)
-        )
+        path = f"/{self._index(document.id)}/_doc/{document.id}"
+        answer = await self._ask("PUT", path, params=params, json=source, good=(409,))
         return answer.get("status") != 409
 
     async def delete(self, ids: Iterable[str]) -> None:
         for document_id in ids:
-            path = f"/{self._index}/_doc/{document_id}"
+            path = f"/{self._index(document_id)}/_doc/{document_id}"
             await self._ask("DELETE", path, params={"refresh": "true"}, good=(404,))
 
     async def purge(self) -> None:
-        await self._ask("POST", f"/{self._index}/_flush", params={"force": "true"})
         for _ in range(PURGE_POLLS):
-            params = {"only_expunge_deletes": "true"}
-            await self._ask("POST", f"/{self._index}/_forcemerge", params=params)
-            await self._ask("POST", f"/{self._index}/_flush", params={"force": "true"})
-            if await self._deleted_documents() == 0:
+            if await expunged(self._ask, self._keys):
                 return
-            await asyncio.sleep(PURGE_POLL_SECONDS)  # a reader may still hold the old segment
+            await asyncio.sleep(PURGE_POLL_SECONDS)
         raise StoreAway("deleted keys are still in the segments of their index")
 
-    async def _deleted_documents(self) -> int:
-        await self._ask("POST", f"/{self._index}/_refresh")
-        answer = await self._ask("GET", f"/{self._index}/_stats/docs")
-        return int(answer["_all"]["total"]["docs"].get("deleted", 0))
-
     async def find(self, kind: str, **equal: Any) -> list[Stored]:
-        await self._ask("POST", f"/{self._index}/_refresh")
+        index = self._keys if kind == KEY else self._state
+        await self._ask("POST", f"/{index}/_refresh")
         terms = [{"term": {name: value}} for name, value in {"type": kind, **equal}.items()]
         body = {
             "query": {"bool": {"filter": terms}},
             "size": MAX_FOUND,
             "seq_no_primary_term": True,
         }
-        answer = await self._ask("POST", f"/{self._index}/_search", json=body)
+        answer = await self._ask("POST", f"/{index}/_search", json=body)
         if answer["_shards"]["failed"]:
             raise StoreAway("a shard did not answer")
         return [
@@ -132,7 +141,7 @@ class ElasticStore:
         as `status` then."""
         try:
             if not self._made:
-                await self._make_index()
+                await self._make_indices()
             answer = await self._connection.request(method, path, **given)
         except Unreachable as error:
             raise StoreAway(str(error)) from None
@@ -145,12 +154,22 @@ class ElasticStore:
             return {**(answer.body or {}), "status": answer.status}
         raise _trouble(answer)
 
-    async def _make_index(self) -> None:
-        answer = await self._connection.request("PUT", f"/{self._index}", json=INDEX_BODY)
-        exists = answer.error_type == "resource_already_exists_exception"
-        if answer.status != 200 and not exists:
-            raise _trouble(answer)
+    async def _make_indices(self) -> None:
+        for index in (self._keys, self._state):
+            answer = await self._connection.request("PUT", f"/{index}", json=INDEX_BODY)
+            exists = answer.error_type == "resource_already_exists_exception"
+            if answer.status != 200 and not exists:
+                raise _trouble(answer)
         self._made = True
+
+
+async def expunged(ask: Callable[..., Awaitable[Any]], index: str) -> bool:
+    """Merge away what was deleted in an index; whether nothing of it is left in its segments."""
+    await ask("POST", f"/{index}/_forcemerge", params={"only_expunge_deletes": "true"})
+    await ask("POST", f"/{index}/_flush", params={"force": "true"})
+    await ask("POST", f"/{index}/_refresh")
+    answer = await ask("GET", f"/{index}/_stats/docs")
+    return not answer["_all"]["total"]["docs"].get("deleted", 0)
 
 
 def _trouble(answer: Answer) -> Exception:

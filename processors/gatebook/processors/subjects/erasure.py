@@ -9,9 +9,10 @@ certificate says the same however often the job was interrupted.
 3. keys         the subject's keys are destroyed: every sealed copy is unreadable from here on
 4. settle       workers have forgotten the keys, and what they had under way is in the index
 5. index        text and sealed layers are taken out of the documents, names where asked for
-6. raw          (only where asked for) intake's keys of before are destroyed, too
-7. verify       keys and content are looked for again
-8. certificate  is signed and kept; the event that says so is durable
+6. purge        what was deleted and overwritten is off the disks of Elasticsearch
+7. raw          (only where asked for) intake's keys of before are destroyed, too
+8. verify       keys and content are looked for again
+9. certificate  is signed and kept; the event that says so is durable
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from gatebook.processors.subjects.store import Stored, SubjectStore
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import GatebookError
 
-STEPS = ("request", "tombstone", "keys", "settle", "index", "raw", "verify", "certificate")
+STEPS = ("request", "tombstone", "keys", "settle", "index", "purge", "raw", "verify", "certificate")
 REWRITE_AT_ONCE = 200
 MAX_SWEEPS = 100
 
@@ -137,6 +138,7 @@ class Eraser:
             "keys": self._keys,
             "settle": self._settle,
             "index": self._index,
+            "purge": self._purge,
             "raw": self._raw,
             "verify": self._verify,
             "certificate": self._certificate,
@@ -232,7 +234,6 @@ class Eraser:
 
     async def _destroy(self, ids: Sequence[str]) -> None:
         await self.store.delete(ids)
-        await self.store.purge()
         if await self.store.get(ids):
             raise NotErased("a key was made again while it was destroyed")
 
@@ -247,9 +248,12 @@ class Eraser:
                 break
         else:
             raise NotErased("documents keep changing while they are stripped")
-        counts = await self._counted(person, ids, job.source["before_ns"])
-        await self.documents.expunge(sorted(counts["indices"]))
-        return counts
+        return await self._counted(person, ids, job.source["before_ns"])
+
+    async def _purge(self, person: Person, job: Stored) -> dict[str, Any]:
+        await self.documents.expunge(sorted(job.source["steps"]["index"]["indices"]))
+        await self.store.purge()
+        return {}
 
     async def _sweep(self, person: Person, ids: set[str], before_ns: int, names: bool) -> int:
         """Strip what is there now; the number of documents that were not as they should be."""
@@ -289,13 +293,14 @@ class Eraser:
         ids = _key_ids(job)
         if await self.store.get(ids):  # a worker that stood still since before the tombstone
             await self._destroy(sorted(ids))
+            await self.store.purge()
         await self.documents.refresh()
         before_ns, names = job.source["before_ns"], job.source["names"]
         left = 0
         async for found in self.documents.scan(person.query()):
             left += stripped_of(found.source, person.tag, ids, before_ns, names) is not None
         if left:
-            await self._change(job.id, lambda s: _without_step(s, "index"))
+            await self._change(job.id, lambda s: _without_steps(s, ("index", "purge")))
             raise NotErased(f"{left} documents came in with content meanwhile")
         return {"keys_left": 0, "documents_with_content_left": left}
 
@@ -431,8 +436,8 @@ def _with_step(
     return {**source, "steps": {**source["steps"], step: dict(result)}, "done": done}
 
 
-def _without_step(source: dict[str, Any], step: str) -> dict[str, Any]:
-    return {**source, "steps": {n: r for n, r in source["steps"].items() if n != step}}
+def _without_steps(source: dict[str, Any], steps: Sequence[str]) -> dict[str, Any]:
+    return {**source, "steps": {n: r for n, r in source["steps"].items() if n not in steps}}
 
 
 def is_concerned(document: Mapping[str, Any], ids: set[str], before_ns: int) -> bool:

@@ -72,6 +72,11 @@ def key_id(tag: str, generation: int) -> str:
     return f"{tag}.{generation}"
 
 
+def is_key_id(document_id: str) -> bool:
+    """Whether a document of the store is a key."""
+    return "." in document_id and not document_id.startswith("job.")
+
+
 def job_id(tag: str, generation: int) -> str:
     """The id of the job that erases a generation: there is one, however often it is asked for."""
     return f"job.{tag}.{generation}"
