@@ -115,6 +115,8 @@ class Access(msgspec.Struct, gc=False, array_like=True, kw_only=True):
     """What redaction found, by kind."""
     redaction_failed: str = ""
     """Why content was dropped instead of redacted."""
+    sealed_failed: str = ""
+    """Why content that was sent could not be opened or kept."""
     signals: tuple[str, ...] = ()
     """Patterns intake saw in the content, such as prompt_injection."""
     attributes: Mapping[str, str] = {}
@@ -301,6 +303,8 @@ def _read_ours(access: Access, ours: Mapping[str, Any]) -> None:
     if redaction := ours.get("redaction"):
         access.redacted = _redacted(redaction)
         access.redaction_failed = redaction.get("failed") or ""
+    if sealed := ours.get("sealed"):
+        access.sealed_failed = sealed.get("failed") or ""
     if content := ours.get("content"):
         access.signals = tuple(content.get("signals") or ())
 

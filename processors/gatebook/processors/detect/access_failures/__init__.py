@@ -1,0 +1,1 @@
+"""Many failed accesses of one caller."""

@@ -1,0 +1,1 @@
+"""An answer holds a command that runs foreign code."""

@@ -1,0 +1,1 @@
+"""A producer records less than its policy says."""

@@ -1,0 +1,1 @@
+"""One caller floods a service with large requests."""

@@ -1,0 +1,1 @@
+"""One caller asked for models it may not use."""

@@ -1,0 +1,1 @@
+"""Failed logins at one service from several addresses."""

@@ -1,0 +1,1 @@
+"""One request broke several guardrail policies."""

@@ -1,0 +1,1 @@
+"""Guardrail refused one caller's requests to a model."""

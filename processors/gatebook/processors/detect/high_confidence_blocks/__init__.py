@@ -1,0 +1,1 @@
+"""Guardrail blocked one caller with high confidence, again and again."""

@@ -1,0 +1,1 @@
+"""The model called a tool that can do harm."""

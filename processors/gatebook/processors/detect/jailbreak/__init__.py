@@ -1,0 +1,1 @@
+"""Attempts to make the model drop its limits."""

@@ -1,0 +1,1 @@
+"""One caller asks a model ever new questions on a large scale."""

@@ -1,0 +1,1 @@
+"""Somebody used a privileged command on the log."""

@@ -1,0 +1,1 @@
+"""Prompt injection in what was asked."""

@@ -1,0 +1,1 @@
+"""Content could not be redacted and was dropped."""

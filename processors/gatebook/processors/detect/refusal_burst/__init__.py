@@ -1,0 +1,1 @@
+"""The model refuses one caller again and again."""

@@ -1,0 +1,1 @@
+"""One caller runs many large requests."""

@@ -1,0 +1,1 @@
+"""One caller asks one model very often."""

@@ -1,0 +1,1 @@
+"""One caller used up its token budget of a day."""

@@ -1,0 +1,1 @@
+"""A model's token use passed its ceiling."""

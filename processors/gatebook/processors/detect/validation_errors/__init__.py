@@ -1,0 +1,1 @@
+"""One caller sends many invalid requests."""

@@ -1,0 +1,1 @@
+"""A long prompt brought no answer."""
