@@ -61,6 +61,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     services_file: Annotated[str, Meta(description="TOML: the service catalogue")] = ""
     detectors_file: Annotated[str, Meta(description="TOML: parameters of detectors")] = ""
     rules_path: Annotated[str, Meta(description="Folder with detection rules of your own")] = ""
+    detect_idle_seconds: Annotated[
+        Seconds, Meta(description="How often partitions without events are told the time")
+    ] = 5.0
+    clock_margin_seconds: Annotated[
+        Seconds,
+        Meta(description="How far clocks of workers and brokers may be apart, at most"),
+    ] = 5.0
     batch_messages: Annotated[Positive, Meta(description="Kafka messages a batch")] = 200
     batch_bytes: Annotated[Positive, Meta(description="Bytes of messages a batch")] = (
         8 * 1024 * 1024

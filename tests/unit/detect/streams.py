@@ -11,7 +11,7 @@ import orjson
 
 from gatebook.processors.detect.base import Detector
 from gatebook.processors.detect.engine import DetectionEngine, Limits
-from gatebook.processors.detect.registry import all_detectors
+from gatebook.processors.detect.registry import load_detector
 from gatebook.schemas.documents import timestamp_text
 
 NS = 1_000_000_000
@@ -59,12 +59,12 @@ def access(
 
 @cache
 def small_detectors() -> tuple[Detector, ...]:
-    """Every detector at small figures; detectors hold no state, so engines may share them."""
-    return tuple(all_detectors(SMALL))
+    """Three detectors at small figures; detectors hold no state, so engines may share them."""
+    return tuple(load_detector(name, overrides) for name, overrides in SMALL.items())
 
 
 def small_engine(**limits: int) -> DetectionEngine:
-    """An engine with every detector at small figures."""
+    """An engine with three detectors at small figures."""
     return DetectionEngine(small_detectors(), Limits(**limits))
 
 

@@ -39,7 +39,9 @@ from gatebook.processors.detect.access import NANOSECONDS, Access, id_digest
 from gatebook.processors.detect.base import Detector
 from gatebook.processors.detect.engine import DetectionEngine, Limits
 from gatebook.processors.detect.findings import Finding
+from gatebook.processors.detect.observations import Source
 from gatebook.processors.detect.registry import PathLike, folder_of, load_detector
+from gatebook.processors.detect.scopes import FRAMES
 from gatebook.schemas.codec import encode
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import Fatal
@@ -249,8 +251,8 @@ def play(detector: Detector, case: Case, restarts: int = 0) -> list[Finding]:
         if moment.document is not None:
             findings += engine.process(offset, [moment.document], moment.at_ns)
         elif moment.frame is not None:
-            now = {"event": moment.at_ns, "frame": moment.at_ns}
-            findings += engine.observe(offset, [moment.frame], now)  # type: ignore[arg-type]  # both clocks
+            now = Source("frame", 0, moment.at_ns)
+            findings += engine.observe(offset, [((FRAMES,), moment.frame)], [now])
         else:
             findings += engine.advance(moment.at_ns)
             findings += engine.advance(moment.at_ns, "frame")

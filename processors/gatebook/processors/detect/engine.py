@@ -16,9 +16,12 @@ loaded and fed from the committed offset whenever the partition is assigned.
 There are two times. Event time is a key's own: an access that is later than the newest one of its
 key by more than the allowed lateness is ignored. Progress is the partition's: the greatest time
 at which a message of it was written, or that nothing more was there to read. It says when windows
-of idle keys end, and never makes an access late. Every message brings its progress, so advancing
-time early, while a partition is idle, does only what its next message would do first: the findings
-are the same however often, or whether at all, an idle partition was advanced.
+of idle keys end, and never makes an access late. A key whose accesses come long after they
+happened, because something before us was down, has its windows end by as much later.
+
+Every message brings its progress, so advancing time early, while a partition is idle, does only
+what its next message would do first: the findings are the same however often, or whether at all,
+an idle partition was advanced.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from gatebook.processors.detect.base import Clock, Detector
 from gatebook.processors.detect.findings import Finding
 from gatebook.processors.detect.lanes import Lane
 from gatebook.processors.detect.limits import Counts, Limits
+from gatebook.processors.detect.observations import Source
 from gatebook.processors.detect.registry import all_detectors, retired_ids
 from gatebook.processors.detect.scopes import FRAMES, SCOPES
 from gatebook.processors.detect.state import Track, pack, position_of, unpack
@@ -44,6 +48,7 @@ __all__ = ["Counts", "DetectionEngine", "Limits", "all_detectors"]
 StateEntry = tuple[bytes, bytes | None]
 # The form of the entries; sorts apart from theirs, which were detector ids, in older versions.
 FORM = b"2|"
+CLOCKS: tuple[Clock, ...] = ("event", "frame")
 CHECKPOINT_KEY = b"~checkpoint|2|"
 
 
@@ -101,6 +106,7 @@ class _Scope:
             return
         track.position = position
         track.watermark_ns = max(track.watermark_ns, access.timestamp_ns)
+        track.lag_ns = max(0, self.progress_ns - track.watermark_ns)
         track.remember(access, self._span_ns, self._limits.remembered_ids_per_key)
         self.tracks.move_to_end(key)
         self._dirty[key] = None
@@ -136,7 +142,7 @@ class _Scope:
 
     def _schedule(self, key: str, track: Track) -> None:
         """Look at this key again when its first deadline has passed."""
-        due_ns = min(track.deadlines.values())
+        due_ns = min(track.deadlines.values()) + track.lag_ns
         if due_ns < self._scheduled.get(key, due_ns + 1):
             self._scheduled[key] = due_ns
             heappush(self._due, (due_ns, key))
@@ -158,7 +164,7 @@ class _Scope:
         track = self.tracks.get(key)
         if track is None or not track.deadlines:
             return
-        yield from self._expire(track, key, now_ns)
+        yield from self._expire(track, key, now_ns - track.lag_ns)
         if track.deadlines:
             self._schedule(key, track)
 
@@ -239,12 +245,14 @@ class _Checkpoint(msgspec.Struct, array_like=True):
 
     offset: int
     progress: dict[Clock, int]
+    sources: dict[str, int] = {}
 
 
 class DetectionEngine:
     """Runs detectors over one partition. Not for use from several threads.
 
-    `scopes` names those it serves; None: all that its detectors have.
+    `scopes` names those it serves; None: all that its detectors have. `awaited` says how many
+    partitions there are of each clock, where accesses come by `observe`.
     """
 
     def __init__(
@@ -252,6 +260,7 @@ class DetectionEngine:
         detectors: Iterable[Detector],
         limits: Limits | None = None,
         scopes: Container[str] | None = None,
+        awaited: Mapping[Clock, int] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.counts = Counts()
@@ -267,7 +276,8 @@ class DetectionEngine:
         ]
         self._scopes = {scope.name: scope for scope in made}
         self._of_access = [scope for scope in made if scope.name != FRAMES]
-        self._of_frames = [scope for scope in made if scope.name == FRAMES]
+        self._awaited = awaited or {}
+        self._sources: dict[str, int] = {}
         self._max_ahead_ns = self.limits.max_clock_ahead_seconds * NANOSECONDS
         self._checkpoint = -1
         self._last_offset = -1
@@ -316,6 +326,7 @@ class DetectionEngine:
         for scope, stored in self._by_scope(latest):
             scope.load(stored, self._running)
             scope.progress_ns = checkpoint.progress.get(scope.clock, -1)
+        self._sources = checkpoint.sources
 
     def _read_checkpoint(self, value: bytes | None) -> _Checkpoint:
         if value is None:
@@ -349,30 +360,52 @@ class DetectionEngine:
 
         Never raises because of a document: what cannot be read is counted and passed over.
         """
-        self.counts.documents += len(documents)
-        if self._is_replayed(offset, len(documents)):
+        return self.take(offset, self.read(documents), progress_ns)
+
+    def read(self, documents: Iterable[Mapping[str, Any]]) -> list[Access | None]:
+        """The accesses in documents, each in its place; None where there is none."""
+        return [self._read(document) for document in documents]
+
+    def take(
+        self, offset: int, accesses: Sequence[Access | None], progress_ns: int = -1
+    ) -> list[Finding]:
+        """As `process`, with accesses that `read` gave."""
+        self.counts.documents += len(accesses)
+        if self._is_replayed(offset, len(accesses)):
             return []
         findings = list(self._advance(progress_ns, "event"))
-        for index, document in enumerate(documents):
-            access = self.read(document)
+        for index, access in enumerate(accesses):
             if access is not None:
                 findings += self._step(position_of(offset, index), access)
         self.counts.findings += len(findings)
         return findings
 
     def observe(
-        self, offset: int, accesses: Sequence[Access], progress: Mapping[Clock, int]
+        self,
+        offset: int,
+        observations: Sequence[tuple[Container[str], Access]],
+        sources: Iterable[Source],
     ) -> list[Finding]:
-        """As `process`, with accesses and frames that were read already, and the progress of
-        each clock."""
-        self.counts.documents += len(accesses)
-        if self._is_replayed(offset, len(accesses)):
+        """As `process`, with accesses and frames that were passed on for some scopes, and how far
+        the sources have come that the message is from."""
+        self.counts.documents += len(observations)
+        if self._is_replayed(offset, len(observations)):
             return []
-        findings = [f for clock, ns in progress.items() for f in self._advance(ns, clock)]
-        for index, access in enumerate(accesses):
-            findings += self._step(position_of(offset, index), access)
+        for source in sources:
+            known = self._sources.get(source.name, -1)
+            self._sources[source.name] = max(known, source.progress_ns)
+        findings = [f for clock in CLOCKS for f in self._advance(self._slowest(clock), clock)]
+        for index, (scopes, access) in enumerate(observations):
+            for name, scope in self._scopes.items():
+                if name in scopes:
+                    findings += scope.step(position_of(offset, index), access)
         self.counts.findings += len(findings)
         return findings
+
+    def _slowest(self, clock: Clock) -> int:
+        """The progress of the source that is furthest behind; -1 while one was not heard."""
+        names = (f"{clock}/{number}" for number in range(self._awaited.get(clock, 1)))
+        return min((self._sources.get(name, -1) for name in names), default=-1)
 
     def advance(self, progress_ns: int, clock: Clock = "event") -> list[Finding]:
         """Time went on though no message came: windows of idle keys close. `progress_ns` must not
@@ -393,7 +426,7 @@ class DetectionEngine:
             if scope.clock == clock:
                 yield from scope.advance(progress_ns)
 
-    def read(self, document: Mapping[str, Any]) -> Access | None:
+    def _read(self, document: Mapping[str, Any]) -> Access | None:
         """The access in a document; None where there is none, or it counts for nobody."""
         try:
             if is_intent(document):
@@ -410,7 +443,7 @@ class DetectionEngine:
         return access
 
     def _step(self, position: int, access: Access) -> Iterator[Finding]:
-        for scope in self._of_access if access.kind == "access" else self._of_frames:
+        for scope in self._of_access:
             yield from scope.step(position, access)
 
     def drain_state(self) -> list[StateEntry]:
@@ -431,4 +464,4 @@ class DetectionEngine:
     def _packed_checkpoint(self) -> bytes:
         progress = {scope.clock: scope.progress_ns for scope in self._scopes.values()}
         offset = max(self._last_offset, self._checkpoint)
-        return msgspec.msgpack.encode(_Checkpoint(offset, progress))
+        return msgspec.msgpack.encode(_Checkpoint(offset, progress, self._sources))

@@ -52,6 +52,7 @@ class StoredTrack(msgspec.Struct, array_like=True):
     position: int
     watermark_ns: int
     turned_ns: int
+    lag_ns: int
     recent: bytes
     previous: bytes
     about: About
@@ -66,13 +67,15 @@ class Track:
     and `previous` are two generations of event id digests, the older dropped when the younger is
     full or its time is over. `packed` holds slots as they were stored: they are opened when they
     are needed, so that a worker takes over a partition without opening everything. `deadlines` says
-    by slot when something happens though nothing comes. `size` is its length as stored last.
+    by slot when something happens though nothing comes. `lag_ns` is how far its newest access was
+    behind the partition's progress when it came. `size` is its length as stored last.
     """
 
     __slots__ = (
         "about",
         "deadlines",
         "dirty",
+        "lag_ns",
         "packed",
         "position",
         "previous",
@@ -89,6 +92,7 @@ class Track:
         self.position = -1
         self.watermark_ns = -1
         self.turned_ns = -1
+        self.lag_ns = 0
         self.recent: set[bytes] = set()
         self.previous: set[bytes] = set()
         self.slots: dict[str, Slot[Any]] = {}
@@ -153,6 +157,7 @@ def pack(track: Track) -> bytes:
             track.position,
             track.watermark_ns,
             track.turned_ns,
+            track.lag_ns,
             _join(track.recent),
             _join(track.previous),
             track.about,
@@ -169,6 +174,7 @@ def unpack(data: bytes) -> Track:
     track.position = stored.position
     track.watermark_ns = stored.watermark_ns
     track.turned_ns = stored.turned_ns
+    track.lag_ns = stored.lag_ns
     track.recent = _split(stored.recent)
     track.previous = _split(stored.previous)
     track.packed = {name: bytes(value) for name, value in stored.slots.items()}

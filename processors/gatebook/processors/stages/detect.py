@@ -1,77 +1,137 @@
-"""detect: documents in, findings out; state in a compacted topic beside the events.
+"""detect: documents in, findings out; state in compacted topics beside what it is made from.
 
-The state of partition p of the event topic lives in partition p of the state topic. Order of
-delivery: findings, then state, then the offset. If we die between them, the messages are read
-again: a finding has the same id the second time, and an entry remembers the last offset it has
-seen, so nothing is counted twice.
+Rules that count by principal run where the event topic is read: it is partitioned by principal. For
+all others, what they look at is passed on to the observation topic, partitioned by their key, which
+the same role reads. The state of partition p of a topic lives in partition p of its state topic.
+
+Order of delivery: findings and observations, then the state in one transaction, then the offset. If
+we die between them, the messages are read again: a finding and an observation have the same id the
+second time, and the state says which messages are in it, so nothing is counted twice. A worker
+that lost a partition and does not know it yet can still send findings, which are those its
+successor makes of the same messages; its state is refused by the broker, and it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaException
 
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.delivery import Deliverer, Outgoing
+from gatebook.processors.detect.base import Clock, Detector
 from gatebook.processors.detect.engine import DetectionEngine, StateEntry
 from gatebook.processors.detect.findings import Finding
+from gatebook.processors.detect.limits import Counts, Limits
+from gatebook.processors.detect.observations import Outbox, Router, Source, unpack_message
 from gatebook.processors.detect.registry import all_detectors, load_limits, load_overrides
+from gatebook.processors.detect.scopes import LOCAL, SCOPES
+from gatebook.processors.fenced import EndOffsets, FencedWriter, read_to_end
 from gatebook.processors.stages.base import Held, Incoming
 from gatebook.schemas.codec import SINGLE_OBJECT, decode, encode
 from gatebook.schemas.errors import RecordRejected
-from gatebook.schemas.topics import DETECTOR_STATE, EVENT, FINDING, topic_name
+from gatebook.schemas.topics import (
+    ACCESS,
+    DETECTOR_STATE,
+    EVENT,
+    FINDING,
+    OBSERVATION,
+    OBSERVATION_STATE,
+    topic_name,
+)
 from gatebook.schemas.wire import WireFormat
 
 log = logging.getLogger(__name__)
-LOAD_POLL_SECONDS = 0.5
-REQUEST_TIMEOUT_SECONDS = 30.0
+Place = tuple[str, int]
+ELSEWHERE = frozenset(SCOPES) - {LOCAL}
+
+
+@dataclass
+class _Partition:
+    """A partition at work: its engine, the writer of its state, and what was told of its counts.
+    `progress_ns` is the time up to which nothing more can come."""
+
+    engine: DetectionEngine
+    writer: FencedWriter
+    progress_ns: int = -1
+    told: Counts = field(default_factory=Counts)
 
 
 class DetectStage:
-    """One engine per partition, loaded from the state topic when its first message comes."""
+    """One engine per partition, loaded from its state when the partition is first needed."""
 
     def __init__(self, settings: WorkerSettings, wire: WireFormat = SINGLE_OBJECT) -> None:
         self._settings = settings
         self._wire = wire
-        self.topics = (topic_name(settings.namespace, EVENT),)
+        self._events = topic_name(settings.namespace, EVENT)
+        self._observations = topic_name(settings.namespace, OBSERVATION)
+        self.topics = (self._events, self._observations)
         self._finding_topic = topic_name(settings.namespace, FINDING)
-        self._state_topic = topic_name(settings.namespace, DETECTOR_STATE)
         overrides = load_overrides(settings.detectors_file, settings.rules_path)
-        self._limits = load_limits(overrides)
-        self._detectors = all_detectors(overrides, settings.rules_path)
-        self._engines: dict[int, DetectionEngine] = {}
+        self._limits: Limits = load_limits(overrides)
+        self._detectors: list[Detector] = all_detectors(overrides, settings.rules_path)
+        self._working: dict[Place, _Partition] = {}
         self._batch_under_way = asyncio.Lock()
+        self._timed_at = 0.0
 
     async def start(self) -> None:
-        self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
+        properties = kafka_properties(self._settings.kafka_bootstrap)
+        self._deliverer = Deliverer(properties)
+        self._ends = EndOffsets(properties, f"{self._settings.namespace}-detect-ends")
+        await asyncio.get_running_loop().run_in_executor(None, self._count_partitions)
+
+    def _count_partitions(self) -> None:
+        """How many partitions there are of what is gathered, and where it is gathered."""
+        gathered = self._ends.partitions(self._observations)
+        access = self._ends.partitions(topic_name(self._settings.namespace, ACCESS))
+        self._awaited: dict[Clock, int] = {
+            "event": self._ends.partitions(self._events),
+            "frame": access,
+        }
+        self._router = Router(self._detectors, gathered)
+        self._outbox = Outbox(gathered)
 
     async def process(self, batch: Sequence[Incoming]) -> None:
         async with self._batch_under_way:
-            await self._process(batch)
+            places = {(message.topic, message.partition) for message in batch}
+            try:
+                findings: list[Finding] = []
+                for message in batch:
+                    findings += await self._take(message)
+                    await asyncio.sleep(0)  # let heartbeats through between messages
+                await self._deliver(findings, sorted(places))
+            except BaseException:
+                self._drop(places)
+                raise
 
-    async def _process(self, batch: Sequence[Incoming]) -> None:
-        touched = {message.partition for message in batch}
+    async def _take(self, message: Incoming) -> list[Finding]:
+        own = await self._partition((message.topic, message.partition))
+        if message.topic == self._observations:
+            return self._gather(own, message)
+        accesses = own.engine.read(self._documents(message))
+        written_ns = message.timestamp_ms * 1_000_000
+        own.progress_ns = max(own.progress_ns, written_ns)
+        if message.offset > own.engine.checkpoint:  # else its observations were delivered, too
+            for access in accesses:
+                if access is not None:
+                    self._outbox.add(self._router.route(access))
+        return own.engine.take(message.offset, accesses, written_ns)
+
+    def _gather(self, own: _Partition, message: Incoming) -> list[Finding]:
         try:
-            findings: list[Finding] = []
-            for message in batch:
-                engine = await self._engine(message.partition)
-                findings += engine.process(
-                    message.offset, self._documents(message), message.timestamp_ms * 1_000_000
-                )
-                await asyncio.sleep(0)
-            await self._deliverer.deliver([self._finding(f) for f in findings])
-            await self._deliverer.deliver([o for p in sorted(touched) for o in self._state(p)])
-        except BaseException:
-            # The engines have counted what was not delivered; a second try would pass it over.
-            for partition in touched:
-                self._engines.pop(partition, None)
-            raise
+            told = unpack_message(message.value)
+        except msgspec.MsgspecError:
+            log.warning("a message of the observation topic cannot be read")
+            return []
+        return own.engine.observe(message.offset, told.observations, told.sources)
 
     def _documents(self, message: Incoming) -> list[dict[str, Any]]:
         try:
@@ -82,67 +142,129 @@ class DetectStage:
             log.warning("a message of the event topic cannot be read")
             return []
 
+    async def _deliver(
+        self, findings: Sequence[Finding], places: Sequence[Place], everywhere: bool = False
+    ) -> None:
+        outgoing = [self._finding(finding) for finding in findings]
+        await self._deliverer.deliver(outgoing + self._passed_on(places, everywhere))
+        # If we die here, the messages come again and lead to the same findings and observations.
+        await asyncio.gather(*(self._store(self._working[place]) for place in places))
+
+    def _passed_on(self, places: Sequence[Place], everywhere: bool) -> list[Outgoing]:
+        sources = [
+            Source("event", number, self._working[topic, number].progress_ns)
+            for topic, number in places
+            if topic == self._events
+        ]
+        if not sources:
+            return []
+        messages = self._outbox.take(sources, everywhere)
+        return [Outgoing(self._observations, body, None, number) for number, body in messages]
+
+    async def _store(self, own: _Partition) -> None:
+        entries = own.engine.drain_state()
+        if entries:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, own.writer.write, entries)
+
     def _finding(self, finding: Finding) -> Outgoing:
         metrics.FINDINGS.labels(finding["rule"]["id"]).inc()
-        key = finding["gatebook"]["dedup_key"].encode()
+        key = finding["gatebook"]["dedup_key"].encode("utf-8", "surrogatepass")
         return Outgoing(self._finding_topic, encode("finding.v2", finding, self._wire), key)
 
-    def _state(self, partition: int) -> list[Outgoing]:
-        entries = self._engines[partition].drain_state()
-        return [Outgoing(self._state_topic, value, key, partition) for key, value in entries]
-
-    async def _engine(self, partition: int) -> DetectionEngine:
-        engine = self._engines.get(partition)
-        if engine is None:
-            engine = DetectionEngine(self._detectors, self._limits)
+    async def _partition(self, place: Place) -> _Partition:
+        own = self._working.get(place)
+        if own is None:
+            began = time.monotonic()
             loop = asyncio.get_running_loop()
-            engine.load(*await loop.run_in_executor(None, self._read_state, partition))
-            self._engines[partition] = engine
-        return engine
+            own = await loop.run_in_executor(None, self._take_over, place)
+            self._working[place] = own
+            metrics.DETECT_RECOVERY_SECONDS.observe(time.monotonic() - began)
+        return own
 
-    def _read_state(self, partition: int) -> tuple[list[StateEntry], int]:
-        """Everything in a partition of the state topic, oldest first, and the end of the event
-        topic's partition."""
-        properties = {
-            **kafka_properties(self._settings.kafka_bootstrap),
-            "group.id": f"{self._settings.namespace}-detect-state",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-        client = Consumer(properties)
-        try:
-            events = TopicPartition(self.topics[0], partition)
-            _, end = client.get_watermark_offsets(events, timeout=REQUEST_TIMEOUT_SECONDS)
-            return _read_to_end(client, self._state_topic, partition), end
-        finally:
-            client.close()
+    def _take_over(self, place: Place) -> _Partition:
+        """Shut out whoever wrote the state before, then read it: nothing can be added to it."""
+        topic, number = place
+        state_key = DETECTOR_STATE if topic == self._events else OBSERVATION_STATE
+        state_topic = topic_name(self._settings.namespace, state_key)
+        properties = kafka_properties(self._settings.kafka_bootstrap)
+        writer = FencedWriter(properties, f"{state_topic}-{number}", state_topic, number)
+        writer.open()
+        engine = self._engine(topic)
+        entries: list[StateEntry] = read_to_end(properties, state_topic, number)
+        engine.load(entries, self._ends.end(topic, number))
+        return _Partition(engine, writer, engine.progress_ns())
+
+    def _engine(self, topic: str) -> DetectionEngine:
+        if topic == self._events:
+            return DetectionEngine(self._detectors, self._limits, {LOCAL})
+        return DetectionEngine(self._detectors, self._limits, ELSEWHERE, self._awaited)
 
     async def tick(self, held: Sequence[Held]) -> None:
-        """Time alone brings about nothing yet."""
+        """Partitions in which nothing more is to read go on in time."""
+        self._tell_metrics()
+        if time.monotonic() - self._timed_at < self._settings.detect_idle_seconds:
+            return
+        self._timed_at = time.monotonic()
+        async with self._batch_under_way:
+            places: list[Place] = []
+            try:
+                findings: list[Finding] = []
+                for one in held:
+                    if one.topic == self._events:
+                        places.append((one.topic, one.partition))
+                        findings += await self._pass_time(one)
+                if places:
+                    await self._deliver(findings, places, everywhere=True)
+            except BaseException:
+                self._drop(places)
+                raise
+
+    async def _pass_time(self, held: Held) -> list[Finding]:
+        """Advance a partition that was read to its end. The clock is read before the end is asked
+        for: whatever comes after that was written later, even if this process stands still in
+        between for as long as you like."""
+        own = await self._partition((held.topic, held.partition))
+        now_ns = time.time_ns() - round(self._settings.clock_margin_seconds * 1e9)
+        loop = asyncio.get_running_loop()
+        try:
+            end = await loop.run_in_executor(None, self._ends.end, held.topic, held.partition)
+        except KafkaException as error:  # the broker is away: time waits with it
+            log.warning("cannot see the end of a partition: %s", error.args[0].name())
+            return []
+        if held.next_offset != end:
+            return []
+        own.progress_ns = max(own.progress_ns, now_ns)
+        return own.engine.advance(now_ns)
+
+    def _tell_metrics(self) -> None:
+        keys: dict[str, int] = {}
+        for own in self._working.values():
+            for scope, number in own.engine.keys.items():
+                keys[scope] = keys.get(scope, 0) + number
+            now = msgspec.structs.replace(own.engine.counts)
+            for name in Counts.__struct_fields__:
+                metrics.DETECT_COUNTS.labels(name).inc(getattr(now, name) - getattr(own.told, name))
+            own.told = now
+        for scope in SCOPES:
+            metrics.DETECT_KEYS.labels(scope).set(keys.get(scope, 0))
+        metrics.DETECT_STATE_BYTES.set(sum(w.engine.state_bytes for w in self._working.values()))
+        times = [w.progress_ns for p, w in self._working.items() if p[0] == self._events]
+        if times and min(times) > 0:
+            metrics.DETECT_BEHIND_SECONDS.set(time.time() - min(times) / 1e9)
+
+    def _drop(self, places: Sequence[Place] | set[Place]) -> None:
+        """The engines have counted what was not delivered; a second try would pass it over."""
+        self._outbox.take(())
+        for place in places:
+            self._working.pop(place, None)
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
-        # Wait for the batch under way: the next owner reads the state only after we have left the
-        # group, and must find all of it or none.
+        # Wait for the batch under way: the next owner should find all of it.
         async with self._batch_under_way:
-            for _topic, number in partitions:
-                self._engines.pop(number, None)
+            for place in partitions:
+                self._working.pop(place, None)
 
     async def stop(self) -> None:
-        """Nothing to close: deliver() leaves nothing behind."""
-
-
-def _read_to_end(client: Consumer, topic: str, partition: int) -> list[StateEntry]:
-    here = TopicPartition(topic, partition)
-    low, high = client.get_watermark_offsets(here, timeout=REQUEST_TIMEOUT_SECONDS)
-    entries: list[StateEntry] = []
-    if low == high:
-        return entries
-    client.assign([TopicPartition(topic, partition, low)])
-    # To the end of the partition and not to an offset: compaction may have taken the last one.
-    while True:
-        message = client.poll(LOAD_POLL_SECONDS)
-        error = message.error() if message is not None else None
-        if error is not None and error.code() == KafkaError._PARTITION_EOF:
-            return entries
-        if message is not None and error is None:
-            entries.append((message.key() or b"", message.value()))
+        """Close the client that asks for offsets; deliver() leaves nothing behind."""
+        self._ends.close()

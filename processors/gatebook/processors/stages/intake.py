@@ -25,6 +25,7 @@ from gatebook.processors.intake import (
 from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import Redactor
 from gatebook.processors.stages.base import Held, Incoming
+from gatebook.processors.stages.frames import FrameReports
 from gatebook.processors.subjects.layers import Subjects
 from gatebook.processors.subjects.ring import WorkerKeys
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
@@ -62,12 +63,14 @@ class IntakeStage:
             catalog, redactor, event_partitions, wire, subjects=subjects, opener=opener
         )
         self._ledger = SequenceLedger()
+        self._reports = FrameReports(settings)
         # Loss statements that are dead letters by now, oldest first, and those of this batch.
         self._stated: dict[Statement, None] = {}
         self._stating: dict[Statement, None] = {}
 
     async def start(self) -> None:
         self._deliverer = Deliverer(kafka_properties(self._settings.kafka_bootstrap))
+        await self._reports.start()
 
     async def process(self, batch: Sequence[Incoming]) -> None:
         outgoing: list[Outgoing] = []
@@ -79,7 +82,7 @@ class IntakeStage:
             await asyncio.sleep(0)  # let heartbeats through between frames
         # If we die here, the frames are read again: the event ids are the producer's, so the
         # index takes each event once.
-        await self._deliverer.deliver(outgoing)
+        await self._deliverer.deliver(outgoing + self._reports.take())
         self._stated |= self._stating
         while len(self._stated) > MAX_STATEMENTS:
             self._stated.pop(next(iter(self._stated)))  # stated anew, it is the same dead letter
@@ -88,6 +91,8 @@ class IntakeStage:
         source = Source(message.topic, message.partition, message.offset, message.timestamp_ms)
         result = await self._result(message, source)
         self._count(result)
+        if result.header is not None:
+            self._reports.note(result.header, message)
         frames = document_frames(result, source, self._context)
         outgoing = [Outgoing(self._event_topic, body, None, number) for number, body, _ in frames]
         letters = result.dead_letters + self._losses(result, source)
@@ -140,7 +145,7 @@ class IntakeStage:
                 metrics.PRODUCER_LOSSES.labels(loss_reason(reason)).inc(number)
 
     async def tick(self, held: Sequence[Held]) -> None:
-        """Time alone brings about nothing here."""
+        await self._deliverer.deliver(await self._reports.passing_of_time(held))
 
     async def revoke(self, partitions: Sequence[tuple[str, int]]) -> None:
         self._ledger.expected.clear()  # another worker goes on counting; losses told stay told
