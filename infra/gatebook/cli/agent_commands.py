@@ -37,6 +37,12 @@ def agent(listen: str | None, socket: str | None, token_file: str | None) -> Non
                         "usage": {"input_tokens": 9, "output_tokens": 40}}}'
       curl --unix-socket /run/gatebook/agent.sock http://localhost/v1/events -d @event.json
 
+    \b
+    Where a service may be killed in the middle of a call, it says beforehand that it begins:
+      {"gatebook": {"phase": "intent"}, "user": {"id": "ada"}, "event": {"action": "chat"}}
+    The answer's `id` is the event.id that the event after the call is to have. An intent that
+    no such event follows is found by `gatebook reconcile` and stands in the index as incomplete.
+
     Without @timestamp an event counts as of now. Several objects, one a line, go with the type
     application/x-ndjson.
 

@@ -20,6 +20,7 @@ from gatebook.producers.adapters.agent_intake import make_intake
 from gatebook.producers.adapters.agent_settings import AgentSettings, read_token
 from gatebook.producers.recorder import Recorder
 from gatebook.schemas.errors import Fatal
+from gatebook.schemas.intents import intent_id
 
 TOKEN = "t" * 32
 MANY_HEADERS = b"".join(b"h%d: 1\r\n" % number for number in range(200))
@@ -457,3 +458,46 @@ async def test_the_end_waits_for_requests_under_way(make_recorder: Any, publishe
             await door.connect()
     assert recorder.flush(10).complete
     assert [event["user"]["id"] for event in published.events()] == ["last"]
+
+
+async def test_an_intent_is_told_the_id_that_its_end_is_to_have(
+    make_recorder: Any, published: Any
+) -> None:
+    """Both name each other by their ids, whoever made them up."""
+    recorder = make_recorder()
+    begins = {"gatebook": {"phase": "intent"}, "user": {"id": "ada"}, "event": {"action": "chat"}}
+    own = "0190b1e0-0000-7000-8000-000000000001"
+    now = time.time_ns()
+    async with opened(recorder) as door:
+        first = await door.post(begins)
+        announced = first.body["results"][0]["id"]
+        end = {"@timestamp": now, "event": {"id": announced}}
+        await door.post(access("ada", **end))
+        second = await door.post({**begins, "@timestamp": now, "event": {"id": own}})
+    assert second.body["results"][0]["id"] == own
+    assert recorder.flush(10).complete
+    found = published.events()
+    assert [e["gatebook"]["phase"] for e in found] == ["intent", "terminal", "intent"]
+    ids = [e["event"]["id"] for e in found]
+    assert ids == [intent_id(announced), announced, intent_id(own)]
+    assert [e["event"]["outcome"] for e in found] == ["unknown", "success", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"http": {"response": {"status_code": 200}}},
+        {"event": {"outcome": "success"}},
+        {"event": {"duration": 5}},
+        {"gen_ai": {"usage": {"output_tokens": 3}}},
+        {"error": {"type": "x"}},
+    ],
+)
+async def test_an_intent_that_knows_its_end_is_refused(
+    make_recorder: Any, end: dict[str, Any]
+) -> None:
+    """It is written before the call, or it is no intent."""
+    async with opened(make_recorder()) as door:
+        got = await door.post({"gatebook": {"phase": "intent"}, **end})
+    assert got.status == 400
+    assert "intent" in got.body["results"][0]["error"]

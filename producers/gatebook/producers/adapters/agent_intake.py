@@ -14,6 +14,7 @@ from gatebook.producers.adapters.outside import OutsideEvent, Policy
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.recorder import Recorder
 from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.intents import terminal_id
 
 log = logging.getLogger("gatebook.producers")
 
@@ -145,7 +146,8 @@ class Intake:
             # their own are then recognised by the index, others stand there twice.
             outcomes = self._recorder.emit_all_durable(given)
         for (result, _), (event_id, reason) in zip(events, outcomes, strict=True):
-            result.id, result.error = event_id, reason
+            # An intent is told the id that its end is to have.
+            result.id, result.error = terminal_id(event_id) or event_id, reason
             if reason:
                 result.status = "invalid" if reason in INVALID_REASONS else "retry"
 

@@ -23,9 +23,11 @@ from gatebook.producers.config import ProducerSettings
 from gatebook.producers.content import canonical, digest
 from gatebook.producers.formats import OPERATIONS, action_of
 from gatebook.producers.identity import content_key, key_id
+from gatebook.producers.ids import uuid7
 from gatebook.producers.inbox import APPROXIMATE_EVENT_BYTES
 from gatebook.schemas.documents import is_group, is_time
 from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.intents import INTENT, TERMINAL, intent_id
 from gatebook.schemas.registry import Schema, load
 
 SCHEMA = "access_event.v2"
@@ -48,7 +50,14 @@ _CONTENT_PARTS = (
 )  # fmt: skip
 _OUTCOMES = frozenset({"success", "failure", "unknown"})
 _ASSURANCES = frozenset({"", "asserted", "failed"})
-_PHASES = frozenset({"terminal", "intent"})
+# What an intent cannot say.
+_OF_THE_END = {
+    "event": ("end", "duration"),
+    "http": ("response",),
+    "gen_ai": ("response", "usage"),
+    "error": ("type", "code"),
+    "gatebook": ("stream",),
+}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY_ID = re.compile(r"key_[0-9a-f]{24}")
 _SAFE_NAME = re.compile(r"[a-z_]{1,40}")
@@ -91,6 +100,8 @@ class Policy:
         _complete(event, time.time_ns() if now_ns is None else now_ns)
         inner = event["event"]
         event_id = _own_id(inner.pop("id", "")) or event_id
+        if event["gatebook"]["phase"] == INTENT:
+            event_id = intent_id(event_id or uuid7())
         self._hold_identity(event)
         self._hold_content(event)
         _hold_texts(event)
@@ -186,9 +197,21 @@ def _complete(event: dict[str, Any], now_ns: int) -> None:
     if not operation.get("name") and inner["action"] in OPERATIONS:
         operation["name"] = inner["action"]
     ours = event.setdefault("gatebook", {})
-    ours["phase"] = ours.get("phase") or "terminal"
-    if ours["phase"] not in _PHASES:
+    ours["phase"] = ours.get("phase") or TERMINAL
+    if ours["phase"] not in (TERMINAL, INTENT):
         raise rejected("gatebook.phase", "is neither terminal nor intent")
+    if ours["phase"] == INTENT:
+        _check_only_begun(event)
+
+
+def _check_only_begun(event: Mapping[str, Any]) -> None:
+    """An intent is written before the call: it cannot say how that went."""
+    if event["event"]["outcome"] != "unknown":
+        raise rejected("event.outcome", "is not known yet in an intent")
+    for group, names in _OF_THE_END.items():
+        for name in names:
+            if (event.get(group) or {}).get(name):
+                raise rejected(f"{group}.{name}", "is not known yet in an intent")
 
 
 def _complete_times(begun_ns: int, inner: dict[str, Any]) -> None:
