@@ -67,6 +67,7 @@ def test_targets_that_are_away_stop_no_other_and_are_told_when_they_come_back(
         one, two = now_finding("acme/a", incident="a"), now_finding("acme/b", incident="b")
         alerts.send([one, two])
         wait_until("the webhook is told", lambda: len(hook.open_keys) == 2, 30)
+        wait_until("its failure is recorded", lambda: len(alerts.records()) >= 4, 30)
         pipeline.kill(worker, KILL)
         alerts.send([resolved(one)])
         (worker,) = alerts.start()
@@ -75,7 +76,7 @@ def test_targets_that_are_away_stop_no_other_and_are_told_when_they_come_back(
             wait_until("the pager knows", lambda: len(pager.open_keys) == 1, 60)
             wait_until("both told", lambda: pager.opened == 2, 60)
             assert (hook.opened, pager.opened) == (2, 2)
-            wait_until("recorded", lambda: len(alerts.records()) >= 7, 60)
+            wait_until("recorded", lambda: len(alerts.records()) >= 8, 60)
     failed = [r for r in alerts.records() if r["event"]["outcome"] == "failure"]
     assert {r["event"]["reason"] for r in failed} == {"unreachable"}
 
