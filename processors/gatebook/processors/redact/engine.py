@@ -73,6 +73,12 @@ class _Matcher:
     rule: Rule
     spans: Spans
     validate: Validator
+    barred: re2._Regexp | None
+
+    def is_barred(self, data: bytes, start: int) -> bool:
+        """Tell whether what stands before the value says that it is none."""
+        before = data[max(0, start - _BARRED_BYTES) : start] if self.barred else b""
+        return self.barred is not None and self.barred.search(before) is not None
 
 
 class _Span(NamedTuple):
@@ -250,7 +256,8 @@ class Redactor:
         for index in sorted(sites.extents.keys() | sites.exact.keys()):
             rule = self._matchers[index].rule
             for found in self._matches(index, data, sites, budget):
-                if not rule.context or triggers.near_context(sites, index, found.start, found.end):
+                near = not rule.context or triggers.near_context(sites, index, *found[:2])
+                if near and not self._matchers[index].is_barred(data, found.start):
                     result.append(_Span(*view.to_raw(found.start, found.end), found, rule))
         return result
 
@@ -317,11 +324,13 @@ def _matcher(rule: Rule) -> _Matcher:
     try:
         pattern = compile_pattern(rule.pattern)
         compile_pattern(rule.value)
+        barred = compile_pattern(rule.not_after) if rule.not_after else None
     except (re2.error, UnicodeEncodeError) as error:
         raise RuleInvalid(f"rule {rule.id}: its pattern does not compile") from error
-    return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator])
+    return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator], barred)
 
 
+_BARRED_BYTES = 40
 _GROWTH_BYTES = 1024
 
 

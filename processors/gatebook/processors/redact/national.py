@@ -18,13 +18,23 @@ def checked(probe: Probe) -> Iterator[Found]:
     """Accept a number that one of the rule's checks takes."""
     value = plain(probe.value)
     compact = _SEPARATORS.sub("", value).upper()
-    if len(set(compact)) <= 2:
+    if len(set(compact)) <= 2 or _is_part(probe):
         return
     for name in probe.rule.checks:
         probe.budget.spend(8)
         if check_of(name)(value.upper()):
             yield Found(probe.start, probe.end, compact)
             return
+
+
+_LEFT = re.compile(rb"[0-9][ .\-/]\Z|[A-Za-z]-\Z")
+_RIGHT = re.compile(rb"[ .\-/][0-9]")
+
+
+def _is_part(probe: Probe) -> bool:
+    """More digits beside it: it is a part of a longer number, and its check digit chance."""
+    left = _LEFT.search(probe.data[max(0, probe.start - 2) : probe.start])
+    return bool(left or _RIGHT.match(probe.data, probe.end))
 
 
 @cache

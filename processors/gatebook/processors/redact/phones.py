@@ -33,18 +33,41 @@ def phone(probe: Probe) -> Iterator[Found]:
             return
 
 
-_MIN_ALONE_DIGITS = 9
-_BESIDE_LEFT = re.compile(rb"[A-Za-z]\Z|[0-9](?:[ .\-/,:+]?|[ )]{2})\Z")
-_BESIDE_RIGHT = re.compile(rb"[ .\-/:,]?[0-9]|[A-Za-z_]")
+_MIN_ALONE_DIGITS = 10
+_MIN_BRACKET_DIGITS = 8
+_BESIDE_LEFT = re.compile(rb"[A-Za-z_]\Z|[0-9A-Za-z][.\-/,:+=#]\Z|[0-9][ )]{1,2}\Z")
+_BESIDE_RIGHT = re.compile(rb"[ .\-/:,]?[0-9]|[A-Za-z_]|-[0-9A-Z]")
+
+
+def phone_nanp(probe: Probe) -> Iterator[Found]:
+    """Accept a number laid out as in North America, if it is given out or not, on its own."""
+    if not _LEFT_NANP.search(probe.data[max(0, probe.start - 2) : probe.start]):
+        yield from (found for found in phone(probe) if not _goes_on(probe.data, found.end))
+
+
+_LEFT_NANP = re.compile(rb"[0-9]\Z|[0-9A-Za-z][.\-/]\Z")
+
+
+def _goes_on(data: bytes, end: int) -> bool:
+    """More digits after a number: it is a part of something longer."""
+    return bool(re.match(rb"[.\-/]?[0-9]", data[end : end + 2]))
+
+
+def phone_announced(probe: Probe) -> Iterator[Found]:
+    """Accept a number beside a word that announces one, unless it is part of a code."""
+    left = probe.data[max(0, probe.start - 2) : probe.start]
+    if not _LEFT_NANP.search(left) and not left[-1:].isalpha():
+        yield from (found for found in phone(probe) if not _goes_on(probe.data, found.end))
 
 
 def phone_alone(probe: Probe) -> Iterator[Found]:
     """Accept a number that nothing announces only where no other digits stand beside it."""
     if _beside_digits(probe.data, probe.start):
         return
+    least = _MIN_BRACKET_DIGITS if probe.data[probe.start] == 40 else _MIN_ALONE_DIGITS
     for found in phone(probe):
         digits = sum(48 <= byte < 58 for byte in probe.data[found.start : found.end])
-        if digits >= _MIN_ALONE_DIGITS and not _BESIDE_RIGHT.match(probe.data, found.end):
+        if digits >= least and not _BESIDE_RIGHT.match(probe.data, found.end):
             yield found
 
 
@@ -67,7 +90,7 @@ def _e164(digits: str, probe: Probe) -> str:
         plus = probe.data[probe.start : probe.start + 1] == b"+"
         written = digits if plus else digits.removeprefix("00")
         return plans.international(_without_trunk_zero(written, probe.value))
-    return _national(digits, region)
+    return _national(digits, region) or (_loose(digits) if probe.rule.loose else "")
 
 
 @lru_cache(maxsize=4096)
@@ -75,16 +98,18 @@ def _national(digits: str, region: str) -> str:
     """A region by its code; `*`: any; `large`: any of the large ones."""
     if digits.startswith("00"):
         return plans.international(digits[2:])
+    if region == "US":
+        return plans.international(digits if len(digits) == 11 else f"1{digits}")
     if region not in ("*", "large"):
-        return plans.national(digits, region) or _loose(digits, region)
+        return plans.national(digits, region)
     regions = plans.all_regions() if region == "*" else plans.large_regions()
     return plans.anywhere(digits, regions)
 
 
-def _loose(digits: str, region: str) -> str:
+def _loose(digits: str) -> str:
     """A number laid out as in North America need not be one that is given out."""
     bare = digits.removeprefix("1") if len(digits) == 11 else digits
-    return f"+1{bare}" if region == "US" and len(bare) == 10 and bare[0] not in "01" else ""
+    return f"+1{bare}" if len(bare) == 10 and bare[0] not in "01" else ""
 
 
 def _without_trunk_zero(digits: str, value: bytes) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import re2
 
@@ -63,20 +64,20 @@ def entropy_bits(value: bytes) -> float:
 
 
 _PLACEHOLDER = re2.compile(
-    rb"(?i)(?:\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
+    rb"(?i)(?:|\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
     rb"|undefined|changeme|redacted|hidden|masked|optional|required|string|str|your[_-]?[a-z_-]*"
     rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.]+.*"
     rb"|[a-z_.]+\([^)]*\)?;?)",
     _LATIN1,
 )
-_FILLER = re.compile(
-    rb"(?i)(.)\1{7}|abcdefgh|x{5}|12345678.{0,3}(?:abc|9012345678)|placeholder|your[_-]"
-)
+_FILLER = re.compile(rb"(?i)(.)\1{7}|abcdefgh|x{5}|placeholder|your[_-]")
 
 
 def is_variable(value: bytes) -> bool:
     """Tell what takes a value's place in code and examples: `${TOKEN}`, `xxxx`, a call."""
-    return bool(_PLACEHOLDER.fullmatch(value))
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    return bool(_PLACEHOLDER.fullmatch(value.strip(b" *`")))
 
 
 def is_placeholder(value: bytes) -> bool:

@@ -74,7 +74,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     min_classes: int = 1
     """Character classes (digit, lower, inner upper) the value needs, for validators that ask."""
     region: str = ""
-    """Default region of a national phone number."""
+    """Where a national telephone number is dialled: a region, `large` or `*` for any."""
+    loose: bool = False
+    """Ten digits in North American groups count though the plan does not have them."""
+    not_after: str = ""
+    """RE2; the rule is silent where it matches in the 40 bytes before the value."""
     value: str = ""
     """RE2 of the value sought after the pattern, for the validator `near`."""
     window_bytes: int = 0

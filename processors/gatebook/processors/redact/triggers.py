@@ -26,6 +26,8 @@ MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 MAX_KEYWORD_BYTES = 64
 _PIECE_BYTES = 65_536
+_LONG_WORD_BYTES = 8
+"""A context word so long is one at the beginning of a longer word, too: `birthdateOf`."""
 EDGE_BYTES = 20
 """How far around a cluster its rules may look for an edge, a sign or a letter."""
 
@@ -80,8 +82,10 @@ class Triggers:
     def _automaton(self, anchored: dict[int, Sequence[str]]) -> ahocorasick_rs.BytesAhoCorasick:
         targets: dict[bytes, tuple[list[int], list[int], list[int]]] = {}
         for index, rule in enumerate(self._rules):
-            long = tuple(word for word in rule.keywords if len(word) >= MIN_KEYWORD_BYTES)
-            for place, words in enumerate((long, rule.context, anchored.get(index, ()))):
+            searched = () if index in anchored else rule.keywords
+            long = tuple(word for word in searched if len(word) >= MIN_KEYWORD_BYTES)
+            context = tuple({form for word in rule.context for form in _joined_up(word)})
+            for place, words in enumerate((long, context, anchored.get(index, ()))):
                 for written in {form for word in words for form in _written(word)}:
                     targets.setdefault(written, ([], [], []))[place].append(index)
         for windowed, contextual, exact in targets.values():
@@ -217,7 +221,7 @@ def _is_word(data: bytes, start: int, end: int) -> bool:
     if start and data[start - 1 : start].isalpha() and data[start : start + 1].isalpha():
         return False
     end += data[end : end + 1] == b"s"
-    return not data[end : end + 1].isalpha()
+    return not data[end : end + 1].isalpha() or end - start > _LONG_WORD_BYTES
 
 
 def _short(rule: Rule) -> Iterator[str]:
@@ -227,3 +231,8 @@ def _short(rule: Rule) -> Iterator[str]:
 def _written(word: str) -> set[bytes]:
     """A word as it reads once ASCII letters are in lower case: others keep their case."""
     return {form.encode("utf-8").lower() for form in (word, word.upper(), word.capitalize())}
+
+
+def _joined_up(word: str) -> set[str]:
+    """A context word of several parts as names of fields write it: `tax_id`, `taxId`."""
+    return {word.replace(" ", joint) for joint in (" ", "_", "-", "")}

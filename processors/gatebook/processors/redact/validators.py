@@ -15,10 +15,11 @@ from functools import lru_cache
 import re2
 from stdnum import numdb
 
+from .assigned import assigned_password, assigned_secret, is_identifier, reads
 from .coins import crypto
 from .dates import birth_date
 from .national import checked, ssn
-from .phones import phone, phone_alone
+from .phones import phone, phone_alone, phone_announced, phone_nanp
 from .probe import (
     Found,
     Probe,
@@ -57,8 +58,19 @@ def token(probe: Probe) -> Iterator[Found]:
     """Accept a value that looks random enough for its rule and is no placeholder."""
     end = probe.end - len(probe.value) + len(probe.value.rstrip(b"\\.:"))
     value = probe.data[probe.start : end]
-    if value and _is_random(value, probe.rule) and not is_placeholder(value):
+    if value and _is_random(value, probe.rule) and not is_variable(value):
         yield _whole(probe, end)
+
+
+def unread_token(probe: Probe) -> Iterator[Found]:
+    """The same, unless it reads as words: a short beginning such as `hf_` is no proof."""
+    yield from (found for found in token(probe) if not is_identifier(probe.value))
+
+
+def option(probe: Probe) -> Iterator[Found]:
+    """Accept what is given to a program as a secret, unless it is a variable."""
+    if not is_variable(probe.value):
+        yield _whole(probe)
 
 
 def _is_random(value: bytes, rule: Rule) -> bool:
@@ -66,23 +78,9 @@ def _is_random(value: bytes, rule: Rule) -> bool:
     return classes >= rule.min_classes and entropy_bits(value[:256]) >= rule.min_entropy_bits
 
 
-def password(probe: Probe) -> Iterator[Found]:
-    """Accept an assigned password: any after `=` or in quotes or a tag, a mixed one in prose."""
-    end = probe.end - len(probe.value) + len(probe.value.rstrip(b"\\"))
-    value = probe.data[probe.start : end]
-    before = probe.data[max(0, probe.start - 4) : probe.start].rstrip(b" \t")
-    explicit = before[-1:] in (b"=", b'"', b"'", b">")
-    if not explicit:
-        value = value.rstrip(b".,;:!?)]")
-        end = probe.start + len(value)
-    mixed = len(value) >= 5 and any(c < 97 or c > 122 for c in value[1:])
-    if value and (explicit or mixed) and not is_variable(value):
-        yield _whole(probe, end)
-
-
 _SAMPLE_LOGIN = re2.compile(
-    rb"(?i)[^:]+:(?:change(?:it|me)|pass(?:word|wd)?|pwd|test|token|secret|[*x]+|\[[^\]]*\]|<[^>]*>)"
-    rb"|.*[$][\w{(].*|.*\{\{.*|.*<[^>]+>:<[^>]+>.*",
+    rb"(?i)[^:]+:(?:change(?:it|me)|pass(?:word|wd)?|pwd|test|token|secret|[*xy]+|\[[^\]]*\]|<[^>]*>)"
+    rb"|[$][\w{(].*|[^:]*:[$][\w{(].*|.*\{\{.*|.*<[^>]+>:<[^>]+>.*|<.*",
     _LATIN1,
 )
 
@@ -124,6 +122,7 @@ def _value_pattern(pattern: str) -> re2._Regexp:
 # ---- private keys ------------------------------------------------------------------------------
 
 MAX_PEM_BYTES = 32_768
+_MIN_PEM_BYTES = 64
 _PEM_END = re2.compile(rb"-----END[A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", _LATIN1)
 _PEM_BODY = re2.compile(
     rb"(?:(?:\s|\\+[nrt])*[A-Za-z0-9+/=]{20,})+(?:(?:\s|\\+[nrt])*[A-Za-z0-9+/=]+)?", _LATIN1
@@ -136,7 +135,7 @@ def pem(probe: Probe) -> Iterator[Found]:
     probe.budget.spend((stop - probe.end) // 256)
     ending = _PEM_END.search(probe.data, probe.end, stop)
     ending = ending or _PEM_BODY.match(probe.data, probe.end, stop)
-    if ending:
+    if ending and ending.end() - probe.end >= _MIN_PEM_BYTES:
         yield _whole(probe, ending.end())
 
 
@@ -356,24 +355,29 @@ def mac(probe: Probe) -> Iterator[Found]:
 def high_entropy(probe: Probe) -> Iterator[Found]:
     """Accept a token that looks drawn by chance: three kinds of characters, high entropy."""
     value = probe.value.rstrip(b"=")
-    if is_placeholder(value) or not _is_random(value, probe.rule) or _reads(value):
+    if is_placeholder(value) or not _is_random(value, probe.rule) or reads(value[:4096]):
         return
-    yield _whole(probe)
+    if _PATH.match(value):
+        return
+    if not _NAMES_PUBLIC.search(probe.data, max(0, probe.start - 40), probe.start):
+        yield _whole(probe)
 
 
-_LOWER_RUN = re.compile(rb"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
-
-
-def _reads(value: bytes) -> bool:
-    """Words, paths and identifiers: half of it is in runs of letters that read as words."""
-    in_words = sum(len(run) for run in _LOWER_RUN.findall(value))
-    return in_words * 2 >= len(value) or value.count(b"/") > 1 + len(value) // 24
+_PATH = re.compile(rb"/?[a-z]{2,12}/")
+# What is made to be public, or only compared: it is random and no secret.
+_NAMES_PUBLIC = re.compile(
+    rb"(?i)(?:sha[0-9]*|md5|hash|checksum|digest|integrity|signature|fingerprint|thumbprint|public"
+    rb"|nonce|etag|cursor|commit|revision|uuid|trace|[/~%])[\w.\-]{0,16}[\"' :=(\[]{0,4}\Z"
+)
 
 
 VALIDATORS: dict[str, Validator] = {
     "any": any_value,
     "token": token,
-    "password": password,
+    "unread_token": unread_token,
+    "option": option,
+    "assigned_secret": assigned_secret,
+    "assigned_password": assigned_password,
     "near": near,
     "login": login,
     "manifest": manifest,
@@ -391,6 +395,8 @@ VALIDATORS: dict[str, Validator] = {
     "vendor_assigned": vendor_assigned,
     "phone": phone,
     "phone_alone": phone_alone,
+    "phone_announced": phone_announced,
+    "phone_nanp": phone_nanp,
     "ipv4": ipv4,
     "ipv6": ipv6,
 }
@@ -398,5 +404,7 @@ VALIDATORS: dict[str, Validator] = {
 ANCHORED: dict[str, Callable[[Rule], Sequence[str]]] = {
     "vendor_token": table_keywords,
     "vendor_assigned": table_keywords,
+    "assigned_secret": lambda rule: rule.keywords,
+    "assigned_password": lambda rule: rule.keywords,
 }
 """Validators that read on from each of these keywords; the rule's own pattern is not run."""

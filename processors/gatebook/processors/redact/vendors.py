@@ -62,7 +62,7 @@ _VALUE = re.compile(rb"[A-Za-z0-9_\-=.+/%:~@|]{8,300}")
 def vendor_assigned(probe: Probe) -> Iterator[Found]:
     """Accept a value of a vendor's size after its name and an operator."""
     assign = _ASSIGN.match(probe.data, probe.end)
-    if assign is None:
+    if assign is None or not _is_named(probe):
         return
     value = _VALUE.match(probe.data, assign.end())
     if value is None:
@@ -77,6 +77,20 @@ def vendor_assigned(probe: Probe) -> Iterator[Found]:
             return
 
 
+_SURE_NAME_BYTES = 7
+
+
+def _is_named(probe: Probe) -> bool:
+    """Tell a short name from chance: `meraki` is not in `CameraKit`, nor `sumo` in `sumOf`."""
+    name = probe.value
+    if len(name) >= _SURE_NAME_BYTES:
+        return True
+    before = probe.data[max(0, probe.start - 1) : probe.start]
+    if name.islower():
+        return not before.isalpha()
+    return not before.isupper() if name.isupper() else name[:1].isupper() and name[1:].islower()
+
+
 def _random(value: bytes) -> bool:
-    digits = re.search(rb"[0-9]", value) is not None
-    return digits and entropy_bits(value) >= 2.0 and not is_placeholder(value)
+    drawn = re.search(rb"[0-9]", value) is not None or b":" in value
+    return drawn and entropy_bits(value) >= 2.0 and not is_placeholder(value)

@@ -1,0 +1,150 @@
+"""Secrets told by the name before them: `api_key = ...`, `the password is ...`, `<token>...`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .probe import Found, Probe, entropy_bits, is_placeholder, is_variable, plain
+
+# All patterns here are read from a keyword on, and what they repeat is bounded.
+_SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
+_MARKUP = rb"""["'\]*`)]{0,3}"""
+_OPERATOR = (
+    rb"""(?:>\s{0,16}"""
+    rb"""|\s{0,3}(?:=>|[:?.]{0,3}={1,3}|:{1,3}|\|\|)\s{0,3}"""
+    rb"""|(?<=["']),\s{0,3}"""
+    rb"""|\s{1,3}(?:is|are|was|to|equals|lautet|ist|est|es)\s{1,3}(?:now\s|set to\s)?)"""
+)
+_SPOKEN = rb"""[ \t][^\n:="'.<>{}]{0,28}:[ \t]{1,3}"""
+_WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""
+_AFTER_NAME = re.compile(_SUFFIX + _MARKUP + _OPERATOR + _WRAPPED)
+_AFTER_SPEECH = re.compile(_SPOKEN)
+_OPTION = re.compile(rb"--?[a-z0-9\-]{0,40}\Z")
+_BESIDE = re.compile(rb"[ \t]{1,2}(?:of |for )?")
+
+_WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
+"""What may stand between name and value, and the entropy and size that the value then needs."""
+
+_TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*]{8,600}={0,2})""")
+_KEY_OF = re.compile(
+    rb"(?i)(?:api|app|access|account|admin|auth|client|deploy|encrypt|encryption|license|master"
+    rb"|private|secret|service|session|shared|sign|signing|storage|subscription|webhook)[ _.\-]?\Z"
+)
+_NAMES_ONLY = re.compile(
+    rb"(?i)s?[_.\-]?(?:id|name|type|url|uri|path|file|len|length|size|count)\b"
+)
+
+
+def assigned_secret(probe: Probe) -> Iterator[Found]:
+    """Accept a random value after a name such as `api_key`, `secret` or `token`."""
+    data, word = probe.data, probe.data[probe.start : probe.end].lower()
+    if word == b"key" and not _KEY_OF.search(data, max(0, probe.start - 14), probe.start):
+        return
+    if _NAMES_ONLY.match(data, probe.end):
+        return
+    probe.budget.spend(2)
+    for after, least_bits, least_bytes in _WAYS:
+        operator = after.match(data, probe.end)
+        found = _token(probe, operator.end(), least_bits) if operator else None
+        if found and found.end - found.start >= least_bytes:
+            yield found
+            return
+    if _OPTION.search(data, max(0, probe.start - 44), probe.start):
+        option = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}").match(data, probe.end)
+        found = _token(probe, option.end(), 0.0) if option else None
+        if found:
+            yield found
+
+
+def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
+    match = _TOKEN.match(probe.data, start)
+    if match is None:
+        return None
+    start, end = match.span(1)
+    value = probe.data[start:end].rstrip(b".:!?")
+    if not is_random_token(value, max(least_bits, probe.rule.min_entropy_bits)):
+        return None
+    return Found(start, start + len(value), plain(value))
+
+
+_DIGIT = re.compile(rb"[0-9]")
+_LETTER = re.compile(rb"[A-Za-z]")
+_PARTS = re.compile(rb"[-_.:/@+]+")
+_PLAIN_PART = re.compile(rb"[A-Za-z]{2,}[0-9]{0,4}|[vV]?[0-9]{1,12}|[A-Za-z]?|[A-Z]+[a-z]*[0-9]*")
+_WORD_RUN = re.compile(rb"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
+
+
+def is_random_token(value: bytes, least_bits: float) -> bool:
+    """Tell a drawn value from words, names, versions and what stands for a value."""
+    if len(value) < 8 or not _LETTER.search(value) or is_placeholder(value):
+        return False
+    if entropy_bits(value[:256]) < least_bits:
+        return False
+    if _DIGIT.search(value):
+        return not is_wordy(value)
+    return len(value) >= 20 and entropy_bits(value[:256]) >= 3.8 and not reads(value)
+
+
+def is_wordy(value: bytes) -> bool:
+    """Tell `jjwt-jackson-0.11.2` and `NEXUS-GPT4-API-KEY`: every part is a word or a number."""
+    parts = _PARTS.split(value)
+    return len(parts) > 1 and all(_PLAIN_PART.fullmatch(part) for part in parts)
+
+
+def reads(value: bytes) -> bool:
+    """Tell words, paths and identifiers: half of it is in runs of letters that read as words."""
+    in_words = sum(len(run) for run in _WORD_RUN.findall(value))
+    return in_words * 2 >= len(value) or value.count(b"/") > 1 + len(value) // 24
+
+
+_MIXED = re.compile(rb"[0-9]|[a-z][A-Z]{1,3}[a-z]|[a-z][!$%&#][A-Za-z]")
+_CAMEL_RUN = re.compile(rb"[A-Z][a-z]{3,}|[a-z]{5,}")
+
+
+def is_identifier(value: bytes) -> bool:
+    """Tell `SponsoredProductsRemoteSearch`: nearly all of it is in words."""
+    return sum(len(run) for run in _CAMEL_RUN.findall(value)) >= 0.7 * len(value)
+
+
+_QUOTED = re.compile(rb"""[*`]{0,2}(?:"([^"\n]{4,200})"|'([^'\n]{4,200})')""")
+_BARE = re.compile(rb"""[*`]{0,2}([^\s"'`,;&<>|{}]{4,200})""")
+
+
+def assigned_password(probe: Probe) -> Iterator[Found]:
+    """Accept an assigned password: any after `=`, in quotes or a tag, a mixed one in prose."""
+    data = probe.data
+    probe.budget.spend(2)
+    operator = _AFTER_NAME.match(data, probe.end)
+    if operator:
+        found = _password(probe, operator.end(), explicit=_is_explicit(operator[0]))
+        if found:
+            yield found
+            return
+    for after in (_AFTER_SPEECH, _BESIDE):
+        spoken = after.match(data, probe.end)
+        found = _password(probe, spoken.end(), explicit=False) if spoken else None
+        if found and _MIXED.search(data, found.start, found.end):
+            yield found
+            return
+
+
+def _is_explicit(operator: bytes) -> bool:
+    return b"=" in operator or b">" in operator or b"{" in operator
+
+
+def _password(probe: Probe, start: int, explicit: bool) -> Found | None:
+    match = _QUOTED.match(probe.data, start)
+    quoted = match is not None
+    match = match or _BARE.match(probe.data, start)
+    if match is None:
+        return None
+    start, end = match.span(match.lastindex or 0)
+    value = probe.data[start:end].rstrip(b"\\*")
+    if not (quoted or explicit):
+        value = value.rstrip(b".,;:!?)]*`")
+        if len(value) < 5 or (value.isalpha() and value[1:].islower()):
+            return None
+    if is_variable(value):
+        return None
+    return Found(start, start + len(value), plain(value))
