@@ -8,7 +8,7 @@ own pattern then runs only near its trigger, in a window that grows while a matc
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +16,14 @@ import ahocorasick_rs
 import re2
 
 from .budget import Budget
+from .masks import MaskSpan, find_masks
 from .rules import Rule
 from .spans import Extent, spans_of
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
 
+Hit = tuple[int, int, int]
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 MAX_KEYWORD_BYTES = 64
@@ -115,7 +117,7 @@ class Triggers:
     def _keywords(self, data: bytes, sites: Sites, budget: Budget) -> None:
         lowered = data.lower()
         found: dict[int, list[Extent]] = {}
-        for word, start, end in self._hits(lowered, budget):
+        for word, start, end in _outside(find_masks(data), self._hits(lowered, budget)):
             for index in self._windowed[word]:
                 found.setdefault(index, []).append((start, end))
             for index in self._exact[word]:
@@ -130,7 +132,7 @@ class Triggers:
                     _windows(places, rule.before_bytes, rule.after_bytes, len(data))
                 )
 
-    def _hits(self, lowered: bytes, budget: Budget) -> Iterator[tuple[int, int, int]]:
+    def _hits(self, lowered: bytes, budget: Budget) -> Iterator[Hit]:
         """Every keyword in order; large texts in pieces, so that the budget ends a hostile one."""
         if len(lowered) <= _PIECE_BYTES:
             hits = self._words.find_matches_as_indexes(lowered, overlapping=True)
@@ -154,6 +156,18 @@ class Triggers:
         places = sites.context.get(index, ())
         at = bisect_left(places, start - rule.context_before_bytes)
         return at < len(places) and places[at] <= end + rule.context_after_bytes
+
+
+def _outside(masks: Sequence[MaskSpan], hits: Iterator[Hit]) -> Iterator[Hit]:
+    """Leave out what is read in the name of a mask: `[PASSWORD_...]` announces no password."""
+    if not masks:
+        yield from hits
+        return
+    starts = [mask.start for mask in masks]
+    for hit in hits:
+        at = bisect_right(starts, hit[1]) - 1
+        if at < 0 or hit[1] >= masks[at].kept:
+            yield hit
 
 
 class _Group:
