@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # Path suffix -> event.action. The longest that fits counts; what is not listed is `unknown`.
 ACTIONS = {
@@ -46,6 +47,7 @@ _BY_PART = (
 OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "rerank"})
 
 
+@lru_cache(maxsize=1024)
 def action_of(path: str) -> str:
     """What a path asks for. Prefixes of gateways do not matter."""
     path = path.rstrip("/")
