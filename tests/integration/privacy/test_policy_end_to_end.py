@@ -140,6 +140,8 @@ def _check_levels(site: Site) -> None:
     silent, lab, vault = (site.wait_for(rule=rule) for rule in ("silent", "lab", "vault"))
     other = site.wait_for(rule="default", level="metadata")
     digest = Policy.read(site.text.encode()).digest
+    first = site.wait_for(action="capture_policy_changed")
+    assert first["gatebook"]["attributes"]["new_policy"] == digest
     for one in (silent, lab, vault, other):
         assert one["gatebook"]["capture"]["policy"] == "acme"
         assert one["gatebook"]["capture"]["policy_version"] == digest
@@ -168,7 +170,7 @@ def _check_break_glass(site: Site) -> None:
     begun = site.wait_for(action="break_glass_active")
     assert begun["gatebook"]["attributes"]["approved_by"] == "bob,cyd"
     site.call("other")
-    during = site.wait_for(**{"raise": request})
+    during = site.wait_for(rule="default", **{"raise": request})
     assert during["gatebook"]["capture"]["level"] == "redacted"
     assert WORDS in during["gen_ai"]["input"]["messages"]
     site.signed("revoke", request, by="bob")

@@ -111,7 +111,8 @@ class CapturePolicy:
         policy = self.policy
         capture = {"level": "metadata", "policy": policy.name, "policy_version": policy.digest}
         kept = {"metadata": policy.file.retention.metadata}
-        return {**event, "gatebook": {**event["gatebook"], "capture": capture, "retention": kept}}
+        about = {**capture, "break_glass": event["attributes"].get("break_glass", "")}
+        return {**event, "gatebook": {**event["gatebook"], "capture": about, "retention": kept}}
 
     def _decision(self, facts: Facts) -> Decision:
         if self._clock_ns() >= self._until_ns:

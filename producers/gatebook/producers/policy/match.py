@@ -43,11 +43,13 @@ DIMENSIONS = ("tenant", "model", "route", "operation", "data_class", "service")
 # Services do not agree on the case of these names; tenants and routes are what they are.
 _FOLDED = frozenset({"model", "operation", "data_class", "service"})
 _NOT_FOUND = frozenset({404, 405})
+REASON = "degraded_reason"  # set where bodies were not, or could not be, read
 
 
 class Facts(NamedTuple):
     """What a decision depends on. `answered` and `resolved` are the service's word on the model.
-    `has_model` is false where nobody can know the model yet."""
+    `has_model` is false where nobody can know the model: in an intent not yet, in a terminal event
+    not any more, its bodies being unread."""
 
     tenant: str = ""
     model: str = ""
@@ -59,6 +61,7 @@ class Facts(NamedTuple):
     is_tenant_claimed: bool = False
     is_route_claimed: bool = False
     has_model: bool = True
+    is_intent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +229,11 @@ class Policy:
     def decide(self, facts: Facts) -> Decision:
         """What is captured of an access with these facts, break-glass aside."""
         said, sure = self.seen(facts), self.seen(facts, sure=True)
-        if not facts.has_model:
+        if facts.is_intent:
             return _held_back(self.cautious(said), self.cautious(sure))
+        if not facts.has_model:  # a caller may have seen to that
+            without = self.seen(facts._replace(has_model=True), sure=True)
+            return _held_back(self.cautious(said), self.first(without))
         return self.first(said) if sure == said else _held_back(self.first(said), self.first(sure))
 
 
@@ -317,17 +323,21 @@ def facts_of(event: Mapping[str, Any]) -> Facts:
     tenant = _text(_group(event, "organization"), "id")
     assurance = _text(_group(ours, "identity"), "assurance")
     status = _group(_group(event, "http"), "response").get("status_code")
+    answered = _text(_group(generative, "response"), "model")
+    resolved = _text(_group(ours, "model"), "resolved")
+    is_intent, is_named = _text(ours, "phase") == "intent", bool(asked or answered or resolved)
     return Facts(
         tenant=tenant,
         model=asked,
-        answered=_text(_group(generative, "response"), "model"),
-        resolved=_text(_group(ours, "model"), "resolved"),
+        answered=answered,
+        resolved=resolved,
         route=_text(_group(event, "url"), "path"),
         operation=_operation(event, generative),
         service=_text(_group(event, "service"), "name"),
         is_tenant_claimed=bool(tenant) and assurance != "verified",
         is_route_claimed=status in _NOT_FOUND,
-        has_model=_text(ours, "phase") != "intent",
+        has_model=not is_intent and (is_named or not _text(_group(ours, "capture"), REASON)),
+        is_intent=is_intent,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 CATEGORY = "configuration"
@@ -17,6 +17,8 @@ REVOKED = "break_glass_revoked"
 ACTIVE = "break_glass_active"
 ENDED = "break_glass_ended"
 REFUSED = "break_glass_refused"
+# Attributes that hold what a person wrote; the others are codes, names, digests and ids of ours.
+WRITTEN = ("justification",)
 _TYPES = {POLICY_BROKEN: "error", REFUSED: "denied"}
 
 
@@ -39,6 +41,17 @@ class ControlEvent:
     def __init__(self, notice: Notice) -> None:
         self.notice = notice
         self._at_ns = time.time_ns()
+
+    @staticmethod
+    def scrubbed(
+        event: Mapping[str, Any], scrub: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The event with what a person wrote in it scrubbed. Digests look like secrets, and are
+        what a notice is for."""
+        attributes = event["attributes"]
+        written = {name: attributes[name] for name in WRITTEN if name in attributes}
+        clean = scrub({"attributes": written})["attributes"]
+        return {**event, "attributes": {**attributes, **clean}}
 
     def build(self) -> dict[str, Any]:
         """The event."""

@@ -280,6 +280,7 @@ async def test_break_glass_raises_the_running_producer_and_ends(ruled: Any) -> N
     assert b"planted" in during["content"]
     assert after["content"] is None
     assert ended["event"]["reason"] == "revoked"
+    assert ended["gatebook"]["capture"]["break_glass"] == request.id
     assert ended["attributes"]["justification"] == "incident 7"
 
 

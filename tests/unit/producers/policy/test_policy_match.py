@@ -116,10 +116,25 @@ def test_an_operator_may_trust_what_callers_say() -> None:
 
 def test_an_intent_says_the_least_that_may_come_out() -> None:
     """Before the call nobody knows the model that will answer."""
-    early = Facts(service="desk", has_model=False)
+    early = Facts(service="desk", has_model=False, is_intent=True)
     assert POLICY.decide(early).level == "none", "it could become a health access"
     only = Policy.read(b'version = 1\nname = "x"\n[[rule]]\nname = "r"\nlevel = "redacted"\n')
     assert only.decide(early).level == "redacted"
+
+
+def test_an_unread_body_brings_no_content_and_hides_nobody() -> None:
+    """A caller can send a body that nobody can read; so can a full buffer give it up unread."""
+    late = Policy.read(
+        b'version = 1\nname = "x"\n[[rule]]\nname = "med"\nmatch = { model = "med-*" }\n'
+        b'level = "none"\nfields = { "user.id" = "digest" }\n'
+        b'[[rule]]\nname = "rest"\nlevel = "redacted"\n'
+    )
+    unread = late.decide(Facts(has_model=False))
+    assert (unread.level, unread.actions) == ("metadata", {"user.id": "digest"})
+    assert late.decide(Facts()).level == "redacted"
+    assert late.decide(Facts(has_model=False, is_intent=True)).level == "none"
+    silent = Policy.read(b'version = 1\nname = "x"\n[[rule]]\nname = "s"\nlevel = "none"\n')
+    assert silent.decide(Facts(has_model=False)).level == "none", "whatever the model was"
 
 
 def test_retention_is_said_for_the_layers_there_are() -> None:
@@ -180,10 +195,13 @@ def test_facts_come_from_fields_that_the_service_fills() -> None:
         "gen_ai": {"request": {"model": "a"}, "response": {"model": "b"}},
         "gatebook": {"phase": "terminal", "model": {"resolved": "c"}},
     }
-    assert facts_of(event) == Facts("lab", "a", "b", "c", "/v1/x", "chat", "s", True, True, True)
+    assert facts_of(event) == Facts("lab", "a", "b", "c", "/v1/x", "chat", "s", True, True)
     verified = {**event, "gatebook": {"phase": "intent", "identity": {"assurance": "verified"}}}
     found = facts_of(verified)
-    assert (found.is_tenant_claimed, found.has_model) == (False, False)
+    assert (found.is_tenant_claimed, found.has_model, found.is_intent) == (False, False, True)
+    unread = {"gatebook": {"capture": {"degraded_reason": "request_not_json"}}}
+    assert (facts_of(unread).has_model, facts_of(unread).is_intent) == (False, False)
+    assert facts_of({**unread, "gen_ai": event["gen_ai"]}).has_model
     assert facts_of({}) == Facts()
 
 
