@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gatebook.processors.subjects.layers import ERASABLE, value_at, without
+from gatebook.processors.subjects.layers import without_erasable
 from gatebook.schemas.documents import Document, timestamp_text
 
 # Not covered by the digest: they say when and as what the same document was stored.
@@ -27,13 +27,13 @@ def canonical(document: Document) -> bytes:
     Raises TypeError for what JSON cannot hold (a lone surrogate, for example).
     """
     event = {k: v for k, v in document.get("event", {}).items() if k not in UNHASHED}
-    covered = without(document, ERASABLE) if commits(document) else document
+    covered = without_erasable(document) if commits(document) else document
     return orjson.dumps({**covered, "event": event}, option=orjson.OPT_SORT_KEYS)
 
 
 def commits(document: Mapping[str, Any]) -> bool:
     """Whether a document carries a commitment in place of its erasable fields."""
-    return bool(value_at(document, COMMITMENT))
+    return bool(document.get("gatebook", {}).get("content", {}).get("commitment"))
 
 
 def digest(document: Document) -> str:

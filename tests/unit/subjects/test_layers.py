@@ -251,3 +251,19 @@ def test_keys_do_not_show() -> None:
     assert b"\x01" * 32 not in repr(key(ALICE)).encode()
     assert "\\x01" not in repr(key(ALICE))
     assert "for tests" not in repr(TAGS)
+
+
+@pytest.mark.parametrize("level", ["metadata", "redacted", "full"])
+@pytest.mark.parametrize("user", [{}, {"id": "a"}, {"id": "a", "name": "A", "email": "a@b"}])
+@pytest.mark.parametrize("spoken", [{}, {"request": {"model": "slm"}}])
+def test_the_fast_way_leaves_out_the_same(level: str, user: Any, spoken: Any) -> None:
+    """What a digest leaves out is the erasable fields, no more and no less, in every shape."""
+    found = document(level, user=user, gen_ai=spoken)
+    for text in ({}, CONTENT):
+        shaped = json.loads(json.dumps(found))
+        layers.place_text(shaped, text)
+        whole = json.dumps(shaped)
+        assert layers.without_erasable(shaped) == layers.without(shaped, layers.ERASABLE)
+        assert json.dumps(shaped) == whole
+    for bare in ({"user": {"name": "A"}}, {"gatebook": {"sealed": {"full": "x"}}}):
+        assert layers.without_erasable(bare) == {}

@@ -157,11 +157,13 @@ class Eraser:
         """The job under way, or a new one."""
         state = (await read_states(self.store, [person.tag]))[person.tag]
         before = job_id(person.tag, state.generation - 1)
-        under_way = (await self.store.get([before])).get(before)
-        if under_way is not None and not under_way.source["done"]:
-            return under_way
+        last = (await self.store.get([before])).get(before)
+        if last is not None and not last.source["done"]:
+            return last
         holds.refuse_if_held(state)
         now = self.clock_ns()
+        if last is not None and await self._covers(last, person, request, now):
+            return last
         source = {
             "type": JOB,
             "tag": person.tag,
@@ -177,6 +179,22 @@ class Eraser:
         made = job_id(person.tag, state.generation)
         await self.store.create({made: source})  # one that is there already is gone on with
         return (await self.store.get([made]))[made]
+
+    async def _covers(self, last: Stored, person: Person, request: Request, now_ns: int) -> bool:
+        """Whether nothing has come in since an erasure that is done: then its certificate holds,
+        which whoever asked may never have seen."""
+        current = key_id(person.tag, last.source["generation"] + 1)
+        if request.raw or await self.store.get([current]):
+            return False
+        return not await self._left(person, _key_ids(last), now_ns, request.names)
+
+    async def _left(self, person: Person, ids: set[str], before_ns: int, names: bool) -> int:
+        """Documents that hold what is to be erased."""
+        await self.documents.refresh()
+        left = 0
+        async for found in self.documents.scan(person.query()):
+            left += stripped_of(found.source, person.tag, ids, before_ns, names) is not None
+        return left
 
     async def _tell_of_resuming(self, person: Person, job: Stored, request: Request) -> None:
         """Going on with a job is an act of its own, perhaps of somebody else."""
@@ -294,11 +312,7 @@ class Eraser:
         if await self.store.get(ids):  # a worker that stood still since before the tombstone
             await self._destroy(sorted(ids))
             await self.store.purge()
-        await self.documents.refresh()
-        before_ns, names = job.source["before_ns"], job.source["names"]
-        left = 0
-        async for found in self.documents.scan(person.query()):
-            left += stripped_of(found.source, person.tag, ids, before_ns, names) is not None
+        left = await self._left(person, ids, job.source["before_ns"], job.source["names"])
         if left:
             await self._change(job.id, lambda s: _without_steps(s, ("index", "purge")))
             raise NotErased(f"{left} documents came in with content meanwhile")

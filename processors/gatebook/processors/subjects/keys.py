@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,11 +75,11 @@ class SubjectKey:
 
 def commitment(salt: bytes, event_id: str, fields: Mapping[str, bytes]) -> str:
     """A salted digest of what may be erased from an event, by field name."""
-    digest = hmac.new(salt, event_id.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    parts = [b"gatebook commitment\0", event_id.encode("utf-8", "surrogatepass")]
     for name in sorted(fields):
         value = fields[name]
-        digest.update(b"\0" + name.encode() + b"\0" + len(value).to_bytes(8, "big") + value)
-    return f"{COMMITMENT_VERSION}:{digest.hexdigest()}"
+        parts += (b"\0", name.encode(), b"\0", len(value).to_bytes(8, "big"), value)
+    return f"{COMMITMENT_VERSION}:{hmac.digest(salt, b''.join(parts), 'sha256').hex()}"
 
 
 def packed(content: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 from gatebook.processors.subjects.identity import SubjectTags
 from gatebook.processors.subjects.keys import (
     FULL,
+    LAYERS,
     REDACTED,
     CannotOpen,
     SubjectKey,
@@ -33,6 +34,7 @@ SEARCHED = {
 SEALED_FIELDS = (("gatebook", "sealed", "redacted"), ("gatebook", "sealed", "full"))
 CONTENT_FIELDS = (*SEARCHED.values(), *SEALED_FIELDS)
 IDENTIFIERS = (("user", "name"), ("user", "email"))
+_NAMES = tuple(name for _, name in IDENTIFIERS)
 # What may go from a stored document without changing its digest.
 ERASABLE = (*CONTENT_FIELDS, *IDENTIFIERS)
 SUBJECT_ERASED = "subject_erased"
@@ -118,15 +120,20 @@ def commit(
         found = key.commitment(event_id, fields)
     else:
         # Nothing is sealed, so there is no key to fetch: the salt is our own.
-        salt = tags.digest("commitment", document["gatebook"]["subject"].encode())
-        found = commitment(salt, event_id, fields)
+        found = commitment(tags.key, event_id, fields)
     document["gatebook"].setdefault("content", {})["commitment"] = found
 
 
 def identifiers(document: Mapping[str, Any]) -> dict[str, bytes]:
     """Names of the person that may be erased, by dotted field."""
-    found = {".".join(path): value_at(document, path) for path in IDENTIFIERS}
-    return {n: v.encode("utf-8", "surrogatepass") for n, v in found.items() if v}
+    user = document.get("user")
+    if not user:
+        return {}
+    return {
+        f"user.{name}": user[name].encode("utf-8", "surrogatepass")
+        for name in _NAMES
+        if user.get(name)
+    }
 
 
 def place_text(document: Document, redacted: Mapping[str, Any]) -> None:
@@ -169,6 +176,30 @@ def without(document: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> Docu
         if value_at(copy, path) is not None:
             _remove(copy, path)
     return copy
+
+
+def without_erasable(document: Mapping[str, Any]) -> Document:
+    """`without(document, ERASABLE)`, faster: intake does this for every event."""
+    copy = dict(document)
+    user, spoken = document.get("user"), document.get("gen_ai")
+    if user and ("name" in user or "email" in user):
+        _put(copy, "user", {k: v for k, v in user.items() if k not in _NAMES})
+    if spoken and ("input" in spoken or "output" in spoken or "system_instructions" in spoken):
+        copy = without(copy, tuple(SEARCHED.values()))
+    ours = document.get("gatebook")
+    if ours and "sealed" in ours:
+        sealed = {k: v for k, v in ours["sealed"].items() if k not in LAYERS}
+        ours = dict(ours)
+        _put(ours, "sealed", sealed)
+        _put(copy, "gatebook", ours)
+    return copy
+
+
+def _put(node: Document, name: str, group: Document) -> None:
+    if group:
+        node[name] = group
+    else:
+        del node[name]
 
 
 def _remove(node: Document, path: Sequence[str]) -> None:

@@ -78,8 +78,7 @@ def _content_holds(
     named = identifiers(document)
     if any(name.startswith(ERASED_NAME.encode()) for name in named.values()):
         return None
-    salt = tags.digest("commitment", document["gatebook"]["subject"].encode())
-    return bool(commitment(salt, document["event"]["id"], named) == committed)
+    return bool(commitment(tags.key, document["event"]["id"], named) == committed)
 
 
 def _sealed_holds(document: Mapping[str, Any], key: SubjectKey, committed: str) -> bool:

@@ -1,0 +1,116 @@
+"""Opening what is sealed: for operators, with a reason, and never without a record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from tests.integration.privacy.subject_tools import TENANT, WORD, Desk, said
+from tests.pipeline import Pipeline
+from tests.waiting import wait_until
+
+MAIL = "jo.doe@example.org"
+
+
+def acts(desk: Desk) -> dict[str, dict[str, str]]:
+    """The recorded acts of operators: action to attributes."""
+    return {
+        d["event"]["action"]: d["attributes"]
+        for d in desk.pipeline.documents()
+        if d["service"]["name"] == "gatebook-operator"
+    }
+
+
+def test_an_export_holds_all_of_a_person_and_says_what_it_opened(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """All of the person's events in order, content opened as far as was asked, in files that only
+    the operator reads, with a manifest whose digest fits."""
+    desk = Desk(pipeline)
+    levels = ("metadata", "redacted", "full", "full")
+    pipeline.publish([said("ada", level, days_ago=n) for n, level in enumerate(levels)])
+    pipeline.publish([said("bob")])
+    pipeline.wait_indexed(5)
+    for reveal, opened in (
+        ("none", {}),
+        ("redacted", {"redacted": 3}),
+        ("full", {"full": 2, "redacted": 3}),
+    ):
+        folder = tmp_path / reveal
+        manifest = desk.subject("export", "ada", "--output", str(folder), "--reveal", reveal)
+        data = (folder / "events.ndjson").read_bytes()
+        rows = [json.loads(line) for line in data.splitlines()]
+        assert manifest["documents"] == len(rows) == manifest["digests_hold"] == 4
+        assert manifest["layers_opened"] == opened
+        assert manifest["sha256"] == hashlib.sha256(data).hexdigest()
+        assert {row["document"]["user"]["id"] for row in rows} == {"ada"}
+        times = [row["document"]["@timestamp"] for row in rows]
+        assert times == sorted(times)
+        assert (folder / "events.ndjson").stat().st_mode & 0o777 == 0o600
+        originals = [row["content"]["full"] for row in rows if "full" in row["content"]]
+        assert len(originals) == (4 if reveal == "full" else 0)
+        assert all(WORD in json.dumps(o["content"]) for o in originals if o["state"] == "opened")
+    desk.subject("export", "nobody", "--output", str(tmp_path / "no"), expect=1)
+
+
+def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Where the event of an act cannot be made durable, the act is refused: nothing is printed,
+    nothing changes. Where it can, it says who, what and why."""
+    desk = Desk(pipeline)
+    event = said("ada")
+    pipeline.publish([event])
+    pipeline.wait_indexed(1)
+    before = desk.of("ada")
+    blocked = tmp_path / "spool"
+    blocked.write_text("a file where the spool's folder should be")
+    spool = {"GATEBOOK_SPOOL_DIR": str(blocked)}
+    who = ("--tenant", TENANT, "--reason", "curiosity")
+    for command in (
+        ("show", event["event"]["id"], "--reveal", "full", "--reason", "curiosity"),
+        ("subject", "export", "ada", *who, "--output", str(tmp_path / "out")),
+        ("subject", "erase", "ada", *who, "--yes"),
+        ("subject", "hold", "ada", *who),
+        ("subject", "reidentify", "EMAIL_e1_ABCDEFGHIJKLMNOP", *who),
+        ("subject", "status", "ada", "--tenant", TENANT),
+    ):
+        done = desk.run(*command, expect=6, **spool)
+        assert "recorded" in done.stderr
+        assert not done.stdout
+    assert desk.of("ada") == before
+    assert not list((tmp_path / "out").iterdir())
+    assert desk.json("subject", "list-holds")["subjects"] == []
+
+    desk.json("show", event["event"]["id"], "--reveal", "full", "--reason", "case 17")
+    wait_until("the act's event", lambda: "event.reveal" in acts(desk))
+    assert acts(desk)["event.reveal"] == {
+        "event": event["event"]["id"],
+        "reason": "case 17",
+        "reveal": "full",
+    }
+    desk.run("show", event["event"]["id"], "--reveal", "full", expect=2)
+
+
+def test_a_pseudonym_is_resolved_for_operators_only(pipeline: Pipeline) -> None:
+    """From a candidate, or from the sealed original of an event; never from the index, and not
+    after an erasure."""
+    desk = Desk(pipeline)
+    pipeline.publish([said("ada", "full", text=f"write to {MAIL}")])
+    pipeline.publish([said("bob", "redacted", text=f"write to {MAIL}")])
+    pipeline.wait_indexed(2)
+    (bob,) = desk.of("bob")
+    shown = bob["gen_ai"]["input"]["messages"]
+    assert MAIL not in json.dumps(pipeline.documents())
+    mask = shown[shown.index("[EMAIL") : shown.index("]", shown.index("[EMAIL")) + 1]
+    ask = ("subject", "reidentify", mask, "--tenant", TENANT, "--reason", "incident 9")
+    found = desk.json(*ask)
+    assert found == {"value": MAIL, "found_in": "events", "opened": 1}
+    desk.erase("ada")
+    assert desk.json(*ask, expect=1)["value"] is None
+    tried = desk.json(*ask, "--stdin", stdin=f"someone@else.org\n{MAIL.upper()}\n")
+    assert tried["found_in"] == "candidates"
+    assert tried["value"].lower() == MAIL
+    desk.run("subject", "reidentify", "nonsense", "--reason", "x", expect=2)
+    wait_until("the act's event", lambda: "subject.reidentify" in acts(desk))
+    assert acts(desk)["subject.reidentify"]["reason"] == "incident 9"
+    assert MAIL not in json.dumps(pipeline.documents())
