@@ -27,12 +27,13 @@ def test_every_rule_is_in_the_catalogue_and_no_other() -> None:
 def test_what_a_runbook_says_to_search_for_can_be_searched(rule_id: str) -> None:
     """At three in the morning nobody mends a query: each one in a runbook compiles, and so do
     the fields it wants to see."""
-    known = fields_of("access")
     for command in COMMAND.findall(runbook_text(rule_id)):
         words = shlex.split(command)[2:]
-        compile_query(words[0], known)
-        options = dict(zip(words[1::2], words[2::2], strict=True))
-        assert set(options) <= {"--since", "--until", "--fields", "--sort"}
+        query = "" if words[0].startswith("--") else words.pop(0)
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        assert set(options) <= {"--since", "--until", "--fields", "--sort", "--kind"}
+        known = fields_of(options.get("--kind", "access"))
+        compile_query(query, known)
         shown = options.get("--fields", "event.id").split(",")
         shown.append(options.get("--sort", "event.id").partition(":")[0])
         assert all(known.type_of(name) for name in shown), command

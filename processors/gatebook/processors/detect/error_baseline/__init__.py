@@ -1,0 +1,1 @@
+"""Errors of one caller far above what is usual for it."""

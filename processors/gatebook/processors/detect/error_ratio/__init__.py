@@ -1,0 +1,1 @@
+"""Most requests to a service fail."""

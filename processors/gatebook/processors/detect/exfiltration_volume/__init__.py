@@ -1,0 +1,1 @@
+"""One caller takes out far more than it usually does."""

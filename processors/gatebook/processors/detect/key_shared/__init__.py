@@ -1,0 +1,1 @@
+"""One key is used by many people."""

@@ -1,0 +1,1 @@
+"""A model answers far slower than it usually does."""

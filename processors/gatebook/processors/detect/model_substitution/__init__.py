@@ -1,0 +1,1 @@
+"""Another model answered than was asked for."""

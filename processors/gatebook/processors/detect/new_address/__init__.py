@@ -1,0 +1,1 @@
+"""A caller comes from a network it never came from."""

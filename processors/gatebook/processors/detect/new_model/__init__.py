@@ -1,0 +1,1 @@
+"""A caller uses a model it never used."""

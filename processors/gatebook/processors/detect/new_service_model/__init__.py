@@ -1,0 +1,1 @@
+"""A service serves a model nobody there was served before."""

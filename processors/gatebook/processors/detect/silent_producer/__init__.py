@@ -1,0 +1,1 @@
+"""A producer is not heard any more."""

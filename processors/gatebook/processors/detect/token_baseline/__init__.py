@@ -1,0 +1,1 @@
+"""Token use of one caller far above what is usual for it."""

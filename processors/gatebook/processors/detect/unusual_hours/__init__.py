@@ -1,0 +1,1 @@
+"""A caller is active at hours it never was."""
