@@ -55,6 +55,7 @@ DOCUMENT_FRAME_BYTES = 2 * 1024 * 1024
 # A document may grow beyond its event: JSON writes a control character as six.
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 MAX_PRINCIPAL_CHARS = 256
+MAX_FIELD_CHARS = 64 * 1024
 # An id is a code. Anything else in its place could be what somebody typed, and is not kept.
 EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 TRACE_ID = re.compile(r"[0-9A-Fa-f-]{1,64}")
@@ -390,6 +391,14 @@ def _holder(document: Document, path: Sequence[str]) -> Document | None:
     return node if path[-1] in node else None
 
 
+def _sized(value: Any) -> Any:
+    """A field's value. What is longer than anybody's name, route or error is no such thing: the
+    index would not find it, and it could make its document too large for the event."""
+    if isinstance(value, str) and len(value) > MAX_FIELD_CHARS:
+        raise RedactionFailed(RedactionFailed.OVERSIZE)
+    return value
+
+
 def _redact_fields(
     document: Document, redact: Redact, counts: dict[str, int], clean: CleanTexts
 ) -> list[str]:
@@ -400,7 +409,7 @@ def _redact_fields(
         if holder is None or holder[path[-1]] in clean:
             continue
         try:
-            value, found = redact(holder[path[-1]])
+            value, found = redact(_sized(holder[path[-1]]))
         except RedactionFailed as error:
             del holder[path[-1]]
             failed.append(error.reason)
