@@ -4,6 +4,7 @@ from .allow import Allowed, AllowList
 from .engine import Finding, Redacted, RedactionLimits, Redactor
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms
+from .policy import build_redactor
 from .rules import SECRET_KINDS, Rule, default_rules, load_rules
 from .walk import JSON
 
@@ -20,6 +21,7 @@ __all__ = [
     "Redactor",
     "Rule",
     "RuleInvalid",
+    "build_redactor",
     "default_rules",
     "load_rules",
 ]

@@ -11,6 +11,7 @@ import random
 import re
 import string
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -23,6 +24,7 @@ from .errors import RuleInvalid
 SECRET_KINDS: frozenset[str] = frozenset({"api_key", "jwt", "private_key", "password"})
 """Kinds that mean a credential."""
 
+MAX_KEYWORD_BYTES = 64
 MARK_OPEN, MARK_CLOSE = "⟦", "⟧"
 _PLACEHOLDER = re.compile(r"\{\{([a-z0-9]+)(?::(\d+))?\}\}")
 _ALPHABETS = {
@@ -103,18 +105,35 @@ def default_rules() -> tuple[Rule, ...]:
 
 
 def _load_rule(folder: Traversable) -> Rule:
+    return read_rule((folder / "rule.toml").read_bytes(), folder.name)
+
+
+def read_rule(content: bytes, name: str) -> Rule:
+    """Read one rule that is to be called `name`. Raises RuleInvalid with the reason."""
     try:
-        data = tomllib.loads((folder / "rule.toml").read_text(encoding="utf-8"))
-        rule = msgspec.convert(data, Rule)
+        rule = msgspec.convert(tomllib.loads(content.decode("utf-8")), Rule)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise RuleInvalid(f"rule {folder.name}: {error}") from error
-    if rule.id != folder.name:
-        raise RuleInvalid(f"rule {folder.name}: its id differs from its folder")
-    if any(word != word.lower() or not word for word in rule.keywords + rule.context):
-        raise RuleInvalid(f"rule {rule.id}: keywords and context words are lower-case")
-    if rule.keywords and rule.trigger:
-        raise RuleInvalid(f"rule {rule.id}: it has keywords or a trigger, not both")
+        raise RuleInvalid(f"rule {name}: {error}") from error
+    if rule.id != name:
+        raise RuleInvalid(f"rule {name}: its id differs from its folder")
+    for problem in _problems(rule):
+        raise RuleInvalid(f"rule {name}: {problem}")
     return rule
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
+
+
+def _problems(rule: Rule) -> Iterator[str]:
+    words = rule.keywords + rule.context
+    if not _NAME.fullmatch(rule.kind):
+        yield "its kind is 2 to 40 lower-case letters, digits and underscores"
+    if any(word != word.lower() or not word for word in words):
+        yield "keywords and context words are lower-case"
+    if any(len(word.encode("utf-8")) > MAX_KEYWORD_BYTES for word in words):
+        yield f"a keyword or context word has more than {MAX_KEYWORD_BYTES} bytes"
+    if rule.keywords and rule.trigger:
+        yield "it has keywords or a trigger, not both"
 
 
 def expand(case: str, seed: int = 0) -> str:

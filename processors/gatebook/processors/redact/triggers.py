@@ -17,7 +17,7 @@ import re2
 
 from .budget import Budget
 from .masks import MaskSpan, find_masks
-from .rules import Rule
+from .rules import MAX_KEYWORD_BYTES, Rule
 from .spans import Extent, spans_of
 
 _LATIN1 = re2.Options()
@@ -26,7 +26,6 @@ _LATIN1.encoding = re2.Options.Encoding.LATIN1
 Hit = tuple[int, int, int]
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
-MAX_KEYWORD_BYTES = 64
 _PIECE_BYTES = 65_536
 _LONG_WORD_BYTES = 8
 """A context word so long is one at the beginning of a longer word, too: `birthdateOf`."""
