@@ -237,7 +237,7 @@ def _name_subject(
     subjects = context.subjects
     if subjects is None:
         return None
-    tag = subjects.tags.of(subject_of(document, principal_of(document)))
+    tag = subjects.tags.of(subject_of(document, principal_of))
     document["gatebook"]["subject"] = tag
     if not event.get("content") or layers.level_of(document) not in layers.STORED_LEVELS:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +28,18 @@ class Subject:
     kind: str = PERSON
 
 
-def subject_of(document: Mapping[str, Any], principal: str) -> Subject:
-    """The person a document is about: the end user where one is named, else the caller. Read it
-    before redaction: a masked name would be another one in each pseudonym epoch."""
+def subject_of(
+    document: Mapping[str, Any], principal: Callable[[Mapping[str, Any]], str]
+) -> Subject:
+    """The person a document is about: the end user where one is named, else the caller; else what
+    `principal` makes of it. Read it before redaction: a masked name would be another one in each
+    pseudonym epoch."""
     tenant = document.get("organization", {}).get("id", "")
     identity = document.get("gatebook", {}).get("identity", {})
     person = identity.get("on_behalf_of") or document.get("user", {}).get("id", "")
-    return Subject(tenant, person) if person else Subject(tenant, principal, PRINCIPAL)
+    if person:
+        return Subject(tenant, person)
+    return Subject(tenant, principal(document), PRINCIPAL)
 
 
 @dataclass(slots=True)
