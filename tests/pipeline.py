@@ -188,11 +188,14 @@ class Pipeline:
         )
 
     def messages(self, key: str) -> list[Message]:
-        """Every message of a topic."""
+        """Every message of one of our topics."""
+        return self.read(topic_name(self.namespace, key))
+
+    def read(self, topic: str) -> list[Message]:
+        """Every message of a topic, partition by partition."""
         reader = Consumer(
             {"bootstrap.servers": self.engines.kafka_bootstrap, "group.id": uuid.uuid4().hex}
         )
-        topic = topic_name(self.namespace, key)
         found = []
         try:
             for number in reader.list_topics(topic, timeout=10).topics[topic].partitions:

@@ -76,7 +76,11 @@ class AlertPipeline:
             **environment,
         }
         self._producer = Producer(
-            {"bootstrap.servers": pipeline.engines.kafka_bootstrap, "acks": "all"}
+            {
+                "bootstrap.servers": pipeline.engines.kafka_bootstrap,
+                "acks": "all",
+                "log_level": 0,  # the engines end before it does
+            }
         )
 
     def start(self, count: int = 1) -> list[Any]:

@@ -33,6 +33,8 @@ COMMANDS = {
     "reconcile": "worker_commands",
     "rules": "rules_commands",
     "policy": "policy_commands",
+    "alerts": "alerts_commands",
+    "finding": "finding_commands",
     "demo": "demo_commands",
     "agent": "agent_commands",
     "import": "import_commands",

@@ -1,0 +1,261 @@
+"""`gatebook finding`: what the detectors flagged, and what people say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gatebook.processors.alerts.verdicts import Problem, Word
+    from gatebook.processors.sinks.connection import Connection
+
+T = TypeVar("T")
+VERDICTS = ("true_positive", "false_positive", "benign")
+STATES = ("open", "firing", "acknowledged", "resolved", "closed", "all")
+EXIT_NOTHING = 1
+MAX_CELL_CHARACTERS = 60
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+by_option = click.option("--by", default="", help="Who says so; default: the user at the terminal.")
+
+
+@click.group("finding")
+def finding() -> None:
+    """List findings, show one, and say what became of it."""
+
+
+@finding.command("list")
+@click.option("--since", default="7d", show_default=True, help="How far back.")
+@click.option("--state", type=click.Choice(STATES), default="open", show_default=True)
+@click.option("--verdict", type=click.Choice(VERDICTS), help="Only those closed so.")
+@click.option("--rule", help="Only those of this rule.")
+@click.option("--query", default="", help="Only those that match, as in `gatebook search`.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+def list_command(
+    since: str,
+    state: str,
+    verdict: str | None,
+    rule: str | None,
+    query: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List problems, newest first, one line each, and the verdicts so far by rule.
+
+    Exit codes: 0 there are some, 1 there are none, 3 Elasticsearch cannot be reached.
+    """
+    from gatebook.processors.alerts.verdicts import read_problems, verdict_counts
+
+    async def read(connection: Connection) -> tuple[list[Problem], dict[str, dict[str, int]]]:
+        found = await read_problems(connection, _namespace(), since=since)
+        matching = await _matching(connection, query, since) if query else None
+        kept = [p for p in found if matching is None or p.finding["event"]["id"] in matching]
+        return kept, await verdict_counts(connection, _namespace())
+
+    found, counts = _run(read)
+    wanted = "closed" if verdict and state == "open" else state
+    shown = [p for p in found if _is_shown(p, wanted, verdict, rule)]
+    if as_json:
+        _print_json({"problems": [_plain(p) for p in shown[:limit]], "verdicts": counts})
+    else:
+        _print_problems(shown[:limit], len(shown))
+        _print_counts(counts)
+    sys.exit(0 if shown else EXIT_NOTHING)
+
+
+async def _matching(connection: Connection, query: str, since: str) -> set[str]:
+    from gatebook.processors.search.service import search
+
+    ids: set[str] = set()
+    pages = search(connection, _namespace(), query, since=since, size=None, kind="finding")
+    async for page in pages:
+        ids.update(hit.source["event"]["id"] for hit in page.hits)
+    return ids
+
+
+def _is_shown(problem: Problem, state: str, verdict: str | None, rule: str | None) -> bool:
+    is_open = problem.state in ("firing", "acknowledged")
+    fits = state == "all" or problem.state == state or (state == "open" and is_open)
+    right_verdict = verdict is None or problem.verdict == verdict
+    return fits and right_verdict and (rule is None or problem.finding["rule"]["id"] == rule)
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    import msgspec
+
+    return dict(msgspec.to_builtins(problem))
+
+
+def _print_problems(shown: list[Problem], total: int) -> None:
+    from gatebook.processors.search.display import render
+
+    for problem in shown:
+        document = problem.finding
+        ours = document["gatebook"]
+        state = problem.verdict or problem.state
+        cells = (
+            render("@timestamp", document["@timestamp"]),
+            f"{ours.get('severity', ''):<8}",
+            f"{state:<14}",
+            document["rule"]["id"],
+            ours.get("principal", ""),
+            document["event"].get("reason", ""),
+            document["event"]["id"],
+        )
+        click.echo("  ".join(render("", cell, MAX_CELL_CHARACTERS) or "-" for cell in cells))
+    if total > len(shown):
+        click.echo(f"{total - len(shown)} more; raise --limit")
+    if not total:
+        click.echo("no finding", err=True)
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    from gatebook.processors.search.display import safe
+
+    if counts:
+        click.echo("verdicts:")
+    for rule_id in sorted(counts):
+        said = ", ".join(f"{n} {word}" for word, n in sorted(counts[rule_id].items()))
+        click.echo(f"  {safe(rule_id, 64)}: {safe(said)}")
+
+
+@finding.command("show")
+@click.argument("finding_id")
+@json_option
+def show_command(finding_id: str, as_json: bool) -> None:
+    """Show a finding, all that was said of it, and where it was delivered.
+
+    FINDING_ID is the id of a finding or of its incident. Exit codes: 0 found, 1 not, 3
+    Elasticsearch cannot be reached.
+    """
+    from gatebook.processors.search.display import flatten, render, safe
+
+    documents = _run(lambda connection: _all_of(connection, finding_id))
+    if as_json:
+        _print_json(documents)
+    for document in () if as_json else documents:
+        flat = flatten(document)
+        width = max(map(len, flat))
+        click.echo(safe(str(document["event"].get("action", ""))))
+        for name in sorted(flat):
+            click.echo(f"  {safe(name):<{width}}  {render(name, flat[name])}")
+    if not documents:
+        click.echo("no finding has this id", err=True)
+        sys.exit(EXIT_NOTHING)
+
+
+async def _all_of(connection: Connection, finding_id: str) -> list[dict[str, Any]]:
+    """Documents of a finding or an incident, oldest first: findings, words, deliveries."""
+    quoted = _quoted(finding_id)
+    mine = f"event.id:{quoted} or gatebook.incident:{quoted} or labels.finding_id:{quoted}"
+    found = await _read(connection, mine, "finding")
+    sent = f"gatebook.finding_id:{quoted} or gatebook.incident:{quoted}"
+    return found + (await _read(connection, sent, "alert") if found else [])
+
+
+async def _read(connection: Connection, query: str, kind: str) -> list[dict[str, Any]]:
+    from gatebook.processors.search.service import search
+
+    documents: list[dict[str, Any]] = []
+    pages = search(connection, _namespace(), query, sort="@timestamp:asc", size=1000, kind=kind)
+    async for page in pages:
+        documents += [hit.source for hit in page.hits]
+    return documents
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@finding.command("close")
+@click.argument("finding_id")
+@click.option("--verdict", type=click.Choice(VERDICTS), required=True, help="What it was.")
+@click.option("--reason", default="", help="Why, for whoever looks at it later.")
+@by_option
+def close_command(finding_id: str, verdict: str, reason: str, by: str) -> None:
+    """Say what a finding was. It ends the alert at every target that was told.
+
+    After false_positive and benign the same problem is kept quiet for a while, unless its figure
+    is much larger than it was: see noise control in the alerts file. The verdict is kept in the
+    index and in Kafka. Exit codes: 0 written, 1 no such finding, 3 Elasticsearch cannot be
+    reached.
+    """
+    _say(finding_id, "closed", verdict=verdict, reason=reason, by=by)
+    click.echo(f"closed as {verdict}")
+
+
+@finding.command("ack")
+@click.argument("finding_id")
+@by_option
+def ack_command(finding_id: str, by: str) -> None:
+    """Say that somebody has it in hand; targets that know such a step are told."""
+    _say(finding_id, "acknowledged", by=by)
+    click.echo("acknowledged")
+
+
+def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by: str = "") -> None:
+    from gatebook.processors.alerts.verdicts import send, word_on
+    from gatebook.processors.config import from_env, kafka_properties
+    from gatebook.schemas.confluent import wire_from_env
+
+    documents = _run(lambda connection: _all_of(connection, finding_id))
+    firing = [d for d in documents if d["event"].get("action") == "firing"]
+    if not firing:
+        click.echo("no finding has this id", err=True)
+        sys.exit(EXIT_NOTHING)
+    settings = from_env()
+    who = by or _user()
+    said = word_on(firing[-1], word, time.time_ns(), verdict=verdict, reason=reason, by=who)
+    properties = kafka_properties(settings.kafka_bootstrap)
+    send(said, settings.namespace, properties, wire_from_env(settings.namespace))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        return ""
+
+
+def _print_json(value: Any) -> None:
+    from gatebook.processors.search.display import to_json
+
+    click.echo(to_json(value, indent=2))
+
+
+def _namespace() -> str:
+    from gatebook.processors.config import from_env
+
+    return from_env().namespace
+
+
+def _run(work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run against the cluster of the settings; an outage becomes an error with a next step."""
+    from gatebook.processors.config import from_env
+    from gatebook.processors.search.service import SearchFailed
+    from gatebook.processors.sinks.connection import Connection, Unreachable
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+
+    async def run() -> T:
+        connection = Connection(elasticsearch_settings(url=from_env().elasticsearch_url))
+        try:
+            return await work(connection)
+        except Unreachable as error:
+            raise SearchFailed(
+                f"Elasticsearch does not answer at {connection.address} ({error})",
+                "start it (`gatebook up`), or set GATEBOOK_ELASTICSEARCH_URL",
+            ) from None
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+COMMANDS = [finding]
