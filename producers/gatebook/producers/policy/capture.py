@@ -24,7 +24,7 @@ from gatebook.producers.policy.match import Decision, Facts, Policy, Verdict, fa
 from gatebook.producers.policy.notices import ACTIVE, ENDED, REFUSED, ControlEvent, Notice
 from gatebook.producers.policy.store import PolicyStore, kept_path, policy_of_level
 from gatebook.schemas.documents import timestamp_text
-from gatebook.schemas.errors import RecordRejected
+from gatebook.schemas.errors import Fatal, RecordRejected
 
 log = logging.getLogger("gatebook.producers")
 
@@ -52,7 +52,7 @@ class CapturePolicy:
         self._clock_ns = clock_ns
         self._monotonic = monotonic
         self._look_at = 0.0
-        self._secret = b""
+        self._secret: bytes | None = None
         path = Path(settings.capture_policy).expanduser() if settings.capture_policy else None
         self._store = PolicyStore(path, kept_path(settings.home_path, path)) if path else None
         self.policy = self._store.policy if self._store else policy_of_level(settings.capture_level)
@@ -98,9 +98,7 @@ class CapturePolicy:
             if isinstance(given, ControlEvent):
                 return self._stamped(event)
             decision = self._decision(facts_of(event))
-            if decision.actions and not self._secret:
-                self._secret = digest_key(self._settings.digest_secret())
-            allowed = held(event, decision, self._secret)
+            allowed = held(event, decision, self._key() if decision.actions else b"")
         except Exception as error:
             raise RecordRejected("invalid_event", type(error).__name__) from None
         self.captured[decision.level] = self.captured.get(decision.level, 0) + 1
@@ -113,6 +111,16 @@ class CapturePolicy:
         kept = {"metadata": policy.file.retention.metadata}
         about = {**capture, "break_glass": event["attributes"].get("break_glass", "")}
         return {**event, "gatebook": {**event["gatebook"], "capture": about, "retention": kept}}
+
+    def _key(self) -> bytes:
+        """The key of field digests; empty where there is none: then those fields are dropped."""
+        if self._secret is None:
+            try:
+                self._secret = digest_key(self._settings.digest_secret())
+            except Fatal as error:
+                log.error("fields are dropped, not digested: %s", error)
+                self._secret = b""
+        return self._secret
 
     def _decision(self, facts: Facts) -> Decision:
         if self._clock_ns() >= self._until_ns:

@@ -12,12 +12,13 @@ from prometheus_client.registry import CollectorRegistry
 from tests.unit.producers.policy.break_glass import Box, policy_text, request_of
 from tests.waiting import wait_until
 
+from gatebook.producers.adapters.outside import Policy
 from gatebook.producers.asgi import GatebookMiddleware
 from gatebook.producers.config import CAPTURE_VARIABLE, ProducerSettings
 from gatebook.producers.identity import Identity
 from gatebook.producers.metrics import ProducerCollector
 from gatebook.producers.policy.capture import REMEMBERED_DECISIONS, CapturePolicy
-from gatebook.producers.policy.match import Policy
+from gatebook.producers.policy.match import Policy as Ruling
 from gatebook.schemas.intents import terminal_id
 
 LEVELS = """
@@ -99,7 +100,7 @@ async def test_each_tenant_gets_what_its_rule_says(ruled: Any) -> None:
     assert lab["gatebook"]["capture"]["searchable"] is True
     assert (other["user"]["id"], other["user"]["email"], other["content"]) == ("grace", "", None)
     for event in (silent, lab, other):
-        assert event["gatebook"]["capture"]["policy_version"] == Policy.read(LEVELS.encode()).digest
+        assert event["gatebook"]["capture"]["policy_version"] == Ruling.read(LEVELS.encode()).digest
     assert ruled.published.sequences() == [0, 1, 2, 3], "what is not kept is still counted"
     captured = recorder.counters().captured
     assert captured == {"none": 1, "redacted": 1, "metadata": 1}
@@ -230,12 +231,12 @@ async def test_a_changed_file_holds_without_a_restart_and_a_broken_one_changes_n
     levels = [e["gatebook"]["capture"]["level"] for e in ruled.accesses()]
     assert levels == ["redacted", "metadata", "metadata"]
     assert (broken["event"]["type"], broken["event"]["reason"]) == ("error", "invalid")
-    digest = Policy.read(stricter.encode()).digest
+    digest = Ruling.read(stricter.encode()).digest
     assert broken["attributes"]["policy_in_force"] == digest
     assert broken["gatebook"]["capture"]["policy_version"] == digest
     assert "planted" not in repr(broken)
     changed = ruled.notices()[1]["attributes"]
-    assert changed["old_policy"] == Policy.read(LEVELS.encode()).digest
+    assert changed["old_policy"] == Ruling.read(LEVELS.encode()).digest
     assert changed["new_policy"] == digest
 
 
@@ -260,7 +261,7 @@ async def test_break_glass_raises_the_running_producer_and_ends(ruled: Any) -> N
     recorder = ruled.recorder(text)
     await call(recorder, "lab")
     box = Box(ruled.path)
-    request = box.ask(request_of(Policy.read(text.encode()), begins_ns=time.time_ns() - 10**9))
+    request = box.ask(request_of(Ruling.read(text.encode()), begins_ns=time.time_ns() - 10**9))
     box.approve(request, "bob")
     box.approve(request, "cyd")
     ruled.wait_for("break_glass_active")
@@ -289,7 +290,7 @@ def test_a_forged_approval_is_an_event_and_raises_nothing(ruled: Any) -> None:
     text = policy_text()
     recorder = ruled.recorder(text)
     box = Box(ruled.path)
-    request = box.ask(request_of(Policy.read(text.encode()), begins_ns=time.time_ns()))
+    request = box.ask(request_of(Ruling.read(text.encode()), begins_ns=time.time_ns()))
     box.approve(request, "bob", key_of="eve")
     box.approve(request, "cyd", key_of="eve")
     recorder.emit({"user": {"id": "x"}})
@@ -327,14 +328,37 @@ async def test_content_is_composed_only_where_it_is_kept(
     assert packed == (["redacted"] if level == "redacted" else [])
 
 
-async def test_what_an_agent_is_sent_keeps_no_content_that_no_rule_wants(ruled: Any) -> None:
-    """Known from the policy before the event is queued."""
-    recorder = ruled.recorder('version = 1\nname = "x"\n')
+@pytest.mark.parametrize(("text", "kept"), [('version = 1\nname = "x"\n', False), (LEVELS, True)])
+def test_an_agent_queues_no_content_that_no_rule_wants(ruled: Any, text: str, kept: bool) -> None:
+    """What it is sent is judged like all else; its tenants are asserted, so they bring nothing."""
+    recorder = ruled.recorder(text)
     recorder.start()
-    assert not recorder.wants_content()
-    other = ruled.recorder(LEVELS)
-    other.start()
-    assert other.wants_content()
+    door = Policy(recorder.settings, b"s" * 16, "agent", recorder.wants_content)
+    claimed = {
+        "organization": {"id": "lab"},
+        "gatebook": {"identity": {"assurance": "verified"}, "capture": {"level": "full"}},
+        "content": {"input_messages": ["planted"]},
+    }
+    event = door.admit(claimed)
+    assert (b"planted" in (event.build().get("content") or b"")) is kept
+    recorder.emit(event)
+    assert recorder.close(10).complete
+    (found,) = ruled.accesses()
+    assert (found["gatebook"]["capture"]["level"], found["content"]) == ("metadata", None)
+
+
+def test_without_a_key_fields_are_dropped_and_the_event_goes_on(ruled: Any, tmp_path: Path) -> None:
+    """A secret that cannot be read costs the digest, not the access."""
+    short = tmp_path / "short.key"
+    short.write_bytes(b"x")
+    recorder = ruled.recorder(
+        'version = 1\nname = "x"\n[fields]\n"user.id" = "digest"\n',
+        key_digest_secret_file=str(short),
+    )
+    recorder.emit({"user": {"id": "grace"}})
+    assert recorder.close(10).complete
+    (found,) = ruled.accesses()
+    assert found["user"]["id"] == ""
 
 
 def test_decisions_are_remembered_and_the_memory_is_bounded(tmp_path: Path) -> None:

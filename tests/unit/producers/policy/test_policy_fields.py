@@ -60,6 +60,8 @@ def test_a_digest_needs_its_key() -> None:
     assert digest_text("ada", KEY) == digest_text("ada", KEY)
     assert digest_text("ada", KEY) != digest_text("ada", b"other")
     assert "ada" not in digest_text("ada", KEY)
+    without = with_fields(event(), {"user.id": "digest", "user.roles": "digest"}, b"")
+    assert (without["user"]["id"], without["user"]["roles"]) == ("", [])
 
 
 @pytest.mark.parametrize(
