@@ -30,6 +30,7 @@ log = logging.getLogger("gatebook.producers")
 
 LOOK_SECONDS = 1.0
 REMEMBERED_DECISIONS = 4096
+ENDED_FILE = "break-glass-ended"
 NEVER_NS = 1 << 63
 
 
@@ -56,7 +57,8 @@ class CapturePolicy:
         path = Path(settings.capture_policy).expanduser() if settings.capture_policy else None
         self._store = PolicyStore(path, kept_path(settings.home_path, path)) if path else None
         self.policy = self._store.policy if self._store else policy_of_level(settings.capture_level)
-        self._grants = Grants(folder_of(path)) if path else None
+        ended_file = settings.home_path / "policy" / ENDED_FILE
+        self._grants = Grants(folder_of(path), ended_file) if path else None
         self._raises: tuple[Raise, ...] = ()
         self._until_ns = NEVER_NS if path is None else 0
         self._decisions: dict[Facts, Decision] = {}
@@ -177,14 +179,16 @@ def decide(policy: Policy, facts: Facts, raises: tuple[Raise, ...] = ()) -> Deci
 
 class Grants:
     """The break-glass folder over time: what is active, and what is to be said. A grant that has
-    ended here does not come back, whatever becomes of its files or of the clock."""
+    ended here does not come back, whatever becomes of its files, of the clock or of this process:
+    `ended_file` keeps their ids."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ended_file: Path) -> None:
         self._folder = folder
+        self._ended_file = ended_file
         self._seen: object = None
         self._found: dict[str, Grant] = {}
         self._active: dict[str, Grant] = {}
-        self._ended: set[str] = set()
+        self._ended = _lines_of(ended_file)
         self._said: set[tuple[str, str]] = set()
 
     def look(self, policy: Policy) -> bool:
@@ -223,9 +227,19 @@ class Grants:
             notices.append(_notice(ACTIVE, "approved", self._found[request_id]))
         for request_id in self._active.keys() - active:
             grant = self._active.pop(request_id)
-            self._ended.add(request_id)
+            self._end(request_id)
             notices.append(_notice(ENDED, self._why(request_id, now_ns), grant))
         return notices
+
+    def _end(self, request_id: str) -> None:
+        """If we die before it is written, the files say the same to the next process."""
+        self._ended.add(request_id)
+        try:
+            self._ended_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._ended_file.open("a", encoding="ascii") as file:
+                file.write(f"{request_id}\n")
+        except OSError as error:
+            log.warning("the end of a raise could not be kept: %s", error.strerror)
 
     def _why(self, request_id: str, now_ns: int) -> str:
         grant = self._found.get(request_id)
@@ -239,6 +253,13 @@ class Grants:
             fresh = []  # it was in force, and its end is what is said
         self._said.update((grant.id, code) for code in fresh)
         return [_notice(REFUSED, code, grant) for code in fresh]
+
+
+def _lines_of(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(encoding="ascii").split())
+    except (OSError, UnicodeDecodeError):
+        return set()
 
 
 def _notice(action: str, reason: str, grant: Grant) -> Notice:

@@ -28,6 +28,10 @@ def box(tmp_path: Path) -> Box:
     return Box(tmp_path / "capture.toml")
 
 
+def grants_of(box: Box) -> Grants:
+    return Grants(box.folder, box.folder.with_name("ended"))
+
+
 def judged(box: Box, policy: Policy = POLICY) -> Grant:
     (grant,) = read_grants(box.folder, policy)
     return grant
@@ -41,7 +45,7 @@ def test_two_approvals_by_others_raise_the_level_until_it_expires(box: Box) -> N
     box.approve(request, "cyd")
     grant = judged(box)
     assert (grant.state, grant.approved_by) == ("approved", ("bob", "cyd"))
-    grants = Grants(box.folder)
+    grants = grants_of(box)
     assert grants.look(POLICY)
     raises, until_ns = grants.active(1)
     found = decide(POLICY, LAB, raises)
@@ -59,7 +63,7 @@ def test_a_raise_never_lowers(box: Box) -> None:
     request = box.ask(request_of(full))
     box.approve(request, "bob")
     box.approve(request, "cyd")
-    grants = Grants(box.folder)
+    grants = grants_of(box)
     grants.look(full)
     assert decide(full, LAB, grants.active(1)[0]).break_glass == ""
 
@@ -172,7 +176,7 @@ def test_what_ended_does_not_come_back(box: Box) -> None:
     request = box.ask(request_of(POLICY, begins_ns=10 * SECOND_NS))
     box.approve(request, "bob")
     box.approve(request, "cyd")
-    grants = Grants(box.folder)
+    grants = grants_of(box)
     grants.look(POLICY)
     assert grants.take_notices(9 * SECOND_NS) == []
     (begun,) = grants.take_notices(10 * SECOND_NS)
@@ -191,6 +195,9 @@ def test_what_ended_does_not_come_back(box: Box) -> None:
     grants.look(POLICY)
     assert grants.active(14 * SECOND_NS)[0] == ()
     assert grants.take_notices(14 * SECOND_NS) == []
+    later = grants_of(box)
+    later.look(POLICY)
+    assert later.active(15 * SECOND_NS)[0] == (), "nor in another process"
 
 
 def test_expiry_and_refusals_are_said(box: Box) -> None:
@@ -198,7 +205,7 @@ def test_expiry_and_refusals_are_said(box: Box) -> None:
     request = box.ask(request_of(POLICY))
     box.approve(request, "bob")
     box.approve(request, "cyd", key_of="bob")
-    grants = Grants(box.folder)
+    grants = grants_of(box)
     grants.look(POLICY)
     (refused,) = grants.take_notices(1)
     assert (refused.action, refused.reason) == ("break_glass_refused", "forged")
@@ -208,6 +215,6 @@ def test_expiry_and_refusals_are_said(box: Box) -> None:
     assert [n.action for n in grants.take_notices(3)] == ["break_glass_active"]
     (ended,) = grants.take_notices(request.expires_ns)
     assert (ended.action, ended.reason) == ("break_glass_ended", "expired")
-    late = Grants(box.folder)
+    late = grants_of(box)
     late.look(POLICY)
     assert late.take_notices(request.expires_ns) == []
