@@ -15,6 +15,7 @@ from .allow import AllowList
 from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms, find_masks, render
+from .national import check_of
 from .rules import Rule, default_rules
 from .spans import Extent, Spans, spans_of
 from .triggers import Sites, Triggers
@@ -321,6 +322,8 @@ def _reads_on(rule: Rule) -> bool:
 def _matcher(rule: Rule) -> _Matcher:
     if rule.validator not in VALIDATORS:
         raise RuleInvalid(f"rule {rule.id}: its validator is unknown")
+    for name in rule.checks:
+        check_of(name)
     try:
         pattern = compile_pattern(rule.pattern)
         compile_pattern(rule.value)

@@ -81,5 +81,10 @@ def is_variable(value: bytes) -> bool:
 
 
 def is_placeholder(value: bytes) -> bool:
-    """Tell that, and what is filled up to a token's size: runs of one character, alphabets."""
-    return is_variable(value) or bool(_FILLER.search(value))
+    """Tell that, and what is filled up to a token's size."""
+    return is_variable(value) or is_filled(value)
+
+
+def is_filled(value: bytes) -> bool:
+    """Tell runs of one character, alphabets and words that say so: no value is in there."""
+    return bool(_FILLER.search(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .probe import Found, Probe, entropy_bits, is_placeholder, plain
+from .probe import Found, Probe, entropy_bits, is_filled, is_variable, plain
 from .tables import Token, tokens_by_keyword, vendors_by_name
 
 MAX_TOKEN_BYTES = 4_200
@@ -47,7 +47,7 @@ def _bounded(token: Token, data: bytes, begin: int, end: int) -> Found | None:
             return None
         end = tail.end()
     value = data[begin:end]
-    if entropy_bits(value[:256]) < token.entry.bits or is_placeholder(value):
+    if entropy_bits(value[:256]) < token.entry.bits or is_filled(value):
         return None
     return Found(begin, end, plain(value))
 
@@ -93,4 +93,4 @@ def _is_named(probe: Probe) -> bool:
 
 def _random(value: bytes) -> bool:
     drawn = re.search(rb"[0-9]", value) is not None or b":" in value
-    return drawn and entropy_bits(value) >= 2.0 and not is_placeholder(value)
+    return drawn and entropy_bits(value) > 2.0 and not is_variable(value)

@@ -35,7 +35,7 @@ def policy_version(rules: Sequence[Rule], allow: AllowList, limits: RedactionLim
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     digest = hashlib.sha256(msgspec.json.encode(parts, order="deterministic"))
-    for rule in rules:
+    for rule in sorted(rules, key=lambda rule: rule.id):
         digest.update(table_bytes(rule))
     return f"r{ENGINE_VERSION}-{digest.hexdigest()[:16]}"
 
