@@ -38,6 +38,24 @@ def test_a_problem_is_told_once_from_start_to_end() -> None:
     assert [record["event"]["outcome"] for record in room.records] == ["success", "success"]
 
 
+def test_the_end_is_told_with_its_own_figures() -> None:
+    """Whoever reads that it is over reads how bad it was; a start that was not told yet is told
+    as it was."""
+    room = Room()
+    room.answers["pager"] = DOWN
+    room.take(finding(incident="i1"))
+    over = resolved(finding(incident="i1", observed=77.0))
+    over["event"]["reason"] = "Over: it was bad"
+    room.take(over)
+    room.deliver()
+    room.answers.clear()
+    room.pass_seconds(30)
+    start, end = (job.finding for job in room.jobs[-2:])
+    assert (start["event"]["action"], start["gatebook"]["observed"]) == ("firing", 10.0)
+    assert (end["event"]["reason"], end["gatebook"]["observed"]) == ("Over: it was bad", 77.0)
+    assert end["gatebook"]["incident"] == start["gatebook"]["incident"] == "i1"
+
+
 def test_a_problem_that_nobody_ends_is_over_after_its_quiet_time() -> None:
     """A detector that tells no end: resolved ten minutes after the last firing, not before."""
     room = Room()
@@ -143,6 +161,22 @@ def test_the_target_says_when_to_come_back() -> None:
     room.answers.clear()
     assert room.pass_seconds(1799) == []
     assert room.pass_seconds(2) == [("pager", "firing", EVE)]
+
+
+def test_a_target_that_comes_back_is_told_all_it_missed_at_once() -> None:
+    """Ten problems while it was down, retried ever more rarely: the first that it accepts brings
+    the others along, after a restart as well."""
+    room = Room(plan_of(noise={"group_size": 100}, teams={"t": {"page_budget": 100}}))
+    room.answers["pager"] = DOWN
+    for number in range(10):
+        room.take(finding(f"acme/u{number}", incident=f"i{number}", team="t"))
+        room.pass_seconds(97)
+    room.restart()
+    room.answers.clear()
+    at = room.desk.next_ns
+    assert at is not None
+    room.now_ns = at
+    assert len(room.deliver()) == 10
 
 
 def test_what_nobody_takes_for_a_day_is_given_up_and_recorded() -> None:
@@ -295,9 +329,9 @@ def test_nothing_of_a_storm_is_lost_when_the_worker_dies_amid_it() -> None:
 
 
 def test_a_group_that_the_detector_names_is_one_page_from_the_start() -> None:
-    """Findings of one group are one page, which grows worse with its worst and then is told to
-    those, too, that take no mere updates."""
-    room = Room(plan_of(PAGER, CHAT))
+    """Where all of a group share a page, it is one from the start. It grows worse with its worst,
+    and then is told to those, too, that take no mere updates."""
+    room = Room(plan_of(PAGER, CHAT, noise={"group_size": 0}))
     room.take(*storm(3, group="spray", incident="i"))
     room.pass_seconds(100)
     assert [s for s, _ in room.steps("chat")] == ["firing"]
@@ -381,7 +415,7 @@ def test_what_comes_back_worse_is_paged_at_once() -> None:
 def test_evidence_raises_the_severity_and_everybody_is_told() -> None:
     """Ten times the threshold is one step worse, once; a target with the severity in its
     identity is told what it was."""
-    room = Room(plan_of(PAGER, CHAT))
+    room = Room(plan_of(PAGER, CHAT, noise={"raise_at_ratio": 10}))
     room.take(finding(incident="i1"))
     room.deliver()
     for number in range(1, 4):

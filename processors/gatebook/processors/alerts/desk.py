@@ -116,6 +116,7 @@ class Desk:
         self._members: dict[str, dict[str, None]] = {}
         self._alone: dict[str, set[str]] = {}
         self._busy: set[tuple[str, str]] = set()
+        self._failing: dict[str, set[str]] = {}
         self._dirty: dict[tuple[bytes, str], None] = {}
         self._gone: dict[bytes, None] = {}
         self._heap: list[tuple[int, bytes, str]] = []
@@ -161,6 +162,9 @@ class Desk:
         if isinstance(entry, Incident):
             known = self.plan.targets
             entry.owed = {name: owed for name, owed in entry.owed.items() if name in known}
+            for name, owed in entry.owed.items():
+                if owed.failed:
+                    self._failing.setdefault(name, set()).add(key)
 
     def _store(self, kind: bytes) -> dict[str, Any]:
         stores: dict[bytes, dict[str, Any]] = {
@@ -262,7 +266,7 @@ class Desk:
         before = incident.severity
         ended_ns, incident.ended_ns = incident.ended_ns, 0
         incident.state, incident.finding, incident.last_ns = FIRING, finding, now_ns
-        incident.first_ns, incident.occurrences = now_ns, 1
+        incident.first_ns, incident.occurrences, incident.ending = now_ns, 1, None
         incident.severity = severity_of(finding, 1, self._noise)
         self._open(incident, finding)
         if self._kept_quiet(key, finding, now_ns):
@@ -320,6 +324,7 @@ class Desk:
             return
         if ours and incident.paired and ours != incident.incident:
             return  # the end of another start
+        incident.ending = finding
         self._finish(key, incident, now_ns)
 
     def _finish(self, key: str, incident: Incident, now_ns: int) -> None:
@@ -424,9 +429,8 @@ class Desk:
             self._quiet(offset, incident, "stale", now_ns)
             return
         incident.group = self._group_of(finding, incident.team)
-        named = bool(finding["gatebook"].get("group"))
         alone = self._alone.get(incident.group, set()) - {key}
-        if named or len(alone) >= self._noise.group_size:
+        if len(alone) >= self._noise.group_size:
             self._join(offset, key, incident, targets, now_ns)
         elif self._afford(offset, key, incident, now_ns):
             self._tell(incident, targets)
@@ -446,7 +450,7 @@ class Desk:
     def _group_of(self, finding: Record, team: str) -> str:
         """Key of the page of a group. Partitions do not know of each other: each has its own."""
         if name := finding["gatebook"].get("group"):
-            return f"~group|{self._partition}|{name}"
+            return f"~group|{self._partition}|{team}|{name}"
         values = {
             "rule": finding["rule"]["id"],
             "team": team,
@@ -736,11 +740,20 @@ class Desk:
         self, job: Job, incident: Incident, owed: Owed, delivery: Delivery, now_ns: int
     ) -> list[Record]:
         owed.failed, owed.since_ns, owed.not_before_ns, owed.sent_ns = 0, 0, 0, now_ns
+        self._came_back(job.target)
         if not (job.step == FIRING and owed.has == ACKNOWLEDGED):
             owed.has = job.step
         if job.step == FIRING:
             owed.revision = max(owed.revision, job.revision)
         return [] if job.repeated else [self._record(job, incident, delivery, now_ns)]
+
+    def _came_back(self, target: str) -> None:
+        """A target accepts again: what it refused before is due now."""
+        for key in self._failing.pop(target, set()):
+            incident = self.incidents.get(key)
+            if incident is not None and target in incident.owed:
+                incident.owed[target].not_before_ns = 0
+                self._schedule(key)
 
     def _failed(
         self, job: Job, incident: Incident, owed: Owed, delivery: Delivery, now_ns: int
@@ -750,6 +763,7 @@ class Desk:
         pause = self.plan.settings.alert_retry_seconds * 2.0 ** min(owed.failed - 1, 20)
         pause = max(min(pause, LONGEST_PAUSE_SECONDS), delivery.retry_after_seconds)
         owed.not_before_ns = now_ns + _ns(pause)
+        self._failing.setdefault(job.target, set()).add(job.key)
         lasts = now_ns - owed.since_ns >= _ns(self.plan.settings.alert_expiry_seconds)
         if (lasts or delivery.reason == "unusable_finding") and not job.repeated:
             owed.has, owed.failed, owed.since_ns, owed.not_before_ns = job.step, 0, 0, 0
@@ -821,6 +835,8 @@ _NEVER_NS = (1 << 63) - 1
 def told(incident: Incident, step: str) -> dict[str, Any]:
     """The finding as a target is told of it."""
     finding = incident.finding
+    if step == RESOLVED and incident.ending is not None:
+        finding = incident.ending
     ours = {
         **finding["gatebook"],
         "severity": incident.severity,

@@ -50,6 +50,8 @@ class Incident(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     finding: dict[str, Any]
     """Record of schema finding.v2 that is told: figures are the latest, the id is the first's."""
+    ending: dict[str, Any] | None = None
+    """The record that told the end, where one did."""
     state: str = FIRING
     way: str = PAGE
     team: str = ""

@@ -148,8 +148,8 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     lasts longer than this time."""
     group_by: tuple[str, ...] = ("rule", "team", "tenant")
     """What findings of one group have in common, where the detector names no group."""
-    group_size: Count = 5
-    """Active pages of one group that stand alone; further ones share one page."""
+    group_size: Annotated[int, Meta(ge=0)] = 5
+    """Active pages of one group that stand alone; further ones share one page. 0: all share it."""
     group_update_seconds: Seconds = 60.0
     """A page of a group is sent again with new figures at most this often."""
     digest_interval_seconds: Annotated[float, Meta(ge=1, le=7 * DAY_SECONDS)] = 3600.0
@@ -163,8 +163,9 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     escape_factor: Annotated[float, Meta(ge=1)] = 2.0
     """A verdict raises the threshold to this many times the figure it was given for; more than
     that is told all the same."""
-    raise_at_ratio: Annotated[float, Meta(gt=1)] = 10.0
-    """A figure this many times its threshold raises the severity by one step."""
+    raise_at_ratio: Annotated[float, Meta(ge=0)] = 0.0
+    """A figure this many times its threshold raises the severity by one step, beside what rules
+    say of escalation; 0: never."""
     raise_at_occurrences: Count = 10
     """A problem seen this often raises the severity by one step."""
     stale_seconds: Seconds = float(DAY_SECONDS)

@@ -19,7 +19,8 @@ def ratio_of(finding: Finding) -> float:
 
 
 def severity_of(finding: Finding, occurrences: int, noise: Noise) -> str:
-    """The rule's severity, one step up where the figures are far beyond it or it keeps coming."""
+    """The detector's severity, one step up where it is far beyond its threshold or keeps coming."""
     base = rank(finding["gatebook"]["severity"])
-    more = ratio_of(finding) >= noise.raise_at_ratio or occurrences >= noise.raise_at_occurrences
+    beyond = 0 < noise.raise_at_ratio <= ratio_of(finding)
+    more = beyond or occurrences >= noise.raise_at_occurrences
     return SEVERITIES[min(base + more, len(SEVERITIES) - 1)]
