@@ -162,7 +162,7 @@ class _Exchange:
         keep, max_bytes = tape.parts.append, tape.max_bytes
 
         def send(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.body" and message.get("more_body"):
+            if message.get("more_body"):  # which is to say, a chunk
                 body = message.get("body", b"")
                 before = tape.total_bytes
                 total = before + len(body)
@@ -240,7 +240,7 @@ class _Exchange:
 
 def _raises_when_gone(scope: Scope) -> bool:
     asgi = scope.get("asgi")
-    return asgi is not None and str(asgi.get("spec_version", "2.0")) not in _SILENT_VERSIONS
+    return asgi is not None and asgi.get("spec_version", "2.0") not in _SILENT_VERSIONS
 
 
 def _is_last(message: Message) -> bool:
