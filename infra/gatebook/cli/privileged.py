@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.errors import Fatal, GatebookError
 
 if TYPE_CHECKING:
     from gatebook.processors.subjects.erasure import Privileged
@@ -61,9 +61,10 @@ class Witness:
         )
         try:
             self._started().emit_durable(draft)
-        except (NotDurable, OSError) as error:
-            reason = getattr(error, "reason", type(error).__name__)
-            raise NotRecorded(f"this cannot be recorded ({reason}), so it is not done") from None
+        except NotDurable as error:
+            raise NotRecorded(f"this cannot be recorded ({error.reason}): it is not done") from None
+        except Fatal as error:
+            raise NotRecorded(f"this cannot be recorded ({error}): it is not done") from None
 
     def _started(self) -> Recorder:
         from gatebook.producers.recorder import Recorder

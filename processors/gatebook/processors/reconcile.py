@@ -36,6 +36,7 @@ from gatebook.processors.detect.access import parse_time_ns
 from gatebook.processors.intake import RenderedDocument, partition_of
 from gatebook.processors.search import service
 from gatebook.processors.sinks.connection import Connection, Unreachable
+from gatebook.processors.subjects.layers import SEARCHED, without
 from gatebook.schemas.codec import encode
 from gatebook.schemas.documents import Document, timestamp_text
 from gatebook.schemas.errors import GatebookError, RegistryUnavailable
@@ -61,8 +62,10 @@ _OF_THE_INTENT_OURS = ("sequence",)
 def incomplete_document(intent: Mapping[str, Any]) -> Document:
     """The event that stands for the one an intent announced: who wanted what, and an unknown end.
 
-    Without a sequence number: the producer never gave it one.
+    Without a sequence number: the producer never gave it one. Without searched text, which only
+    the index may hold: what is sealed goes along, and index opens it again.
     """
+    intent = without(intent, tuple(SEARCHED.values()))
     event = {k: v for k, v in intent["event"].items() if k not in _OF_THE_INTENT_EVENT}
     ours = {k: v for k, v in intent["gatebook"].items() if k not in _OF_THE_INTENT_OURS}
     event |= {"id": terminal_id(event["id"]), "outcome": "unknown", "reason": INCOMPLETE}

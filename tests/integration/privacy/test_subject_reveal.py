@@ -16,7 +16,7 @@ MAIL = "jo.doe@example.org"
 def acts(desk: Desk) -> dict[str, dict[str, str]]:
     """The recorded acts of operators: action to attributes."""
     return {
-        d["event"]["action"]: d["attributes"]
+        d["event"]["action"]: d["gatebook"]["attributes"]
         for d in desk.pipeline.documents()
         if d["service"]["name"] == "gatebook-operator"
     }
@@ -62,7 +62,7 @@ def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_pat
     pipeline.publish([event])
     pipeline.wait_indexed(1)
     before = desk.of("ada")
-    blocked = tmp_path / "spool"
+    blocked = tmp_path / "blocked"
     blocked.write_text("a file where the spool's folder should be")
     spool = {"GATEBOOK_SPOOL_DIR": str(blocked)}
     who = ("--tenant", TENANT, "--reason", "curiosity")
@@ -75,7 +75,7 @@ def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_pat
         ("subject", "status", "ada", "--tenant", TENANT),
     ):
         done = desk.run(*command, expect=6, **spool)
-        assert "recorded" in done.stderr
+        assert "cannot be recorded" in done.stderr
         assert not done.stdout
     assert desk.of("ada") == before
     assert not list((tmp_path / "out").iterdir())
@@ -113,4 +113,5 @@ def test_a_pseudonym_is_resolved_for_operators_only(pipeline: Pipeline) -> None:
     desk.run("subject", "reidentify", "nonsense", "--reason", "x", expect=2)
     wait_until("the act's event", lambda: "subject.reidentify" in acts(desk))
     assert acts(desk)["subject.reidentify"]["reason"] == "incident 9"
+    assert acts(desk)["subject.erased"]["subject"] == desk.tag("ada")
     assert MAIL not in json.dumps(pipeline.documents())

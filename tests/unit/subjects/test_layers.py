@@ -13,6 +13,7 @@ import pytest
 from gatebook.processors import render
 from gatebook.processors.enrich import Catalog
 from gatebook.processors.intake import IntakeContext, IntakeResult, Source, process_frame
+from gatebook.processors.reconcile import incomplete_document, rendered
 from gatebook.processors.redact import Redactor
 from gatebook.processors.sinks import bulk
 from gatebook.processors.sinks.base import Row
@@ -251,6 +252,19 @@ def test_keys_do_not_show() -> None:
     assert b"\x01" * 32 not in repr(key(ALICE)).encode()
     assert "\\x01" not in repr(key(ALICE))
     assert "for tests" not in repr(TAGS)
+
+
+def test_what_stands_for_a_missing_end_holds_sealed_content_only() -> None:
+    """An incomplete event takes the intent's sealed content along, and no text that the index
+    added; it opens under the same key, and its digest and commitment hold."""
+    intent = document("redacted", event={"id": "id-7:intent"}, user={"id": "alice", "name": "A"})
+    intent["gatebook"]["phase"] = "intent"
+    layers.place_text(intent, layers.open_redacted(intent, key(ALICE)))
+    found = dict(orjson.loads(rendered(incomplete_document(intent), NOW).body))
+    assert found["event"]["id"] == "id-7"
+    assert "walrus" not in json.dumps(found)
+    assert "walrus" in json.dumps(layers.open_redacted(found, key(ALICE)))
+    assert verify_document(found, key(ALICE)).content_holds is True
 
 
 @pytest.mark.parametrize("level", ["metadata", "redacted", "full"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 PERSON = "person"
 PRINCIPAL = "principal"
 TAG_BYTES = 20
-MAX_CACHED_TAGS = 20_000
+MAX_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,19 @@ class SubjectTags:
     """Computes tags. Pure but for a bounded memory of those it made; the key never shows."""
 
     key: bytes = field(repr=False)
-    _made: dict[Subject, str] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, str] = field(default_factory=dict, repr=False)
 
     def of(self, subject: Subject) -> str:
         """32 lower-case letters and digits: a keyed digest of tenant, kind and id."""
-        found = self._made.get(subject)
+        return self.remembered(subject, lambda: self._tag(subject))
+
+    def remembered(self, name: Hashable, make: Callable[[], str]) -> str:
+        """What `make` gives, computed once while it is remembered."""
+        found = self._made.get(name)
         if found is None:
-            if len(self._made) >= MAX_CACHED_TAGS:
+            if len(self._made) >= MAX_REMEMBERED:
                 self._made.clear()
-            found = self._made[subject] = self._tag(subject)
+            found = self._made[name] = make()
         return found
 
     def _tag(self, subject: Subject) -> str:

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.intents import terminal_id
 
 KEY_BYTES = 32
 REDACTED = "redacted"
@@ -66,16 +67,22 @@ class SubjectKey:
             raise CannotOpen("a sealed layer does not open under its key") from None
 
     def _bound(self, layer: str, event_id: str) -> list[bytes]:
-        return [layer.encode(), event_id.encode("utf-8", "surrogatepass"), self.id.encode()]
+        return [layer.encode(), bound_id(event_id), self.id.encode()]
 
     def commitment(self, event_id: str, fields: Mapping[str, bytes]) -> str:
         """See `commitment`, salted from this key: nobody can try guesses once it is destroyed."""
-        return commitment(self._salt, event_id, fields)
+        return commitment(self._salt, bound_id(event_id), fields)
 
 
-def commitment(salt: bytes, event_id: str, fields: Mapping[str, bytes]) -> str:
+def bound_id(event_id: str) -> bytes:
+    """What content is bound to: the id of the access, which its intent and what stands for an end
+    that never came share."""
+    return (terminal_id(event_id) or event_id).encode("utf-8", "surrogatepass")
+
+
+def commitment(salt: bytes, bound_to: bytes, fields: Mapping[str, bytes]) -> str:
     """A salted digest of what may be erased from an event, by field name."""
-    parts = [b"gatebook commitment\0", event_id.encode("utf-8", "surrogatepass")]
+    parts = [b"gatebook commitment\0", bound_to]
     for name in sorted(fields):
         value = fields[name]
         parts += (b"\0", name.encode(), b"\0", len(value).to_bytes(8, "big"), value)

@@ -115,13 +115,16 @@ def commit(
     fields = {**layers, **identifiers(document)}
     if not fields:
         return
-    event_id = document["event"]["id"]
     if layers and key is not None:
-        found = key.commitment(event_id, fields)
+        found = key.commitment(document["event"]["id"], fields)
     else:
-        # Nothing is sealed, so there is no key to fetch: the salt is our own.
-        found = commitment(tags.key, event_id, fields)
+        found = commitment_to_names(document["gatebook"]["subject"], fields, tags)
     document["gatebook"].setdefault("content", {})["commitment"] = found
+
+
+def commitment_to_names(tag: str, names: Mapping[str, bytes], tags: SubjectTags) -> str:
+    """The commitment where nothing is sealed: there is no key to fetch, so the salt is our own."""
+    return tags.remembered((tag, *names.items()), lambda: commitment(tags.key, tag.encode(), names))
 
 
 def identifiers(document: Mapping[str, Any]) -> dict[str, bytes]:

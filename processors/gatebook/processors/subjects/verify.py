@@ -8,9 +8,10 @@ from typing import Any
 
 from gatebook.processors import render
 from gatebook.processors.subjects.identity import SubjectTags
-from gatebook.processors.subjects.keys import LAYERS, CannotOpen, SubjectKey, commitment
+from gatebook.processors.subjects.keys import LAYERS, CannotOpen, SubjectKey
 from gatebook.processors.subjects.layers import (
     ERASED_NAME,
+    commitment_to_names,
     identifiers,
     open_layer,
     open_redacted,
@@ -78,7 +79,8 @@ def _content_holds(
     named = identifiers(document)
     if any(name.startswith(ERASED_NAME.encode()) for name in named.values()):
         return None
-    return bool(commitment(tags.key, document["event"]["id"], named) == committed)
+    tag = document["gatebook"]["subject"]
+    return bool(commitment_to_names(tag, named, tags) == committed)
 
 
 def _sealed_holds(document: Mapping[str, Any], key: SubjectKey, committed: str) -> bool:
