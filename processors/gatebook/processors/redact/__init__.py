@@ -4,6 +4,7 @@ from .allow import Allowed, AllowList
 from .engine import Finding, Redacted, RedactionLimits, Redactor
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms
+from .ner import NerLimits, NerPool
 from .policy import build_redactor
 from .rules import SECRET_KINDS, Rule, default_rules, load_rules
 from .walk import JSON
@@ -14,6 +15,8 @@ __all__ = [
     "AllowList",
     "Allowed",
     "Finding",
+    "NerLimits",
+    "NerPool",
     "Pseudonyms",
     "Redacted",
     "RedactionFailed",

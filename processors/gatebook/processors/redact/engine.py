@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+import msgspec
 import re2
 
 from .allow import AllowList
@@ -16,6 +17,7 @@ from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms, find_masks, render
 from .national import check_of
+from .ner import Entity, NerPool, merged
 from .rules import Rule, default_rules
 from .spans import Extent, Spans, spans_of
 from .triggers import Sites, Triggers
@@ -112,10 +114,12 @@ class Redactor:
         epoch: str,
         limits: RedactionLimits | None = None,
         allow: AllowList | None = None,
+        ner: NerPool | None = None,
     ) -> None:
         self.pseudonyms = Pseudonyms(pseudonym_key, epoch)
         self.limits = limits or RedactionLimits()
         self.allow = allow or AllowList()
+        self.ner = ner
         self.rules = tuple(rules)
         self._matchers = tuple(map(_matcher, rules))
         anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(rules) if _reads_on(r)}
@@ -129,7 +133,8 @@ class Redactor:
     @property
     def policy_version(self) -> str:
         """Digest of everything that decides what is masked: rules, allow lists, limits."""
-        return policy_version(self.rules, self.allow, self.limits)
+        ner = f"{self.ner.module} {self.ner.version}" if self.ner else ""
+        return policy_version(self.rules, self.allow, self.limits, ner)
 
     def redact_text(self, text: str, *, tenant: str = "", where: str = "") -> Redacted:
         """Mask every value found in `text`. Raises RedactionFailed, never with any of the text.
@@ -171,10 +176,12 @@ class Redactor:
     def _redact(self, text: str, tenant: str) -> Redacted:
         raw, budget = self._admit(text)
         counts: Counter[str] = Counter()
+        named = self._named(text)
         for _ in range(self.limits.passes):
-            clusters = self._clusters(text, raw, budget, tenant)
+            clusters = self._clusters(text, raw, budget, tenant, named)
             if not clusters:
                 return Redacted(text, dict(counts))
+            named = []  # a model that reads masks would say more and more of them
             raw, settled = self._mask(raw, clusters, tenant, counts)
             text = raw.decode("utf-8", "surrogatepass")
             if settled:
@@ -200,7 +207,7 @@ class Redactor:
                 self.pseudonyms.of(span.rule.kind, span.found.normalised, tenant),
                 span.rule.id,
             )
-            for start, end, span, _ in self._clusters(text, raw, budget, tenant)
+            for start, end, span, _ in self._clusters(text, raw, budget, tenant, self._named(text))
         ]
 
     def _parts(self, parts: Sequence[str], tenant: str) -> tuple[list[str], dict[str, int]]:
@@ -216,10 +223,12 @@ class Redactor:
     def join_parts(self, parts: Sequence[str], tenant: str, counts: Counter[str]) -> list[str]:
         """Mask what is found in the parts read as one text; each part is still to be redacted."""
         pieces = [part.encode("utf-8", "surrogatepass") for part in parts]
+        named = self._named("".join(parts))
         for _ in range(self.limits.passes):
             text = b"".join(pieces).decode("utf-8", "surrogatepass")
             raw, budget = self._admit(text)
-            clusters = self._clusters(text, raw, budget, tenant)
+            clusters = self._clusters(text, raw, budget, tenant, named)
+            named = []
             if not clusters:
                 return [piece.decode("utf-8", "surrogatepass") for piece in pieces]
             masks = [(s, e, self._mask_of(w, mixed, tenant)) for s, e, w, mixed in clusters]
@@ -227,8 +236,21 @@ class Redactor:
             pieces = _spread(pieces, masks)
         raise RedactionFailed(RedactionFailed.UNSTABLE)
 
-    def _clusters(self, text: str, raw: bytes, budget: Budget, tenant: str) -> list[_Cluster]:
-        found = self._scan(text, raw, budget)
+    def _named(self, text: str) -> list[_Span]:
+        """What the plug-in for names sees, as findings."""
+        if self.ner is None or not _MAY_NAME.search(text):
+            return []
+        return [_named_span(text, entity) for entity in merged(self.ner.find(text))]
+
+    def _clusters(
+        self,
+        text: str,
+        raw: bytes,
+        budget: Budget,
+        tenant: str,
+        named: Sequence[_Span] = (),
+    ) -> list[_Cluster]:
+        found = [*self._scan(text, raw, budget), *_around_masks(raw, named)]
         if not found:
             return []
         clusters = _clusters(raw, found)
@@ -308,6 +330,20 @@ def _spread(pieces: Sequence[bytes], masks: Sequence[tuple[int, int, bytes]]) ->
     return result
 
 
+# One word is an identifier more often than a name; a model would be asked for each of them.
+_MAY_NAME = re.compile(r"[^\W\d_]\s+\S")
+_NAMED = Rule(id="ner", kind="name", description="", pattern="", validator="any", priority=4)
+
+
+def _named_span(text: str, entity: Entity) -> _Span:
+    kind, first, last = entity
+    value = " ".join(text[first:last].casefold().split())
+    start = len(text[:first].encode("utf-8", "surrogatepass"))
+    end = start + len(text[first:last].encode("utf-8", "surrogatepass"))
+    rule = msgspec.structs.replace(_NAMED, kind=kind)
+    return _Span(start, end, Found(start, end, value), rule)
+
+
 _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
 # A mask in the place of a value changes how its neighbours read: what was glued to letters stands
 # apart now. Beside these characters nothing was glued.
@@ -359,7 +395,7 @@ def _candidates(
     return [value for _, value in found]
 
 
-def _around_masks(raw: bytes, spans: list[_Span]) -> Iterator[_Span]:
+def _around_masks(raw: bytes, spans: Sequence[_Span]) -> Iterator[_Span]:
     """Cut masks of earlier passes out of the findings; what is left over is a value still.
 
     This makes redaction settle: `password=[PASSWORD_...]` is found again and again, and holds

@@ -20,6 +20,8 @@ class RedactionFailed(Exception):
     TOO_MANY_NODES = "too_many_nodes"
     UNKNOWN_TYPE = "unknown_type"
     UNSTABLE = "unstable"
+    TIMEOUT = "timeout"
+    PLUGIN = "plugin"
     ERROR = "error"
 
     def __init__(self, reason: str, where: str = "") -> None:

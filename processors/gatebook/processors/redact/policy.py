@@ -26,6 +26,7 @@ import msgspec
 from .allow import Allowed, AllowList
 from .engine import RedactionLimits, Redactor
 from .errors import RedactionFailed, RuleInvalid
+from .ner import NerPool
 from .rules import Rule, default_rules, expand, read_rule, split_marks
 
 _CASE_KEY = b"for written cases only"
@@ -49,16 +50,19 @@ def build_redactor(
     *,
     rules_folder: Path | None = None,
     policy_file: Path | None = None,
+    ner_module: str = "",
     limits: RedactionLimits | None = None,
 ) -> Redactor:
     """Return a redactor with the packaged rules and what the operator adds to them.
 
+    `ner_module` names a plug-in for names and addresses, see `ner`; its processes start here.
     Raises RuleInvalid with every problem found, each with its file, one a line.
     """
     policy = load_policy(policy_file) if policy_file else RedactionPolicy()
     own = load_own_rules(rules_folder) if rules_folder else ()
     rules = [rule for rule in default_rules() if rule.id not in policy.disabled]
-    return Redactor([*rules, *own], pseudonym_key, epoch, limits, AllowList(policy.allow))
+    ner = NerPool(ner_module) if ner_module else None
+    return Redactor([*rules, *own], pseudonym_key, epoch, limits, AllowList(policy.allow), ner)
 
 
 def load_policy(path: Path) -> RedactionPolicy:

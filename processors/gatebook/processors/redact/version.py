@@ -22,7 +22,9 @@ ENGINE_VERSION = 2
 _LIBRARIES = ("phonenumbers", "python-stdnum", "google-re2")
 
 
-def policy_version(rules: Sequence[Rule], allow: AllowList, limits: RedactionLimits) -> str:
+def policy_version(
+    rules: Sequence[Rule], allow: AllowList, limits: RedactionLimits, ner: str = ""
+) -> str:
     """Return `r<engine>-<16 hex digits>`: equal where the same texts get the same masks.
 
     Test cases and descriptions do not count; rules, tables, allow lists, limits and the versions
@@ -32,6 +34,7 @@ def policy_version(rules: Sequence[Rule], allow: AllowList, limits: RedactionLim
         "rules": [_described(rule) for rule in sorted(rules, key=lambda rule: rule.id)],
         "allow": allow.described,
         "limits": asdict(limits),
+        "ner": ner,
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
     digest = hashlib.sha256(msgspec.json.encode(parts, order="deterministic"))
