@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from calendar import timegm
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from time import strptime
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(?:Z|([+
 _NONE: Mapping[str, Any] = {}
 
 
-class Access(msgspec.Struct, gc=False, array_like=True, kw_only=True):
+class Access(msgspec.Struct, gc=False, omit_defaults=True, kw_only=True):
     """One access as detectors see it. An empty string, an empty tuple or None means: not known.
 
     `timestamp_ns` is event time; where the producer's clock ran too far ahead of intake's it is
@@ -140,12 +139,12 @@ FIELDS = frozenset(Access.__struct_fields__)
 
 @lru_cache(maxsize=4096)
 def _second(text: str) -> int:
-    return timegm(strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    return int(datetime.fromisoformat(text + "+00:00").timestamp())
 
 
 def parse_time_ns(text: str) -> int:
     """ISO 8601 with up to nine decimals to nanoseconds since 1970. Raises ValueError."""
-    if len(text) == 30 and text[19] == "." and text[29] == "Z" and text[20:29].isdigit():
+    if len(text) == 30 and text[10] == "T" and text[19] == "." and text[29] == "Z" and text[20:29].isdigit():
         return _second(text[:19]) * NANOSECONDS + int(text[20:29])
     match = _TIME.fullmatch(text)
     if match is None:

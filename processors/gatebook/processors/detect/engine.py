@@ -19,6 +19,9 @@ at which a message of it was written, or that nothing more was there to read. It
 of idle keys end, and never makes an access late. A key whose accesses come long after they
 happened, because something before us was down, has its windows end by as much later.
 
+Where accesses come from several partitions (`observe`), those that are past decide: the slowest
+source's event time says what is late, the slowest source's progress what has ended.
+
 Every message brings its progress, so advancing time early, while a partition is idle, does only
 what its next message would do first: the findings are the same however often, or whether at all,
 an idle partition was advanced.
@@ -39,6 +42,7 @@ from gatebook.processors.detect.findings import Finding
 from gatebook.processors.detect.lanes import Lane
 from gatebook.processors.detect.limits import Counts, Limits
 from gatebook.processors.detect.observations import Source
+from gatebook.processors.detect.plans import Plans
 from gatebook.processors.detect.registry import all_detectors, retired_ids
 from gatebook.processors.detect.scopes import FRAMES, SCOPES
 from gatebook.processors.detect.state import Track, pack, position_of, unpack
@@ -63,10 +67,13 @@ class _Scope:
         self.tracks: OrderedDict[str, Track] = OrderedDict()
         self.state_bytes = 0
         self.progress_ns = -1
+        # How far the source had come that sent what is being processed.
+        self.arrived_ns = -1
+        # Event time all sources are past, where accesses come from several; else a key's own.
+        self.floor_ns: int | None = None
         self._about = SCOPES[name].about
         self._lanes = lanes
-        self._plain = [(lane, lane.default, lane.matches) for lane in lanes if lane.matches]
-        self._tenanted = [lane for lane in lanes if lane.tenants]
+        self.looking = Plans(lanes).looking
         self._limits = limits
         self._counts = counts
         self._lateness_ns = limits.allowed_lateness_seconds * NANOSECONDS
@@ -78,15 +85,6 @@ class _Scope:
         self._gone: dict[str, None] = {}
         self._due: list[tuple[int, str]] = []
         self._scheduled: dict[str, int] = {}
-
-    def looking(self, access: Access) -> list[tuple[Lane, Detector]]:
-        """The detectors that look at this access."""
-        found: list[Any] = [(lane, own) for lane, own, matches in self._plain if matches(access)]
-        for lane in self._tenanted:
-            detector = lane.detector_for(access.tenant)
-            if detector is not None and detector.matches(access):
-                found.append((lane, detector))
-        return found
 
     def step(self, position: int, access: Access) -> Iterator[Finding]:
         """Take one access in, unless nobody looks at it, or it is replayed, late or known."""
@@ -106,13 +104,14 @@ class _Scope:
             return
         track.position = position
         track.watermark_ns = max(track.watermark_ns, access.timestamp_ns)
-        track.lag_ns = max(0, self.progress_ns - track.watermark_ns)
+        track.lag_ns = max(0, self.arrived_ns - track.watermark_ns)
         track.remember(access, self._span_ns, self._limits.remembered_ids_per_key)
         self.tracks.move_to_end(key)
         self._dirty[key] = None
-        horizon_ns = track.watermark_ns - self._lateness_ns
+        passed_ns = self._passed_ns(track)
+        horizon_ns = passed_ns - self._lateness_ns
         if track.deadlines:
-            yield from self._expire(track, key, track.watermark_ns - self._delay_ns)
+            yield from self._expire(track, key, passed_ns - self._delay_ns)
         for lane, detector in looking:
             yield from lane.apply(track, key, detector, access, horizon_ns)
         if track.deadlines:
@@ -125,14 +124,19 @@ class _Scope:
             self._counts.replayed += 1
         elif track.knows(access.id_digest):
             self._counts.duplicate += 1
-        elif access.timestamp_ns < track.watermark_ns - self._lateness_ns:
+        elif access.timestamp_ns < self._passed_ns(track) - self._lateness_ns:
             self._counts.late += 1
         else:
             return True
         return False
 
+    def _passed_ns(self, track: Track) -> int:
+        return track.watermark_ns if self.floor_ns is None else self.floor_ns
+
     def _expire(self, track: Track, key: str, now_ns: int) -> Iterator[Finding]:
         """Everything of a key that is due at a time."""
+        if min(track.deadlines.values()) > now_ns:
+            return
         for lane in self._lanes:
             while 0 < (due_ns := track.deadlines.get(lane.name, 0)) <= now_ns:
                 yield from lane.expire(track, key, due_ns)
@@ -171,7 +175,7 @@ class _Scope:
     def _forget_unseen(self, before_ns: int) -> Iterator[Finding]:
         while self.tracks:
             key, track = next(iter(self.tracks.items()))
-            if track.watermark_ns >= before_ns or track.deadlines:
+            if track.watermark_ns + track.lag_ns >= before_ns or track.deadlines:
                 return
             self._counts.expired += 1
             yield from self._forget(key)
@@ -245,7 +249,7 @@ class _Checkpoint(msgspec.Struct, array_like=True):
 
     offset: int
     progress: dict[Clock, int]
-    sources: dict[str, int] = {}
+    sources: dict[str, Source] = {}
 
 
 class DetectionEngine:
@@ -277,7 +281,8 @@ class DetectionEngine:
         self._scopes = {scope.name: scope for scope in made}
         self._of_access = [scope for scope in made if scope.name != FRAMES]
         self._awaited = awaited or {}
-        self._sources: dict[str, int] = {}
+        self._sources: dict[str, Source] = {}
+        self._idle_wait_ns = self.limits.idle_wait_seconds * NANOSECONDS
         self._max_ahead_ns = self.limits.max_clock_ahead_seconds * NANOSECONDS
         self._checkpoint = -1
         self._last_offset = -1
@@ -327,6 +332,8 @@ class DetectionEngine:
             scope.load(stored, self._running)
             scope.progress_ns = checkpoint.progress.get(scope.clock, -1)
         self._sources = checkpoint.sources
+        if self._sources:
+            self._raise_floors()
 
     def _read_checkpoint(self, value: bytes | None) -> _Checkpoint:
         if value is None:
@@ -374,6 +381,7 @@ class DetectionEngine:
         if self._is_replayed(offset, len(accesses)):
             return []
         findings = list(self._advance(progress_ns, "event"))
+        self._arrive(progress_ns)
         for index, access in enumerate(accesses):
             if access is not None:
                 findings += self._step(position_of(offset, index), access)
@@ -384,28 +392,46 @@ class DetectionEngine:
         self,
         offset: int,
         observations: Sequence[tuple[Container[str], Access]],
-        sources: Iterable[Source],
+        sources: Sequence[Source],
     ) -> list[Finding]:
         """As `process`, with accesses and frames that were passed on for some scopes, and how far
         the sources have come that the message is from."""
         self.counts.documents += len(observations)
         if self._is_replayed(offset, len(observations)):
             return []
-        for source in sources:
-            known = self._sources.get(source.name, -1)
-            self._sources[source.name] = max(known, source.progress_ns)
+        self._note(sources)
+        self._arrive(max((source.progress_ns for source in sources), default=-1))
         findings = [f for clock in CLOCKS for f in self._advance(self._slowest(clock), clock)]
         for index, (scopes, access) in enumerate(observations):
             for name, scope in self._scopes.items():
                 if name in scopes:
                     findings += scope.step(position_of(offset, index), access)
+        self._raise_floors()  # only now: its own accesses are among those the source is past
         self.counts.findings += len(findings)
         return findings
 
+    def _arrive(self, at_ns: int) -> None:
+        for scope in self._scopes.values():
+            scope.arrived_ns = max(scope.progress_ns, at_ns)
+
+    def _note(self, sources: Iterable[Source]) -> None:
+        """How far sources have come."""
+        for source in sources:
+            self._sources[source.name] = source.latest(self._sources.get(source.name))
+
+    def _raise_floors(self) -> None:
+        """What lies before the event time that all sources are past comes late from now on."""
+        for scope in self._scopes.values():
+            passed = (s.passed_ns(self._idle_wait_ns) for s in self._of_clock(scope.clock))
+            scope.floor_ns = max(scope.floor_ns or -1, min(passed, default=-1))
+
+    def _of_clock(self, clock: Clock) -> Iterator[Source]:
+        for number in range(self._awaited.get(clock, 1)):
+            yield self._sources.get(f"{clock}/{number}") or Source(clock, number, -1)
+
     def _slowest(self, clock: Clock) -> int:
         """The progress of the source that is furthest behind; -1 while one was not heard."""
-        names = (f"{clock}/{number}" for number in range(self._awaited.get(clock, 1)))
-        return min((self._sources.get(name, -1) for name in names), default=-1)
+        return min((source.progress_ns for source in self._of_clock(clock)), default=-1)
 
     def advance(self, progress_ns: int, clock: Clock = "event") -> list[Finding]:
         """Time went on though no message came: windows of idle keys close. `progress_ns` must not

@@ -16,6 +16,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     allowed_lateness_seconds: NotNegative = 300
     """How far behind its key's newest event an event may be and still count; so long after its
     end a window closes."""
+    idle_wait_seconds: NotNegative = 900
+    """Windows over accesses of several partitions stay open until all of those are past; for one
+    in which nothing happens, so long at most."""
     max_clock_ahead_seconds: NotNegative = 120
     """How far ahead of intake's clock an event time may be; beyond it counts as intake's time."""
     max_keys_per_scope: Positive = 20_000

@@ -25,16 +25,38 @@ MAX_OBSERVATIONS = 2000  # a message; about 1 MB
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):
-    """A partition whose accesses or frames are passed on, and how far its time has come."""
+    """A partition whose accesses or frames are passed on: how far its time has come, the greatest
+    event time in it, and how far its time had come with the last event. -1: not known."""
 
     clock: Clock
     partition: int
     progress_ns: int
+    event_ns: int = -1
+    seen_ns: int = -1
 
     @property
     def name(self) -> str:
         """Clock and partition."""
         return f"{self.clock}/{self.partition}"
+
+    def latest(self, known: Source | None) -> Source:
+        """This and what was known of the same source before."""
+        if known is None:
+            return self
+        return Source(
+            self.clock,
+            self.partition,
+            max(self.progress_ns, known.progress_ns),
+            max(self.event_ns, known.event_ns),
+            max(self.seen_ns, known.seen_ns),
+        )
+
+    def passed_ns(self, idle_wait_ns: int) -> int:
+        """Event time it is past: that of its events while they come, going on with its progress
+        when there were none for `idle_wait_ns`."""
+        if self.event_ns < 0:
+            return self.progress_ns - idle_wait_ns
+        return self.event_ns + max(0, self.progress_ns - self.seen_ns - idle_wait_ns)
 
 
 class Packed(NamedTuple):

@@ -57,11 +57,14 @@ ELSEWHERE = frozenset(SCOPES) - {LOCAL}
 @dataclass
 class _Partition:
     """A partition at work: its engine, the writer of its state, and what was told of its counts.
-    `progress_ns` is the time up to which nothing more can come."""
+    `progress_ns` is the time up to which nothing more can come, `event_ns` the greatest event time
+    that was seen, `seen_ns` the progress at the last event."""
 
     engine: DetectionEngine
     writer: FencedWriter
     progress_ns: int = -1
+    event_ns: int = -1
+    seen_ns: int = -1
     told: Counts = field(default_factory=Counts)
 
 
@@ -118,10 +121,11 @@ class DetectStage:
             return self._gather(own, message)
         accesses = own.engine.read(self._documents(message))
         written_ns = message.timestamp_ms * 1_000_000
-        own.progress_ns = max(own.progress_ns, written_ns)
+        own.progress_ns = own.seen_ns = max(own.progress_ns, written_ns)
         if message.offset > own.engine.checkpoint:  # else its observations were delivered, too
             for access in accesses:
                 if access is not None:
+                    own.event_ns = max(own.event_ns, access.timestamp_ns)
                     self._outbox.add(self._router.route(access))
         return own.engine.take(message.offset, accesses, written_ns)
 
@@ -151,11 +155,8 @@ class DetectStage:
         await asyncio.gather(*(self._store(self._working[place]) for place in places))
 
     def _passed_on(self, places: Sequence[Place], everywhere: bool) -> list[Outgoing]:
-        sources = [
-            Source("event", number, self._working[topic, number].progress_ns)
-            for topic, number in places
-            if topic == self._events
-        ]
+        events = [number for topic, number in places if topic == self._events]
+        sources = [_source(number, self._working[self._events, number]) for number in events]
         if not sources:
             return []
         messages = self._outbox.take(sources, everywhere)
@@ -268,3 +269,7 @@ class DetectStage:
     async def stop(self) -> None:
         """Close the client that asks for offsets; deliver() leaves nothing behind."""
         self._ends.close()
+
+
+def _source(number: int, own: _Partition) -> Source:
+    return Source("event", number, own.progress_ns, own.event_ns, own.seen_ns)

@@ -58,7 +58,7 @@ class FrameReports:
 
     def take(self) -> list[Outgoing]:
         """What was noted since the last call."""
-        sources = [Source("frame", number, ns) for number, ns in self._progress.items()]
+        sources = [Source("frame", number, ns, ns, ns) for number, ns in self._progress.items()]
         self._progress = {}
         return self._outgoing(sources)
 

@@ -1,0 +1,207 @@
+"""Detection under faults: one log of documents, the workers that read it, what they must find."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+from zlib import crc32
+
+import orjson
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from tests.pipeline import Pipeline
+from tests.waiting import wait_until
+
+from gatebook.processors.detect.registry import detector_ids
+from gatebook.schemas.codec import encode
+from gatebook.schemas.documents import timestamp_text
+from gatebook.schemas.topics import EVENT, topic_name
+
+NS = 1_000_000_000
+START_NS = 1_767_603_600 * NS
+PARTITIONS = 2
+MESSAGES = 90
+OURS = ("failure_burst", "secret_in_content")
+RULES = {
+    "users_of_a_key": """
+        id = "users_of_a_key"
+        name = "One key, many users"
+        version = "1"
+        severity = "warning"
+        risk_score = 47
+        runbook = "runbook.md"
+        blind_spots = ["None that matter here."]
+        [detect]
+        kind = "distinct"
+        scope = "key"
+        item = "user_id"
+        unit = "users"
+        [parameters]
+        threshold = 4
+        window_seconds = 60
+        """,
+}
+PARAMETERS = """
+[limits]
+allowed_lateness_seconds = 5
+[failure_burst]
+threshold = 4
+window_seconds = 20
+quiet_seconds = 15
+[secret_in_content]
+window_seconds = 60
+"""
+Message = tuple[int, bytes]
+
+
+def written(seed: int = 7) -> list[Message]:
+    """The log: partition and document frame, with bursts, pauses and repeated events."""
+    random = Random(seed)
+    clock, number = 0.0, 0
+    messages: list[Message] = []
+    for _ in range(MESSAGES):
+        documents = []
+        for _ in range(random.choice([1, 3, 8])):
+            clock += random.choice([0.2, 0.5, 0.5, 1, 1, 2, 40 if random.random() < 0.2 else 1])
+            number += 1
+            documents.append(_document(random, number, clock))
+        by_partition: dict[int, list[dict[str, Any]]] = {}
+        for document in documents:
+            who = document["gatebook"]["principal"]
+            by_partition.setdefault(crc32(who.encode()) % PARTITIONS, []).append(document)
+        frames = [(place, _frame(inner)) for place, inner in by_partition.items()]
+        messages += frames
+        if random.random() < 0.1:
+            messages.append(random.choice(frames))  # a producer or intake sent it twice
+    return messages
+
+
+def _document(random: Random, number: int, seconds: float) -> dict[str, Any]:
+    user = f"u{random.choice([0, 0, 0, 1, 2, 3, 4, 5, 6, 7])}"
+    time = timestamp_text(START_NS + round(seconds * NS))
+    ours: dict[str, Any] = {
+        "principal": f"acme/user:{user}",
+        "identity": {"key_id": random.choice("kkkl")},
+    }
+    if random.random() < 0.05:
+        ours["redaction"] = {"entities": ["jwt"], "counts": {"jwt": 1}}
+    outcome = random.choice(["failure", "success", "success"]) if user != "u0" else "failure"
+    return {
+        "@timestamp": time,
+        "event": {"id": str(UUID(int=number)), "outcome": outcome, "ingested": time},
+        "organization": {"id": "acme"},
+        "user": {"id": user},
+        "gatebook": ours,
+    }
+
+
+def _frame(documents: Iterable[dict[str, Any]]) -> bytes:
+    rows = [
+        {
+            "id": document["event"]["id"],
+            "timestamp": START_NS,
+            "principal": document["gatebook"]["principal"],
+            "hash": "",
+            "body": orjson.dumps(document),
+        }
+        for document in documents
+    ]
+    return encode(
+        "document_frame.v1",
+        {"source_topic": "t", "source_partition": 0, "source_offset": 0, "documents": rows},
+    )
+
+
+class Detecting:
+    """A pipeline of which only detection runs, with a rule by principal and one by key."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._producer = Producer({"bootstrap.servers": pipeline.engines.kafka_bootstrap})
+        group = f"{pipeline.namespace}-detect"
+        self._asker = Consumer(
+            {"bootstrap.servers": pipeline.engines.kafka_bootstrap, "group.id": group}
+        )
+        self.published = 0
+        self._topic = topic_name(pipeline.namespace, EVENT)
+        self._rules = pipeline.home / "rules"
+        self._parameters = pipeline.home / "detectors.toml"
+        _write_rules(self._rules)
+        off = [f"[{name}]\nenabled = false\n" for name in detector_ids() if name not in OURS]
+        self._parameters.write_text(PARAMETERS + "".join(off))
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """One worker of the role."""
+        (worker,) = self.pipeline.start(
+            "detect",
+            GATEBOOK_RULES_PATH=str(self._rules),
+            GATEBOOK_DETECTORS_FILE=str(self._parameters),
+            GATEBOOK_DETECT_IDLE_SECONDS="0.5",
+            GATEBOOK_CLOCK_MARGIN_SECONDS="0.5",
+            GATEBOOK_BATCH_MESSAGES="5",
+        )
+        return worker
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Put a part of the log into the event topic, in order."""
+        for partition, body in messages:
+            self._producer.produce(self._topic, body, partition=partition)
+        assert self._producer.flush(60) == 0
+        self.published += len(messages)
+
+    def found(self) -> list[dict[str, Any]]:
+        """Every finding, as often as it was sent."""
+        return self.pipeline.read_topic("finding.v1", "finding.v2")
+
+    def read(self) -> int:
+        """Messages of the event topic that are behind the workers."""
+        parts = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
+        try:
+            found = self._asker.committed(parts, timeout=10)
+        except KafkaException:  # the coordinator moves, or the broker comes back: not yet
+            return 0
+        return sum(max(0, part.offset) for part in found)
+
+    def wait_read(self, part: float = 1.0) -> None:
+        """Until so much of what was published is behind the workers."""
+        wait_until("the events read", lambda: self.read() >= part * self.published, 120)
+
+    def wait_found(self, expected: set[str]) -> None:
+        """Until all that is expected was found."""
+        try:
+            wait_until("the findings", lambda: expected <= story(self.found()), 90)
+        except AssertionError:
+            found = story(self.found())
+            raise AssertionError(
+                f"missing: {sorted(expected - found)}; too much: {sorted(found - expected)}"
+            ) from None
+
+
+def _write_rules(folder: Path) -> None:
+    for name, text in RULES.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "rule.toml").write_text(text)
+        (folder / name / "runbook.md").write_text("Look.")
+
+
+def story(findings: Iterable[dict[str, Any]]) -> set[str]:
+    """What was found, each once. Of rules by principal everything; of a rule whose accesses come
+    from several partitions, whose order among each other is nobody's promise, what is the same in
+    any order: which incident it is, what it is about, whether it began or ended."""
+    told = set()
+    for finding in findings:
+        if finding["rule"]["id"] in RULES:
+            ours = finding["gatebook"]
+            finding = {
+                "id": finding["event"]["id"],
+                "action": finding["event"]["action"],
+                "incident": ours["incident"],
+                "key": ours["dedup_key"],
+                "search": ours["search"],
+            }
+        told.add(json.dumps(finding, sort_keys=True))
+    return told
