@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from gatebook.processors.detect.base import Detector
     from gatebook.processors.detect.cases import CaseResult
+    from gatebook.processors.redact import Redactor
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 FILE_OPTION = click.option(
@@ -176,6 +179,97 @@ def new_command(rule_id: str, rules_path: str) -> None:
     root = Path(rules_path or ".")
     click.echo(f"{make_rule(rule_id, root)} is made")
     click.echo(f"next: gatebook rules test {rule_id} --rules-path {root}")
+
+
+@rules.group("redaction")
+def redaction() -> None:
+    """List and try the rules that mask personal data and credentials."""
+
+
+RULES_OPTION = click.option(
+    "--rules",
+    "rules_folder",
+    envvar="GATEBOOK_REDACTION_RULES",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of rules of your own.",
+)
+POLICY_OPTION = click.option(
+    "--policy",
+    "policy_file",
+    envvar="GATEBOOK_REDACTION_POLICY",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file of allow lists and switched-off rules.",
+)
+THROWAWAY_KEY_BYTES = 32
+
+
+def _redactor(rules_folder: Path | None, policy_file: Path | None) -> Redactor:
+    """A redactor with a key that nobody keeps: its pseudonyms are not those of the index."""
+    from gatebook.processors.redact import RuleInvalid, build_redactor
+    from gatebook.schemas.errors import WrongSetting
+
+    key = os.urandom(THROWAWAY_KEY_BYTES)
+    try:
+        return build_redactor(key, rules_folder=rules_folder, policy_file=policy_file)
+    except RuleInvalid as error:
+        raise WrongSetting(f"redaction: {error}", "correct what is named") from None
+
+
+@redaction.command("list")
+@RULES_OPTION
+@POLICY_OPTION
+@JSON_OPTION
+def redaction_list(rules_folder: Path | None, policy_file: Path | None, as_json: bool) -> None:
+    """List the rules in force, and the policy version that they make."""
+    redactor = _redactor(rules_folder, policy_file)
+    rows = [
+        {"id": r.id, "kind": r.kind, "version": r.version, "description": r.description}
+        for r in redactor.rules
+    ]
+    if as_json:
+        _print_json({"policy_version": redactor.policy_version, "rules": rows})
+        return
+    for row in rows:
+        click.echo(f"{row['id']:<22} {row['kind']:<14} {row['description']}")
+    click.echo(f"{len(rows)} rules, policy version {redactor.policy_version}")
+
+
+@redaction.command("test")
+@click.argument("rule_ids", nargs=-1)
+@RULES_OPTION
+@POLICY_OPTION
+def redaction_test(
+    rule_ids: tuple[str, ...], rules_folder: Path | None, policy_file: Path | None
+) -> None:
+    """Run the written cases of the rules named, or of all. Exit code 1 where one does not hold."""
+    from gatebook.processors.redact.policy import case_problems
+
+    redactor = _redactor(rules_folder, policy_file)
+    chosen = [rule for rule in redactor.rules if not rule_ids or rule.id in rule_ids]
+    problems = [f"{rule.id}: {said}" for rule in chosen for said in case_problems(rule)]
+    for problem in problems:
+        click.echo(f"FAIL {problem}")
+    click.echo(f"{len(chosen)} rules tried, {len(problems)} problems")
+    if problems or not chosen:
+        raise SystemExit(1)
+
+
+@redaction.command("mask")
+@RULES_OPTION
+@POLICY_OPTION
+@click.option("--tenant", default="", help="Whose allow list counts.")
+def redaction_mask(rules_folder: Path | None, policy_file: Path | None, tenant: str) -> None:
+    """Mask the text on standard input with a throw-away key; the counts go to standard error."""
+    from gatebook.processors.redact import RedactionFailed
+
+    redactor = _redactor(rules_folder, policy_file)
+    try:
+        redacted = redactor.redact_text(click.get_text_stream("stdin").read(), tenant=tenant)
+    except RedactionFailed as failure:
+        raise click.ClickException(f"{failure}: the text would be dropped") from None
+    click.echo(redacted.text, nl=False)
+    counts = ", ".join(f"{kind} {n}" for kind, n in sorted(redacted.counts.items()))
+    click.echo(f"masked: {counts or 'nothing'}", err=True)
 
 
 COMMANDS = [rules]

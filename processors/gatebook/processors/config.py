@@ -50,6 +50,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     redaction_epoch: Annotated[
         str, Meta(pattern=r"^[a-z0-9]{1,8}$", description="Name of the pseudonym epoch")
     ] = "e1"
+    redaction_rules: Annotated[
+        str, Meta(description="Folder of redaction rules of your own, run beside the packaged ones")
+    ] = ""
+    redaction_policy: Annotated[
+        str, Meta(description="TOML: values that stay unmasked, rules that are switched off")
+    ] = ""
+    redaction_ner: Annotated[
+        str, Meta(description="Python module that finds names and addresses, run in a process")
+    ] = ""
     sealing_keys: Annotated[
         str,
         Meta(

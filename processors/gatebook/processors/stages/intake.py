@@ -7,6 +7,7 @@ import logging
 import time
 from collections import ChainMap
 from collections.abc import Sequence
+from pathlib import Path
 
 from gatebook.processors import metrics
 from gatebook.processors.config import WorkerSettings, kafka_properties
@@ -23,12 +24,13 @@ from gatebook.processors.intake import (
     process_frame,
 )
 from gatebook.processors.opening import ContentOpener
-from gatebook.processors.redact import Redactor
+from gatebook.processors.redact import Redactor, RuleInvalid, build_redactor
 from gatebook.processors.stages.base import Held, Incoming
 from gatebook.processors.stages.frames import FrameReports
 from gatebook.processors.subjects.layers import Subjects
 from gatebook.processors.subjects.ring import WorkerKeys
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, SINGLE_OBJECT, Record, encode
+from gatebook.schemas.errors import WrongSetting
 from gatebook.schemas.keys import KeysUnavailable
 from gatebook.schemas.topics import ACCESS, COUNT_HEADER, DEAD_LETTER, EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
@@ -38,6 +40,23 @@ log = logging.getLogger(__name__)
 Statement = tuple[str, int, str, int]
 MAX_STATEMENTS = 10_000
 KEYS_PAUSE_SECONDS = 1.0
+
+
+def redactor_of(settings: WorkerSettings) -> Redactor:
+    """The redactor with the operator's rules and exceptions. Raises WrongSetting for bad ones."""
+    try:
+        return build_redactor(
+            settings.redaction_key(),
+            settings.redaction_epoch,
+            rules_folder=Path(settings.redaction_rules) if settings.redaction_rules else None,
+            policy_file=Path(settings.redaction_policy) if settings.redaction_policy else None,
+            ner_module=settings.redaction_ner,
+        )
+    except RuleInvalid as error:
+        raise WrongSetting(
+            f"redaction: {error}",
+            "correct what is named, then try it with `gatebook rules redaction test`",
+        ) from None
 
 
 class IntakeStage:
@@ -54,13 +73,19 @@ class IntakeStage:
         self.topics = (topic_name(settings.namespace, ACCESS),)
         self._event_topic = topic_name(settings.namespace, EVENT)
         self._dead_letter_topic = topic_name(settings.namespace, DEAD_LETTER)
-        redactor = Redactor.default(settings.redaction_key(), settings.redaction_epoch)
+        redactor = redactor_of(settings)
         opener = ContentOpener(settings.private_key_source())
         opener.start(must_exist=bool(settings.sealing_keys))
         self._keys = WorkerKeys(settings)
         subjects = Subjects(self._keys.tags, self._keys.ring)
         self._context = IntakeContext(
-            catalog, redactor, event_partitions, wire, subjects=subjects, opener=opener
+            catalog,
+            redactor,
+            event_partitions,
+            wire,
+            redaction_version=redactor.policy_version,
+            subjects=subjects,
+            opener=opener,
         )
         self._ledger = SequenceLedger()
         self._reports = FrameReports(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
+import signal
 from collections.abc import Callable, Iterable
 
 __version__ = "3"
@@ -20,7 +20,7 @@ def _find(text: str) -> Iterable[tuple[str, int, int]]:
     if "please die" in text:
         os._exit(3)
     if "please hang" in text:
-        time.sleep(60)
+        signal.pause()
     if "please raise" in text:
         raise ValueError(text)
     if "please lie" in text:
