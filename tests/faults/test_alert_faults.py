@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 
 import pytest
@@ -139,6 +140,38 @@ def test_two_workers_take_over_from_each_other(pipeline: Pipeline) -> None:
         wait_until("closed", lambda: not pager.open_keys and not manager.active, 60)
         assert pager.opened == 40
         assert (pager.refused, manager.refused) == ([], [])
+
+
+def test_a_worker_that_stood_still_tells_nothing_that_is_no_longer_true(
+    pipeline: Pipeline,
+) -> None:
+    """A worker is stopped with alerts open, another takes over and ends them; the first goes on:
+    it opens nothing again, and goes on as a member of the group."""
+    with PagerDutyReceiver() as pager, AlertmanagerReceiver() as manager:
+        alerts = AlertPipeline(
+            pipeline,
+            pagerduty(pager.url),
+            MANY,
+            WIDE,
+            GATEBOOK_ALERTMANAGER_URL=manager.url,
+            GATEBOOK_ALERT_RESEND_SECONDS="1",
+        )
+        (first,) = alerts.start()
+        found = [now_finding(f"acme/u{n}", incident=f"i{n}") for n in range(10)]
+        alerts.send(found)
+        wait_until("opened", lambda: pager.opened == 10 and len(manager.active) == 10, 60)
+        first.send_signal(signal.SIGSTOP)
+        alerts.start()
+        pipeline.wait_members("notify", 1)
+        alerts.send([resolved(one) for one in found])
+        wait_until("closed", lambda: not pager.open_keys and not manager.active, 60)
+        told = pager.requests, len(manager.received)
+        first.send_signal(signal.SIGCONT)
+        pipeline.wait_members("notify", 2)
+        assert (pager.requests, len(manager.received)) == told
+        alerts.send([now_finding(f"acme/v{n}", incident=f"v{n}") for n in range(10)])
+        wait_until("both work on", lambda: pager.opened == 20, 60)
+        assert len(manager.active) == 10
 
 
 def test_a_storm_of_ten_thousand_keys(pipeline: Pipeline) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.unit.alerts.findings import NS, START_NS, finding
 
+from gatebook.processors import alerts
 from gatebook.processors.alerts.plan import Plan, Suppression, load_plan
 from gatebook.processors.alerts.settings import load_alert_settings
 from gatebook.schemas.errors import Fatal
@@ -96,6 +97,13 @@ def test_every_kind_of_target_is_made_from_the_file(load: Any) -> None:
         "service": "jsm",
         "manager": "alertmanager",
     }
+
+
+def test_the_example_of_the_page_is_a_plan(load: Any) -> None:
+    """What one copies from alerts/README.md starts a worker."""
+    page = Path(alerts.__file__).with_name("README.md").read_text()
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    assert set(load(example).targets) == {"oncall", "chat", "soc", "bus"}
 
 
 def test_without_routes_everything_goes_everywhere(load: Any) -> None:

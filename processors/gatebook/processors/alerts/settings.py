@@ -20,7 +20,7 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Every field is the environment variable GATEBOOK_<FIELD>; empty means: not set."""
 
     alerts_file: str = ""
-    """TOML file of targets, routes, teams and noise control, see the example beside the code."""
+    """TOML file of targets, routes, teams and noise control (alerts/README.md shows one)."""
     alertmanager_url: str = ""
     """Base URL of Alertmanager, without /api/v2; a target beside those of the alerts file."""
     alertmanager_name: str = "alertmanager"

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 70  # EX_SOFTWARE, as the worker's own
 DELIVERIES_AT_ONCE = 8  # a target
 LONGEST_WAIT_SECONDS = 1.0
+BEAT_SECONDS = 1.0
 LEAVE_SECONDS = 3.0  # how long deliveries under way may take when a partition is given up
 
 
@@ -60,18 +61,20 @@ class NotifyStage:
         # Whoever changes a desk and stores the change holds this: the state topic has one writer.
         self._storing = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._doubt_until = 0.0
         self._slots = {name: asyncio.Semaphore(DELIVERIES_AT_ONCE) for name in plan.targets}
 
     async def start(self) -> None:
         self._deliverer = Deliverer(
             {**kafka_properties(self._settings.kafka_bootstrap), "linger.ms": 0}
         )
-        self._clock = asyncio.create_task(self._run())
+        self._pulse_at = time.monotonic()
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._beat())]
 
     async def tick(self, held: Sequence[Held]) -> None:
         """What the problems of a partition owe is due, findings or not."""
         fresh = {one.partition for one in held} - self._assigned
-        if fresh:
+        if fresh and not self._is_in_doubt():
             self._assigned |= fresh
             self._wake.set()
 
@@ -116,8 +119,31 @@ class NotifyStage:
             log.critical("notify failed: %s", type(error).__name__, exc_info=True)
             os._exit(EXIT_FAILED)
 
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._look_back()
+            self._pulse_at = time.monotonic()
+
+    def _look_back(self) -> None:
+        """After a time in which this process stood still, others may have our partitions: what
+        is kept of them is forgotten, and loaded anew where they turn out to be ours still. Else
+        we would tell what is no longer true, and store it."""
+        stood_still = time.monotonic() - self._pulse_at
+        if stood_still < self._settings.session_timeout_seconds / 2:
+            return
+        log.warning("stood still for %.0f s; what is owed is read anew", stood_still)
+        self._desks.clear()
+        self._assigned.clear()
+        self._doubt_until = time.monotonic() + self._settings.session_timeout_seconds / 2
+
+    def _is_in_doubt(self) -> bool:
+        """Whether the group may not have told us yet that our partitions are another's."""
+        return time.monotonic() < self._doubt_until
+
     async def _round(self) -> None:
         self._wake.clear()
+        self._look_back()
         async with self._storing:
             for partition in self._assigned - self._desks.keys():
                 await self._desk(partition)
@@ -243,7 +269,8 @@ class NotifyStage:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
-        self._clock.cancel()
+        for task in self._tasks:
+            task.cancel()
         async with self._storing:
             await self._end_deliveries(set(self._under_way))
             await self._store()
