@@ -20,6 +20,7 @@ from gatebook.producers.journal import Journal
 from gatebook.producers.ladder import METADATA, REASON, say
 from gatebook.producers.policy.capture import CapturePolicy
 from gatebook.producers.policy.notices import ControlEvent
+from gatebook.producers.scrub import Scrubber
 from gatebook.producers.sealer import Sealer
 from gatebook.producers.sender import EVENT_OVERHEAD_BYTES
 from gatebook.producers.shrink import shrink_event, without_content
@@ -59,6 +60,7 @@ class Writer:
         self._wake_sender = wake_sender
         self._service = service_of(settings)
         self.capture = CapturePolicy(settings, self._say)
+        self.scrubber = Scrubber(settings.digest_secret)
         self.sealer = Sealer(settings)
         self._breath = Breath()
         self._noted: dict[str, int] = {}
@@ -103,6 +105,7 @@ class Writer:
     def _encode_one(self, entry: Entry) -> bytes:
         """Build and encode an event; RecordRejected with a DropReason where that cannot be."""
         event = self.capture.hold(entry.event, _completed(entry, self._service))
+        event = self._scrubbed(event, entry.event)
         if event.get("content") and self._inbox.ladder.step >= METADATA:
             event = without_content(event, REASON)
             with self._accounts.lock:
@@ -118,6 +121,14 @@ class Writer:
         if len(data) > limit:
             raise RecordRejected("oversize")
         return data
+
+    def _scrubbed(self, event: dict[str, Any], given: Any) -> dict[str, Any]:
+        """Without secrets beside the content. What cannot be looked at must not go on."""
+        scrub = self.scrubber.scrubbed
+        try:
+            return given.scrubbed(event, scrub) if isinstance(given, ControlEvent) else scrub(event)
+        except Exception as error:
+            raise RecordRejected("invalid_event", type(error).__name__) from None
 
     def _parts(self, encoded: Sequence[_Encoded]) -> list[list[_Encoded]]:
         """Cut a batch so that each part fits a frame's bytes: then it fits the spool as well."""
