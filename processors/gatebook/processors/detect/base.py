@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
@@ -184,6 +184,10 @@ class Detector(Protocol):
     def matches(self, access: Access) -> bool:
         """Whether it looks at this access at all. Called for every access: be quick."""
 
+    def asks(self, access: Access) -> Callable[[Access], bool] | bool:
+        """What is left to ask of accesses that are like this one in predicates.LIKENESS: nothing
+        (it looks at all or at none of them), or a question. Asked once for all that are alike."""
+
     def group(self, access: Access) -> str:
         """Which of the key's states this access belongs to."""
 
@@ -215,6 +219,10 @@ class BaseDetector:
     def matches(self, access: Access) -> bool:
         """Every access."""
         return True
+
+    def asks(self, access: Access) -> Callable[[Access], bool] | bool:
+        """All that `matches` asks."""
+        return self.matches
 
     def group(self, access: Access) -> str:
         """One state per key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +16,7 @@ LG_K = 10
 DIGEST_BYTES = 8
 
 
+@lru_cache(maxsize=16_384)  # models, addresses and people come again and again
 def item_digest(item: str) -> int:
     """A number that stands for an item; the item itself is never kept."""
     digest = blake2b(item.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES)
@@ -22,13 +24,18 @@ def item_digest(item: str) -> int:
 
 
 class Distinct:
-    """A count of different items that can be stored and united with others."""
+    """A count of different items that can be stored and united with others.
 
-    __slots__ = ("items", "sketch")
+    `below` is no part of what is counted: whoever adds to it may note there that a total was looked
+    at and is below its threshold for as long as nothing new is added. It is not stored.
+    """
+
+    __slots__ = ("below", "items", "sketch")
 
     def __init__(self, items: Iterable[int] = (), sketch: Any = None) -> None:
         self.items: set[int] = set(items)
         self.sketch = sketch
+        self.below = False
 
     def add(self, digest: int) -> bool:
         """Count an item; whether it was certainly not there before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ class Lane:
         self.name = f"{detector.rule.id}|{detector.rule.version}"
         self.tenants = detector.tenants
         self.default: Detector | None = detector if detector.enabled else None
-        self.matches = detector.matches if self.default is not None and not self.tenants else None
         self.about = SCOPES[detector.rule.detect.scope].about
         self._state_type = detector.state_type
         self._decoder = slot_decoder(detector.state_type)
@@ -61,16 +60,18 @@ class Lane:
 
     def apply(
         self, track: Track, key: str, detector: Detector, access: Access, horizon_ns: int
-    ) -> Iterator[Finding]:
-        """Take one access in."""
-        slot = self.slot(track)
+    ) -> Sequence[Finding]:
+        """Take one access in. Returns at once where nothing is to be told: it nearly never is."""
+        slot = track.slots.get(self.name) or self.slot(track)
         group = detector.group(access)
         step = detector.apply(self._state(slot, group), access, horizon_ns)
         track.dirty.add(self.name)
+        findings: Sequence[Finding] = ()
         if step is not None:
-            yield from self._tell(key, slot, group, detector, step, access.timestamp_ns, access)
+            findings = [*self._tell(key, slot, group, detector, step, access.timestamp_ns, access)]
         if self._timed or slot.incidents or self.name in track.deadlines:
             self._set_deadline(track, slot, detector)
+        return findings
 
     def _state(self, slot: Slot[Any], group: str) -> Any:
         groups = slot.groups

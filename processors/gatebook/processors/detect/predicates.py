@@ -12,6 +12,25 @@ from gatebook.schemas.errors import Fatal
 
 Predicate = Callable[[Access], bool]
 OPERATORS = frozenset({"min", "max", "has", "not"})
+# Fields with few values and much said about them: what they rule out is found once for all accesses
+# that are alike in them.
+LIKENESS = (
+    "outcome",
+    "reason",
+    "action",
+    "operation",
+    "category",
+    "assurance",
+    "identity_method",
+    "address_class",
+    "signals",
+    "tools_called",
+    "degraded_reason",
+    "sealed_failed",
+    "redaction_failed",
+)
+likeness = attrgetter(*LIKENESS)
+Likeness = tuple[Any, ...]
 
 
 def field(name: str) -> Callable[[Access], Any]:
@@ -69,6 +88,12 @@ def predicate(where: Mapping[str, Condition]) -> Predicate | None:
     if not others:
         return lambda access: first(access) and second(access)
     return lambda access: all(test(access) for test in tests)
+
+
+def divided(where: Mapping[str, Condition]) -> tuple[Predicate | None, Predicate | None]:
+    """Conditions on LIKENESS, and the others."""
+    alike = {name: condition for name, condition in where.items() if name in LIKENESS}
+    return predicate(alike), predicate({n: c for n, c in where.items() if n not in alike})
 
 
 def size_of(value: Sized | float) -> float:

@@ -110,16 +110,22 @@ class Paned:
         if total is None:
             self._forget(panes, horizon_ns)
             total = self._aggregate.empty()
-        panes[number] = self._aggregate.add(total, value)
-        if self._panes == 1:
-            return [Window(number * self._step_ns, panes[number])]
+        panes[number] = total = self._aggregate.add(total, value)
+        if self._panes == 1 or len(panes) == 1:
+            return [Window((number - self._panes + 1) * self._step_ns, total)]
         last = max(panes)
+        if number == last:
+            return [self._window(panes, number)]
         ends = range(number, min(number + self._panes - 1, max(last, number)) + 1)
         return [self._window(panes, end) for end in ends]
 
+    def number(self, at_ns: int) -> int:
+        """The pane of a time."""
+        return at_ns // self._step_ns
+
     def _window(self, panes: dict[int, Any], end: int) -> Window:
         first = end - self._panes + 1
-        totals = [panes[n] for n in range(first, end + 1) if n in panes]
+        totals = [total for number, total in panes.items() if first <= number <= end]
         return Window(first * self._step_ns, self._aggregate.join(totals))
 
     def _forget(self, panes: dict[int, Any], horizon_ns: int) -> None:

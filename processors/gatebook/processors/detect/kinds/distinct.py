@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,8 @@ from gatebook.processors.detect.kinds.simple import Logic, SimpleDetector, windo
 from gatebook.processors.detect.windows import (
     DISTINCT,
     DistinctState,
+    Sessions,
+    Window,
     add_evidence,
     evidence_since,
 )
@@ -42,9 +45,24 @@ class DistinctItems(SimpleDetector):
         item = self.item(access)
         if not item:
             return None
-        at_ns = access.timestamp_ns
+        at_ns, digest = access.timestamp_ns, item_digest(item)
         add_evidence(state, at_ns, access.event_id)
-        for window in self._windows.add(state, at_ns, item_digest(item), horizon_ns):
+        windows = self._windows
+        if isinstance(windows, Sessions):
+            return self._judge(state, windows.add(state, at_ns, digest, horizon_ns), at_ns)
+        number = windows.number(at_ns)
+        pane = state.panes.get(number)
+        known = pane is not None and pane.below and digest in pane.items
+        if known and number == max(state.panes):
+            return None  # nothing new in the one window it is in, which was below the threshold
+        signal = self._judge(state, windows.add(state, at_ns, digest, horizon_ns), at_ns)
+        newest = max(state.panes)
+        if number == newest or signal is not None:
+            state.panes[newest].below = signal is None
+        return signal
+
+    def _judge(self, state: DistinctState, windows: Sequence[Window], at_ns: int) -> Signal | None:
+        for window in windows:
             observed = len(window.total)
             if observed >= self._threshold:
                 ids = evidence_since(state, window.start_ns)

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from gatebook.processors.detect.access import NANOSECONDS, Access
 from gatebook.processors.detect.base import BaseDetector, Common, Rule
-from gatebook.processors.detect.predicates import field, predicate, size_of, text_field
+from gatebook.processors.detect.predicates import (
+    Predicate,
+    divided,
+    field,
+    predicate,
+    size_of,
+    text_field,
+)
 from gatebook.processors.detect.windows import Aggregate, Paned, Sessions
 from gatebook.schemas.errors import Fatal
 
@@ -56,14 +63,25 @@ class SimpleDetector(BaseDetector):
         self.item = self._text(logic, "item", detect.item)
         self.group = self._text(logic, "group", detect.group)  # type: ignore[assignment,method-assign]  # too
 
-    def _matcher(self, logic: Logic) -> Callable[[Access], bool]:
+    def _matcher(self, logic: Logic) -> Predicate:
         where = predicate(self.rule.detect.where)
+        self._alike, others = divided(self.rule.detect.where)
+        self._asks = self._with_own(others, logic)
+        return self._with_own(where, logic) or (lambda access: True)
+
+    def _with_own(self, where: Predicate | None, logic: Logic) -> Predicate | None:
         own, parameters = logic.get("matches"), self.parameters
         if own is None:
-            return where or (lambda access: True)
+            return where
         if where is None:
             return lambda access: own(access, parameters)
         return lambda access: where(access) and own(access, parameters)
+
+    def asks(self, access: Access) -> Predicate | bool:
+        """What [detect].where leaves open for accesses that are like this one."""
+        if self._alike is not None and not self._alike(access):
+            return False
+        return self._asks or True
 
     def _text(self, logic: Logic, name: str, field_name: str) -> Callable[[Access], str]:
         own, parameters = logic.get(name), self.parameters
