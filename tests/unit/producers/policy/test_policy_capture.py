@@ -19,6 +19,7 @@ from gatebook.producers.identity import Identity
 from gatebook.producers.metrics import ProducerCollector
 from gatebook.producers.policy.capture import REMEMBERED_DECISIONS, CapturePolicy
 from gatebook.producers.policy.match import Policy as Ruling
+from gatebook.producers.policy.notices import ControlEvent, Notice
 from gatebook.schemas.intents import terminal_id
 
 LEVELS = """
@@ -371,3 +372,16 @@ def test_decisions_are_remembered_and_the_memory_is_bounded(tmp_path: Path) -> N
         policy.hold(None, {"url": {"path": f"/{number}"}})
     assert 0 < len(policy._decisions) <= REMEMBERED_DECISIONS
     assert policy.captured == {"metadata": REMEMBERED_DECISIONS + 10}
+
+
+def test_a_reason_somebody_typed_is_scrubbed_and_digests_are_not(ruled: Any) -> None:
+    """The steps of break-glass travel in the open; their digests look like secrets and are none."""
+    recorder = ruled.recorder(LEVELS)
+    digest = Ruling.read(LEVELS.encode()).digest
+    told = {"justification": "password: hunter2-planted", "new_policy": digest}
+    recorder.emit(ControlEvent(Notice("break_glass_requested", "", told, "grace")))
+    assert recorder.close(10).complete
+    found = next(e for e in ruled.notices() if e["event"]["action"] == "break_glass_requested")
+    assert "planted" not in repr(found)
+    assert found["attributes"]["new_policy"] == digest
+    assert found["user"]["id"] == "grace"
