@@ -23,7 +23,7 @@ from tests.benchmarks.report import percentile
 from gatebook.producers.asgi import GatebookMiddleware
 from gatebook.producers.config import ProducerSettings
 from gatebook.producers.draft import AccessDraft
-from gatebook.producers.recorder import Recorder
+from gatebook.producers.recorder import Draft, Recorder
 from gatebook.producers.tape import Tape
 from gatebook.schemas.registry import load
 from gatebook.schemas.topics import ACCESS, topic_name
@@ -178,8 +178,8 @@ class _InlineRecorder:
         self.settings = _settings(job)
         self.bare = Bare(job)
 
-    def emit(self, draft: AccessDraft) -> None:
-        event = draft.build()
+    def emit_draft(self, draft: Draft) -> None:
+        event = dict(draft.build())
         event["event"] |= {"id": str(uuid.uuid4()), "created": time.time_ns()}
         self.bare.call({**event, "service": {"name": "bench"}})
 
