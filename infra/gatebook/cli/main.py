@@ -32,6 +32,7 @@ COMMANDS = {
     "worker": "worker_commands",
     "reconcile": "worker_commands",
     "rules": "rules_commands",
+    "backtest": "backtest_commands",
     "policy": "policy_commands",
     "alerts": "alerts_commands",
     "finding": "finding_commands",
