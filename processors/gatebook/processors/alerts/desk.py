@@ -65,6 +65,7 @@ from gatebook.schemas.codec import Record
 NANOSECONDS = 1_000_000_000
 LONGEST_PAUSE_SECONDS = 300.0
 QUIET_DIGEST_FACTOR = 24
+ORPHAN_NS = 60 * NANOSECONDS
 CHECKPOINT_KEY = b"~checkpoint"
 VERDICTS_THAT_QUIET = ("false_positive", "benign")
 StateEntry = tuple[bytes, bytes | None]
@@ -117,6 +118,7 @@ class Desk:
         self._alone: dict[str, set[str]] = {}
         self._busy: set[tuple[str, str]] = set()
         self._failing: dict[str, set[str]] = {}
+        self._began_ns: int | None = None
         self._dirty: dict[tuple[bytes, str], None] = {}
         self._gone: dict[bytes, None] = {}
         self._heap: list[tuple[int, bytes, str]] = []
@@ -570,6 +572,8 @@ class Desk:
     def tick(self, now_ns: int) -> list[Job]:
         """What is due. Problems that ended by silence end, what waited is decided, digests go
         out; deliver the state before the jobs returned."""
+        if self._began_ns is None:
+            self._began_ns = now_ns
         jobs: list[Job] = []
         while self._heap and self._heap[0][0] <= now_ns:
             at_ns, kind, key = heapq.heappop(self._heap)
@@ -602,7 +606,9 @@ class Desk:
 
     def _advance_open(self, key: str, incident: Incident, now_ns: int) -> None:
         if incident.kind == "group":
-            if self._group_update_ns(incident) <= now_ns:
+            if self._orphan_ns(key, incident) <= now_ns:
+                self._finish(key, incident, now_ns)
+            elif self._group_update_ns(incident) <= now_ns:
                 self._tell_group(key, incident, now_ns, loud=False)
         elif now_ns >= self._quiet_ns(incident):
             self._finish(key, incident, now_ns)
@@ -616,6 +622,13 @@ class Desk:
         noise = self._noise
         lasts = noise.longest_seconds if incident.paired else noise.quiet_seconds
         return incident.last_ns + _ns(lasts)
+
+    def _orphan_ns(self, key: str, head: Incident) -> int:
+        """When a group without members is over. A worker may have died as the first joined: what
+        it read is read again, and the first joins again or stands alone."""
+        if self._members.get(key):
+            return _NEVER_NS
+        return max(head.last_ns, self._began_ns or 0) + ORPHAN_NS
 
     def _group_update_ns(self, head: Incident) -> int:
         if head.members <= head.told_members:
@@ -804,6 +817,7 @@ class Desk:
                 times.append(self._forget_ns(incident))
         elif incident.kind == "group":
             times.append(self._group_update_ns(incident))
+            times.append(self._orphan_ns(key, incident))
         else:
             times.append(self._quiet_ns(incident))
             times.append(incident.wait_until_ns or _NEVER_NS)
