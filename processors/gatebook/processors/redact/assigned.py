@@ -9,19 +9,22 @@ from .probe import Found, Probe, entropy_bits, is_placeholder, is_variable, plai
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
 _SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
+_TYPE = rb"""(?:\s?:?\s{1,3}(?:[sS]tring|str|char\*?)\b)?"""
 _MARKUP = rb"""["'\]*`)]{0,3}"""
 _OPERATOR = (
     rb"""(?:>\s{0,16}"""
-    rb"""|\s{0,3}(?:=>|[:?.]{0,3}={1,3}|:{1,3}|\|\|)\s{0,3}"""
+    rb"""|["']\s{1,3}value\s{0,2}=\s{0,2}"""
+    rb"""|:[ \t]{0,3}[|>][-+]?[ \t]{0,3}\r?\n[ \t]{1,16}"""
+    rb"""|\s{0,3}(?:=>|[:?.]{0,3}={1,3}|:{1,3}|\|{1,2})\s{0,3}"""
     rb"""|(?<=["']),\s{0,3}"""
     rb"""|\s{1,3}(?:is|are|was|to|equals|lautet|ist|est|es)\s{1,3}(?:now\s|set to\s)?)"""
 )
 _SPOKEN = rb"""[ \t][^\n:="'.<>{}]{0,28}:[ \t]{1,3}"""
 _WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""
-_AFTER_NAME = re.compile(_SUFFIX + _MARKUP + _OPERATOR + _WRAPPED)
+_AFTER_NAME = re.compile(_SUFFIX + _TYPE + _MARKUP + _OPERATOR + _WRAPPED)
 _AFTER_SPEECH = re.compile(_SPOKEN)
 _OPTION = re.compile(rb"--?[a-z0-9\-]{0,40}\Z")
-_BESIDE = re.compile(rb"[ \t]{1,2}(?:of |for )?")
+_BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
 
 _WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
 """What may stand between name and value, and the entropy and size that the value then needs."""
@@ -103,8 +106,9 @@ _CAMEL_RUN = re.compile(rb"[A-Z][a-z]{3,}|[a-z]{5,}")
 
 
 def is_identifier(value: bytes) -> bool:
-    """Tell `SponsoredProductsRemoteSearch`: nearly all of it is in words."""
-    return sum(len(run) for run in _CAMEL_RUN.findall(value)) >= 0.7 * len(value)
+    """Tell `SponsoredProductsRemoteSearch`: nearly all of it is in capitalised words."""
+    runs = _CAMEL_RUN.findall(value)
+    return len(runs) > 2 and sum(map(len, runs)) >= 0.7 * len(value)
 
 
 _QUOTED = re.compile(rb"""[*`]{0,2}(?:"([^"\n]{4,200})"|'([^'\n]{4,200})')""")
@@ -114,6 +118,8 @@ _BARE = re.compile(rb"""[*`]{0,2}([^\s"'`,;&<>|{}]{4,200})""")
 def assigned_password(probe: Probe) -> Iterator[Found]:
     """Accept an assigned password: any after `=`, in quotes or a tag, a mixed one in prose."""
     data = probe.data
+    if probe.value.lower() == b"pass" and not _is_pass(probe):
+        return
     probe.budget.spend(2)
     operator = _AFTER_NAME.match(data, probe.end)
     if operator:
@@ -127,6 +133,19 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
         if found and _MIXED.search(data, found.start, found.end):
             yield found
             return
+
+
+_PASS_BEFORE = re.compile(rb"[_\-.\"'&;]\Z")
+_PASS_AFTER = re.compile(rb"\s{0,2}=[^=]|[\"']\s{0,2}:")
+
+
+def _is_pass(probe: Probe) -> bool:
+    """`pass=` and `smtp_pass: `; not `PASS: test_it` nor the pass over the mountains."""
+    left, right = probe.data[max(0, probe.start - 1) : probe.start], probe.data[probe.end :][:1]
+    if left.isalpha() or right.isalpha():
+        return False
+    assigned = _PASS_AFTER.match(probe.data, probe.end) is not None
+    return assigned or (right == b":" and _PASS_BEFORE.search(left) is not None)
 
 
 def _is_explicit(operator: bytes) -> bool:

@@ -15,7 +15,13 @@ from functools import lru_cache
 import re2
 from stdnum import numdb
 
-from .assigned import assigned_password, assigned_secret, is_identifier, reads
+from .assigned import (
+    assigned_password,
+    assigned_secret,
+    is_identifier,
+    is_random_token,
+    reads,
+)
 from .coins import crypto
 from .dates import birth_date
 from .national import checked, ssn
@@ -67,6 +73,12 @@ def unread_token(probe: Probe) -> Iterator[Found]:
     yield from (found for found in token(probe) if not is_identifier(probe.value))
 
 
+def drawn(probe: Probe) -> Iterator[Found]:
+    """Accept what looks drawn by chance, not written: with a digit, or long and unreadable."""
+    if is_random_token(probe.value, probe.rule.min_entropy_bits):
+        yield _whole(probe)
+
+
 def option(probe: Probe) -> Iterator[Found]:
     """Accept what is given to a program as a secret, unless it is a variable."""
     if not is_variable(probe.value):
@@ -87,7 +99,8 @@ _SAMPLE_LOGIN = re2.compile(
 
 def login(probe: Probe) -> Iterator[Found]:
     """Accept `user:password` that is no example and no variable."""
-    if b":" in probe.value and not _SAMPLE_LOGIN.fullmatch(probe.value):
+    value = probe.value.strip(b"\"'")
+    if b":" in value and not _SAMPLE_LOGIN.fullmatch(value):
         yield _whole(probe)
 
 
@@ -376,6 +389,7 @@ VALIDATORS: dict[str, Validator] = {
     "token": token,
     "unread_token": unread_token,
     "option": option,
+    "drawn": drawn,
     "assigned_secret": assigned_secret,
     "assigned_password": assigned_password,
     "near": near,
