@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gatebook.schemas.errors import GatebookError
+
 if TYPE_CHECKING:
     from gatebook.cli.privileged import Witness
     from gatebook.processors.config import WorkerSettings
@@ -44,6 +46,13 @@ timeout_option = click.option(
     show_default=True,
     help="How long to wait for the workers.",
 )
+
+
+class NobodyFound(GatebookError):
+    """Most likely the id or the tenant is not as the service sent it."""
+
+    exit_code = EXIT_NOT_FOUND
+    next_step = "give id and --tenant as the service sends them, or --tag and gatebook.subject"
 
 
 @click.group()
@@ -190,6 +199,8 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
         plan = await eraser.plan(person)
         if given["dry_run"]:
             return plan
+        if not plan["documents"] and not plan["keys"]:
+            raise NobodyFound("nothing is stored of this subject")
         if not given["yes"]:
             _print_plan(plan)
             click.confirm("Erase this for good?", abort=True, err=True)

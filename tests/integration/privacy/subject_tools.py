@@ -84,7 +84,7 @@ class Desk:
     def of(self, user: str) -> list[dict[str, Any]]:
         """The user's documents."""
         tag = self.tag(user)
-        return [d for d in self.pipeline.documents() if d["gatebook"]["subject"] == tag]
+        return [d for d in self.pipeline.documents() if d["gatebook"].get("subject") == tag]
 
 
 PIECE_BYTES = 16

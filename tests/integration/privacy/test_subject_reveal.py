@@ -16,7 +16,7 @@ MAIL = "jo.doe@example.org"
 def acts(desk: Desk) -> dict[str, dict[str, str]]:
     """The recorded acts of operators: action to attributes."""
     return {
-        d["event"]["action"]: d["gatebook"]["attributes"]
+        d["event"]["action"]: d["gatebook"].get("attributes", {})
         for d in desk.pipeline.documents()
         if d["service"]["name"] == "gatebook-operator"
     }
@@ -52,6 +52,16 @@ def test_an_export_holds_all_of_a_person_and_says_what_it_opened(
         assert len(originals) == (4 if reveal == "full" else 0)
         assert all(WORD in json.dumps(o["content"]) for o in originals if o["state"] == "opened")
     desk.subject("export", "nobody", "--output", str(tmp_path / "no"), expect=1)
+
+    changed = desk.of("ada")[0]["event"]["id"]
+    shown = desk.json("show", changed)["documents"][0]
+    assert shown["digest_holds"] is True
+    body = {"doc": {"event": {"outcome": "failure"}}}
+    pipeline.http.post(f"/{shown['index']}/_update/{changed}", json=body).raise_for_status()
+    pipeline.wait_indexed(5)
+    assert desk.json("show", changed)["documents"][0]["digest_holds"] is False
+    late = desk.subject("export", "ada", "--output", str(tmp_path / "late"), expect=1)
+    assert late["digests_fail"] == [changed]
 
 
 def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_path: Path) -> None:

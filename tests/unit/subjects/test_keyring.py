@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
 import pytest
 
+from gatebook.processors.sinks.base import Row
 from gatebook.processors.subjects import holds
 from gatebook.processors.subjects.identity import SubjectTags
 from gatebook.processors.subjects.keyring import KeyRing
-from gatebook.processors.subjects.keys import SubjectKey
+from gatebook.processors.subjects.keys import REDACTED, SubjectKey, packed
+from gatebook.processors.subjects.searchable import SearchText
 from gatebook.processors.subjects.state import Hold, change_state, job_id, key_id, read_states
 from gatebook.processors.subjects.store import MemoryStore, StoreAway, Stored
 from gatebook.processors.subjects.wrapping import WrappingKey, WrappingKeys
@@ -199,3 +202,31 @@ async def test_changes_of_one_subject_do_not_undo_each_other() -> None:
     await asyncio.gather(*(holds.hold(store, "ada", one) for one in many))
     state = (await read_states(store, ["ada"]))["ada"]
     assert {hold.id for hold in state.holds} == {hold.id for hold in many}
+
+
+async def test_index_looks_again_for_a_key_made_since() -> None:
+    """A subject without a key a moment ago may have one now: text is not lost to search by what
+    index remembers; without the key the document is passed on as it is."""
+    store = MemoryStore()
+    index, intake = SearchText(ring(store)), ring(store)
+    gone = SubjectKey("ada.0", b"k" * 32)
+    assert await index.fill([row_of("old", gone)]) == [row_of("old", gone)]
+    await intake.fetch(["ada"])
+    entry = intake.get("ada")
+    assert entry is not None
+    fresh, finding = row_of("new", entry.key), Row("finding", "2026.11.23", "f", "", b"{}")
+    filled = await index.fill([fresh, finding, row_of("old", gone)])
+    assert b"hello" in filled[0].body
+    assert filled[1:] == [finding, row_of("old", gone)]
+
+
+def row_of(event_id: str, key: SubjectKey) -> Row:
+    """A document with sealed text that may be searched."""
+    sealed = key.seal(REDACTED, event_id, packed({"input_messages": "hello"}))
+    ours = {
+        "subject": "ada",
+        "capture": {"level": "redacted"},
+        "sealed": {"key_id": key.id, "redacted": sealed},
+    }
+    document = {"event": {"id": event_id}, "gatebook": ours}
+    return Row("access", "2026.11.23", event_id, "", orjson.dumps(document))

@@ -71,6 +71,9 @@ class ElasticStore:
         if not wanted:
             return {}
         answer = await self._ask("POST", "/_mget", json={"docs": wanted})
+        if any("error" in found for found in answer["docs"]):
+            self._made = False  # an index was taken away since; the next try makes it again
+            raise StoreAway("an index of subjects is gone")
         return {
             found["_id"]: Stored(
                 found["_id"], found["_source"], (found["_seq_no"], found["_primary_term"])
@@ -148,8 +151,8 @@ class ElasticStore:
         if answer.status in (200, 201) and isinstance(answer.body, dict):
             return answer.body
         if answer.error_type == "index_not_found_exception":
-            self._made = False  # taken away since; the next try makes it again
-            raise StoreAway("the index of subjects' keys is gone")
+            self._made = False
+            raise StoreAway("an index of subjects is gone")
         if answer.status in good:
             return {**(answer.body or {}), "status": answer.status}
         raise _trouble(answer)

@@ -13,6 +13,7 @@ from gatebook.processors.sinks.base import Row
 from gatebook.processors.subjects import layers
 from gatebook.processors.subjects.keyring import KeyRing
 from gatebook.processors.subjects.keys import CannotOpen
+from gatebook.processors.subjects.layers import KeyEntry
 
 MARK = b'"sealed":{'
 
@@ -28,18 +29,23 @@ class SearchText:
         keys' store is away. Raises Fatal."""
         self._ring.expire()
         documents = [_searchable(row) for row in rows]
-        tags = {d["gatebook"]["subject"] for d in documents if d is not None}
-        unknown = {tag for tag in tags if not self._ring.has(tag)}
-        if unknown:
+        unknown = {d["gatebook"]["subject"] for d in documents if d and self._entry(d) is None}
+        if unknown:  # also where the key we know is not the one: there may be a new one
             await self._ring.fetch(unknown, create=False)
         return [
             row if document is None else self._filled(row, document)
             for row, document in zip(rows, documents, strict=True)
         ]
 
-    def _filled(self, row: Row, document: dict[str, Any]) -> Row:
+    def _entry(self, document: dict[str, Any]) -> KeyEntry | None:
+        """The entry whose key the document is sealed under, where we know it."""
         entry = self._ring.get(document["gatebook"]["subject"])
-        if entry is None or entry.key.id != document["gatebook"]["sealed"]["key_id"]:
+        sealed_under = document["gatebook"]["sealed"]["key_id"]
+        return entry if entry is not None and entry.key.id == sealed_under else None
+
+    def _filled(self, row: Row, document: dict[str, Any]) -> Row:
+        entry = self._entry(document)
+        if entry is None:
             metrics.UNSEARCHABLE.inc()  # erased, or sealed before the last erasure
             return row
         try:
