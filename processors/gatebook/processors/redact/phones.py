@@ -10,6 +10,7 @@ from . import plans
 from .probe import Found, Probe
 
 MAX_PHONE_DIGITS = 17
+_ZERO = ord("0")
 _NOT_DIGITS = re.compile(rb"[^0-9]")
 _GROUP = re.compile(rb"[0-9]+")
 _CLOSE = re.compile(rb"\)(?=\s|$)")
@@ -19,8 +20,9 @@ _TRUNK_ZERO = re.compile(rb"^(?:\+|00) ?\(?([0-9]{1,3})\)?[ .-]?\(0\)")
 
 def phone(probe: Probe) -> Iterator[Found]:
     """Accept the longest valid number at the candidate's start, dropping groups from its end."""
-    if probe.data[max(0, probe.start - 1) : probe.start].isdigit():
-        return
+    before = probe.data[max(0, probe.start - 2) : probe.start]
+    if before[-1:].isdigit() or (before[:1].isdigit() and probe.data[probe.start] == _ZERO):
+        return  # `00` in the midst of groups of digits is no international prefix
     ends = [m.end() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
     for end in reversed(ends):
         digits = _NOT_DIGITS.sub(b"", probe.data[probe.start : end]).decode("ascii")

@@ -9,7 +9,7 @@ own pattern then runs only near its trigger, in a window that grows while a matc
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import ahocorasick_rs
@@ -75,9 +75,8 @@ class Triggers:
         ]
         self._needs = {i: len(rule.context) > 0 for i, rule in enumerate(rules)}
         self._groups = {name: _Group(rules, name) for name in _TRIGGERS}
-        self._windowed: list[tuple[int, ...]] = []
-        self._contextual: list[tuple[int, ...]] = []
-        self._exact: list[tuple[int, ...]] = []
+        self._targets: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        """By word: rules with a window around it, that read on from it, that it is context of."""
         self._words = self._automaton(anchored)
 
     def _automaton(self, anchored: dict[int, Sequence[str]]) -> ahocorasick_rs.BytesAhoCorasick:
@@ -90,9 +89,7 @@ class Triggers:
                 for written in {form for word in words for form in _written(word)}:
                     targets.setdefault(written, ([], [], []))[place].append(index)
         for windowed, contextual, exact in targets.values():
-            self._windowed.append(tuple(windowed))
-            self._contextual.append(tuple(contextual))
-            self._exact.append(tuple(exact))
+            self._targets.append((tuple(windowed), tuple(exact), tuple(contextual)))
         return ahocorasick_rs.BytesAhoCorasick(list(targets) or [b"\x00unused"])
 
     def sites(self, data: bytes, budget: Budget) -> Sites:
@@ -116,13 +113,16 @@ class Triggers:
     def _keywords(self, data: bytes, sites: Sites, budget: Budget) -> None:
         lowered = data.lower()
         found: dict[int, list[Extent]] = {}
-        for word, start, end in _outside(find_masks(data), self._hits(lowered, budget)):
-            for index in self._windowed[word]:
+        masks = find_masks(data)
+        hits = self._hits(lowered, budget)
+        for word, start, end in _outside(masks, hits) if masks else hits:
+            windowed, exact, contextual = self._targets[word]
+            for index in windowed:
                 found.setdefault(index, []).append((start, end))
-            for index in self._exact[word]:
+            for index in exact:
                 sites.exact.setdefault(index, []).append((start, end))
-            if self._contextual[word] and _is_word(lowered, start, end):
-                for index in self._contextual[word]:
+            if contextual and _is_word(lowered, start, end):
+                for index in contextual:
                     sites.context.setdefault(index, []).append(start)
         for index, places in found.items():
             if self._wanted(index, sites):
@@ -131,13 +131,15 @@ class Triggers:
                     _windows(places, rule.before_bytes, rule.after_bytes, len(data))
                 )
 
-    def _hits(self, lowered: bytes, budget: Budget) -> Iterator[Hit]:
+    def _hits(self, lowered: bytes, budget: Budget) -> Iterable[Hit]:
         """Every keyword in order; large texts in pieces, so that the budget ends a hostile one."""
-        if len(lowered) <= _PIECE_BYTES:
-            hits = self._words.find_matches_as_indexes(lowered, overlapping=True)
-            budget.spend(len(hits) // 2)
-            yield from hits
-            return
+        if len(lowered) > _PIECE_BYTES:
+            return self._hits_in_pieces(lowered, budget)
+        hits: list[Hit] = self._words.find_matches_as_indexes(lowered, overlapping=True)
+        budget.spend(len(hits) // 2)
+        return hits
+
+    def _hits_in_pieces(self, lowered: bytes, budget: Budget) -> Iterator[Hit]:
         for start in range(0, len(lowered), _PIECE_BYTES):
             shift = max(0, start - MAX_KEYWORD_BYTES)
             piece = lowered[shift : start + _PIECE_BYTES]
@@ -157,11 +159,8 @@ class Triggers:
         return at < len(places) and places[at] <= end + rule.context_after_bytes
 
 
-def _outside(masks: Sequence[MaskSpan], hits: Iterator[Hit]) -> Iterator[Hit]:
+def _outside(masks: Sequence[MaskSpan], hits: Iterable[Hit]) -> Iterator[Hit]:
     """Leave out what is read in the name of a mask: `[PASSWORD_...]` announces no password."""
-    if not masks:
-        yield from hits
-        return
     starts = [mask.start for mask in masks]
     for hit in hits:
         at = bisect_right(starts, hit[1]) - 1

@@ -239,8 +239,13 @@ def _is_laid_out(sizes: list[int]) -> bool:
     return (even and all(s == sizes[0] for s in sizes[:-1])) or tuple(sizes) in _LAYOUTS
 
 
+_HEX_EDGES = frozenset(bytes([byte]) for byte in b"0123456789abcdefABCDEF-")
+
+
 def _in_identifier(data: bytes, start: int, end: int) -> bool:
     """Digits inside a UUID or a long hex digest are no card."""
+    if data[start - 1 : start] not in _HEX_EDGES and data[end : end + 1] not in _HEX_EDGES:
+        return False
     left, right = max(0, start - 64), end + 64
     around = data[left:right]
     if any(m.start() + left <= start and end <= m.end() + left for m in _UUID.finditer(around)):
@@ -261,16 +266,28 @@ def iban(probe: Probe) -> Iterator[Found]:
     rest = _IBAN_REST.match(probe.data, probe.end) if size else None
     if not rest:
         return
-    ends = [i + 1 for i in range(probe.start, rest.end()) if probe.data[i : i + 1].isalnum()]
-    compact = "".join(chr(probe.data[end - 1]) for end in ends[:size]).upper()
-    if len(compact) != size or _is_glued(probe.data, probe.start, ends[size - 1]):
+    written = probe.data[probe.start : rest.end()]
+    compact = plain(written.translate(None, b" .-")).upper()[:size]
+    if len(compact) < size or not _iban_form(compact[:2]).fullmatch(compact[4:]):
         return
-    if _iban_form(compact[:2]).fullmatch(compact[4:]) and _passes_mod97(compact):
-        yield Found(probe.start, ends[size - 1], compact)
+    end = probe.start + _written_bytes(written, size)
+    if _passes_mod97(compact) and not _is_glued(probe.data, probe.start, end):
+        yield Found(probe.start, end, compact)
+
+
+def _written_bytes(written: bytes, characters: int) -> int:
+    """How many bytes hold so many letters and digits, separators between them included."""
+    end = characters
+    while end - sum(map(written[:end].count, (b" ", b".", b"-"))) < characters:
+        end += 1
+    return end
+
+
+_BASE36 = {ord(c): str(int(c, 36)) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
 def _passes_mod97(compact: str) -> bool:
-    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+    return int((compact[4:] + compact[:4]).translate(_BASE36)) % 97 == 1
 
 
 _IBAN_KINDS = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
