@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
 
-.PHONY: help demo test unit lint types format imports tidy generate bench bench-redaction lock jars up down clean
+.PHONY: help demo test unit lint types format imports tidy generate bench bench-redaction bench-detection lock jars up down clean
 
 help:
 	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import law, generated files, tidiness"
 	@echo "make bench   benchmarks; prints ratios measured in one run"
 	@echo "make bench-redaction  the redactor beside others; DATA=DIR adds presidio-research's sentences"
+	@echo "make bench-detection  speed, alert latency, attacks noticed; DATA=DIR adds numenta/NAB's series"
 	@echo "make up      start embedded Kafka and Elasticsearch; make down stops them"
 	@echo "make lock    pin the dependencies anew; make jars: the engines' jars"
 
@@ -66,6 +67,9 @@ bench: $(STAMP)
 
 bench-redaction: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.redaction $(if $(DATA),--data "$(DATA)") $(if $(HALF),--half "$(HALF)")
+
+bench-detection: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.detection $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick)
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
