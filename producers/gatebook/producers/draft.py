@@ -101,7 +101,7 @@ class AccessDraft:
     @property
     def action(self) -> str:
         """event.action."""
-        return action_of(self.path)
+        return action_of(self.path, self.method)
 
     def build(self) -> dict[str, Any]:
         """The access event. What cannot be read is left out and said in degraded_reason. How much

@@ -44,14 +44,19 @@ _BY_PART = (
     (re.compile(r"/models/[^/]+(/[^/]+)?$"), "list_models"),
     (re.compile(r"/api/blobs/[^/]+$"), "manage_model"),
 )
-OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "rerank"})
+UPLOAD = "upload_file"
+EXECUTE_TOOL = "execute_tool"  # no path tells it: said by who records a call by hand
+# Every event.action that this package sets by itself, and `unknown`.
+KNOWN_ACTIONS = frozenset({*ACTIONS.values(), UPLOAD, EXECUTE_TOOL})
+OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "rerank", EXECUTE_TOOL})
 
 
 @lru_cache(maxsize=1024)
-def action_of(path: str) -> str:
+def action_of(path: str, method: str = "") -> str:
     """What a path asks for. Prefixes of gateways do not matter."""
     path = path.rstrip("/")
     found = [suffix for suffix in ACTIONS if path.endswith(suffix)]
     if found:
-        return ACTIONS[max(found, key=len)]
+        action = ACTIONS[max(found, key=len)]
+        return UPLOAD if action == "file" and method == "POST" else action
     return next((action for part, action in _BY_PART if part.search(path)), "unknown")

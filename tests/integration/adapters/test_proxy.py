@@ -356,7 +356,7 @@ def test_a_request_passes_while_it_is_still_being_sent(tmp_path: Path) -> None:
     assert answer.json() == {}
     assert bodies == [chunked(b"first half") + chunked(b"second half") + b"0\r\n\r\n"]
     event = recording.only_event()
-    assert event["event"]["action"] == "file"
+    assert event["event"]["action"] == "upload_file"
     assert event["http"]["request"]["body"]["bytes"] == len(b"first halfsecond half")
 
 

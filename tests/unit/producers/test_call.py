@@ -86,6 +86,17 @@ def test_the_context_manager_says_what_it_is_told(recorder: Recorder, events: Ev
     assert event["http"]["response"]["status_code"] is None
 
 
+@pytest.mark.parametrize("operation", ["chat", "embeddings", "rerank", "execute_tool"])
+def test_each_operation_has_opentelemetrys_name(
+    recorder: Recorder, events: Events, operation: str
+) -> None:
+    """A tool that a service runs for a model is an access like a chat."""
+    with record_call(operation, recorder=recorder):
+        pass
+    (event,) = events()
+    assert event["event"]["action"] == event["gen_ai"]["operation"]["name"] == operation
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

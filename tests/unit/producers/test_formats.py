@@ -149,6 +149,20 @@ def test_an_action_is_known_by_its_path(path: str, action: str) -> None:
     assert action_of(path) == action
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "action"),
+    [
+        ("POST", "/v1/files", "upload_file"),
+        ("GET", "/v1/files", "file"),
+        ("DELETE", "/v1/files/file-1", "file"),
+        ("POST", "/v1/chat/completions", "chat"),
+    ],
+)
+def test_an_upload_is_told_from_other_uses_of_files(method: str, path: str, action: str) -> None:
+    """As FIELDS.md names it."""
+    assert action_of(path, method) == action
+
+
 def test_a_prompt_and_an_input_count_as_messages() -> None:
     """Text completions and embeddings have no `messages`."""
     assert read_request({"prompt": "p"}).input_messages == [{"role": "user", "content": "p"}]

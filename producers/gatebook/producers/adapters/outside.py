@@ -192,7 +192,8 @@ def _complete(event: dict[str, Any], now_ns: int) -> None:
     url = event.setdefault("url", {})
     path = url["path"] = re.split(r"[?#]", url.get("path", ""), maxsplit=1)[0]
     inner["kind"] = inner.get("kind") or "event"
-    inner["action"] = inner.get("action") or (action_of(path) if path else "unknown")
+    method = event.get("http", {}).get("request", {}).get("method", "")
+    inner["action"] = inner.get("action") or (action_of(path, method) if path else "unknown")
     operation = event.setdefault("gen_ai", {}).setdefault("operation", {})
     if not operation.get("name") and inner["action"] in OPERATIONS:
         operation["name"] = inner["action"]

@@ -7,14 +7,13 @@ from typing import Any
 
 from gatebook.producers.classify import MESSAGES
 from gatebook.producers.content import LateContent
-from gatebook.producers.formats import ACTIONS
+from gatebook.producers.formats_actions import KNOWN_ACTIONS
 from gatebook.producers.policy.fields import with_fields, without_parts
 from gatebook.producers.policy.match import Decision
 
 UNKNOWN = "unknown"
 # What an event that only counts may say, of closed lists: nothing that somebody typed.
 _CATEGORIES = frozenset({"api", "authentication"})
-_ACTIONS = frozenset(ACTIONS.values())
 _TYPES = frozenset({"access", "denied", "error"})
 _OUTCOMES = frozenset({"success", "failure", "unknown"})
 _PHASES = frozenset({"terminal", "intent"})
@@ -65,7 +64,7 @@ def counted(event: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
         "kind": "event",
         "category": _one_of(inner.get("category"), _CATEGORIES, "api"),
         "type": _one_of(inner.get("type"), _TYPES, "access"),
-        "action": _one_of(inner.get("action"), _ACTIONS, UNKNOWN),
+        "action": _one_of(inner.get("action"), KNOWN_ACTIONS, UNKNOWN),
         "outcome": _one_of(inner.get("outcome"), _OUTCOMES, UNKNOWN),
         "reason": _one_of(inner.get("reason"), MESSAGES.keys(), ""),
     }
