@@ -16,8 +16,9 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from tests.pipeline import Pipeline
 from tests.waiting import wait_until
 
+from gatebook.processors.detect.access import parse_time_ns
 from gatebook.processors.detect.registry import detector_ids
-from gatebook.schemas.codec import encode
+from gatebook.schemas.codec import decode, encode
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.topics import EVENT, topic_name
 
@@ -127,6 +128,7 @@ class Detecting:
             {"bootstrap.servers": pipeline.engines.kafka_bootstrap, "group.id": group}
         )
         self.published = 0
+        self.log: list[Message] = []
         self._topic = topic_name(pipeline.namespace, EVENT)
         self._rules = pipeline.home / "rules"
         self._parameters = pipeline.home / "detectors.toml"
@@ -152,6 +154,7 @@ class Detecting:
             self._producer.produce(self._topic, body, partition=partition)
         assert self._producer.flush(60) == 0
         self.published += len(messages)
+        self.log += messages
 
     def found(self) -> list[dict[str, Any]]:
         """Every finding, as often as it was sent."""
@@ -170,15 +173,22 @@ class Detecting:
         """Until so much of what was published is behind the workers."""
         wait_until("the events read", lambda: self.read() >= part * self.published, 120)
 
-    def wait_found(self, expected: set[str]) -> None:
-        """Until all that is expected was found."""
+    def check(self, expected: set[str]) -> None:
+        """All that is expected is found in time, and nothing else."""
+
+        def all_there() -> bool:
+            found = self.found()
+            return expected <= story(found) and gathered_as_it_should(found, self.log)
+
         try:
-            wait_until("the findings", lambda: expected <= story(self.found()), 90)
+            wait_until("the findings", all_there, 90)
         except AssertionError:
             found = story(self.found())
             raise AssertionError(
-                f"missing: {sorted(expected - found)}; too much: {sorted(found - expected)}"
+                f"missing: {sorted(expected - found)}; too much: {sorted(found - expected)}; "
+                f"gathered: {gathered_as_it_should(self.found(), self.log)}"
             ) from None
+        assert story(self.found()) == expected
 
 
 def _write_rules(folder: Path) -> None:
@@ -189,19 +199,46 @@ def _write_rules(folder: Path) -> None:
 
 
 def story(findings: Iterable[dict[str, Any]]) -> set[str]:
-    """What was found, each once. Of rules by principal everything; of a rule whose accesses come
-    from several partitions, whose order among each other is nobody's promise, what is the same in
-    any order: which incident it is, what it is about, whether it began or ended."""
-    told = set()
-    for finding in findings:
-        if finding["rule"]["id"] in RULES:
-            ours = finding["gatebook"]
-            finding = {
-                "id": finding["event"]["id"],
-                "action": finding["event"]["action"],
-                "incident": ours["incident"],
-                "key": ours["dedup_key"],
-                "search": ours["search"],
-            }
-        told.add(json.dumps(finding, sort_keys=True))
-    return told
+    """What rules by principal found, each once, with all that is said of it."""
+    own = (finding for finding in findings if finding["rule"]["id"] not in RULES)
+    return {json.dumps(finding, sort_keys=True) for finding in own}
+
+
+def shared_windows(messages: Iterable[Message]) -> set[tuple[str, int]]:
+    """Keys with the minutes in which at least four users used them, counted by hand."""
+    users: dict[tuple[str, int], set[str]] = {}
+    for _, body in messages:
+        for row in decode("document_frame.v1", body)["documents"]:
+            document = orjson.loads(row["body"])
+            minute = parse_time_ns(document["@timestamp"]) // (60 * NS)
+            key = document["gatebook"]["identity"]["key_id"]
+            users.setdefault((key, minute), set()).add(document["user"]["id"])
+    return {window for window, who in users.items() if len(who) >= 4}
+
+
+def gathered_as_it_should(findings: Sequence[dict[str, Any]], messages: Iterable[Message]) -> bool:
+    """Whether the rule whose accesses come from several partitions saw all there is and nothing
+    else: every minute in which it is true lies in an incident of that key, every incident began in
+    such a minute, and every incident ended. The order in which partitions are read is nobody's
+    promise; into which incident a minute falls may depend on it, nothing more."""
+    own = {finding["event"]["id"]: finding for finding in findings}.values()
+    firing = [f for f in own if f["rule"]["id"] in RULES and f["event"]["action"] == "firing"]
+    ends = {f["gatebook"]["incident"]: f for f in own if f["event"]["action"] == "resolved"}
+    if any(finding["gatebook"]["incident"] not in ends for finding in firing):
+        return False
+    wanted = shared_windows(messages)
+    began = {(_key(f), f["timestamp"] // (60 * NS)) for f in firing}
+    spans = [(_key(f), ends[f["gatebook"]["incident"]]) for f in firing]
+    covered = {
+        (key, minute)
+        for key, minute in wanted
+        for other, end in spans
+        if key == other
+        and end["event"]["start"] < (minute + 1) * 60 * NS
+        and end["timestamp"] >= minute * 60 * NS
+    }
+    return began <= wanted == covered
+
+
+def _key(finding: dict[str, Any]) -> str:
+    return str(finding["gatebook"]["dedup_key"]).rpartition("/")[2]

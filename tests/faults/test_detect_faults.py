@@ -8,7 +8,15 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.faults.detecting import MESSAGES, OURS, RULES, Detecting, story, written
+from tests.faults.detecting import (
+    MESSAGES,
+    OURS,
+    RULES,
+    Detecting,
+    gathered_as_it_should,
+    story,
+    written,
+)
 from tests.pipeline import TERM, Pipeline
 from tests.waiting import wait_until
 
@@ -43,6 +51,8 @@ def undisturbed(engines: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
         found = detecting.found()
         assert {f["rule"]["id"] for f in found} == {*OURS, *RULES}
         assert len(story(found)) > 30
+        assert gathered_as_it_should(found, LOG)
+        assert not gathered_as_it_should([f for f in found if f["rule"]["id"] in OURS], LOG)
         yield story(found)
     finally:
         pipeline.close()
@@ -74,8 +84,7 @@ def test_killed_workers_find_the_same(detecting: Detecting, undisturbed: set[str
         wait_until("work", partial(_has_read, detecting, wanted), 60)
         detecting.pipeline.kill(worker)
         worker = detecting.start()
-    detecting.wait_found(undisturbed)
-    assert story(detecting.found()) == undisturbed
+    detecting.check(undisturbed)
 
 
 def test_partitions_that_come_and_go_lose_nothing(
@@ -92,8 +101,7 @@ def test_partitions_that_come_and_go_lose_nothing(
     detecting.wait_read(0.5)
     detecting.pipeline.kill(other, TERM)
     detecting.publish(third)
-    detecting.wait_found(undisturbed)
-    assert story(detecting.found()) == undisturbed
+    detecting.check(undisturbed)
 
 
 def test_a_broker_that_dies_loses_nothing(
@@ -107,8 +115,7 @@ def test_a_broker_that_dies_loses_nothing(
     engines.kill_kafka()
     engines.start_kafka()
     detecting.publish(LOG[len(LOG) // 2 :])
-    detecting.wait_found(undisturbed)
-    assert story(detecting.found()) == undisturbed
+    detecting.check(undisturbed)
 
 
 def test_a_worker_that_comes_back_from_the_dead_spoils_nothing(
@@ -126,8 +133,7 @@ def test_a_worker_that_comes_back_from_the_dead_spoils_nothing(
     wait_until("the successor", partial(_has_read, detecting, len(first)), 90)
     undead.send_signal(signal.SIGCONT)
     detecting.publish(third)
-    detecting.wait_found(undisturbed)
-    assert story(detecting.found()) == undisturbed
+    detecting.check(undisturbed)
 
 
 def test_only_the_last_owner_writes_a_state(engines: Any, pipeline: Pipeline) -> None:

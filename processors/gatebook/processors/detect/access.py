@@ -144,7 +144,13 @@ def _second(text: str) -> int:
 
 def parse_time_ns(text: str) -> int:
     """ISO 8601 with up to nine decimals to nanoseconds since 1970. Raises ValueError."""
-    if len(text) == 30 and text[10] == "T" and text[19] == "." and text[29] == "Z" and text[20:29].isdigit():
+    if (
+        len(text) == 30
+        and text[10] == "T"
+        and text[19] == "."
+        and text[29] == "Z"
+        and text[20:29].isdigit()
+    ):
         return _second(text[:19]) * NANOSECONDS + int(text[20:29])
     match = _TIME.fullmatch(text)
     if match is None:

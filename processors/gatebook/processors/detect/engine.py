@@ -71,6 +71,8 @@ class _Scope:
         self.arrived_ns = -1
         # Event time all sources are past, where accesses come from several; else a key's own.
         self.floor_ns: int | None = None
+        # Event time the slowest source is at; where there is one, the key's own.
+        self.slowest_ns: int | None = None
         self._about = SCOPES[name].about
         self._lanes = lanes
         self.looking = Plans(lanes).looking
@@ -104,7 +106,8 @@ class _Scope:
             return
         track.position = position
         track.watermark_ns = max(track.watermark_ns, access.timestamp_ns)
-        track.lag_ns = max(0, self.arrived_ns - track.watermark_ns)
+        at_ns = track.watermark_ns if self.slowest_ns is None else self.slowest_ns
+        track.lag_ns = max(0, self.arrived_ns - at_ns)
         track.remember(access, self._span_ns, self._limits.remembered_ids_per_key)
         self.tracks.move_to_end(key)
         self._dirty[key] = None
@@ -268,7 +271,8 @@ class DetectionEngine:
     ) -> None:
         self.limits = limits or Limits()
         self.counts = Counts()
-        lanes = [Lane(detector, self.limits, self.counts) for detector in detectors]
+        gathers = awaited is not None
+        lanes = [Lane(detector, self.limits, self.counts, gathers) for detector in detectors]
         self._running = {lane.rule.id for lane in lanes}
         by_scope: dict[str, list[Lane]] = {}
         for lane in lanes:
@@ -424,6 +428,8 @@ class DetectionEngine:
         for scope in self._scopes.values():
             passed = (s.passed_ns(self._idle_wait_ns) for s in self._of_clock(scope.clock))
             scope.floor_ns = max(scope.floor_ns or -1, min(passed, default=-1))
+            known = (s.now_ns for s in self._of_clock(scope.clock) if s.progress_ns >= 0)
+            scope.slowest_ns = min(known, default=None)
 
     def _of_clock(self, clock: Clock) -> Iterator[Source]:
         for number in range(self._awaited.get(clock, 1)):

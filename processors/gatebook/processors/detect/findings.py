@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 from gatebook.processors.detect.base import MAX_EVIDENCE, SEVERITY_NUMBERS, Rule, Signal
 from gatebook.processors.detect.scopes import SCOPES, About
+from gatebook.processors.detect.state import Incident
 
 FINDING_NAMESPACE = UUID("6a7b0c1e-8d53-5f7a-9f0e-2b1d5c9e4a77")
 MAX_DEDUP_KEY_CHARACTERS = 255
@@ -188,17 +189,15 @@ def _changed(finding: Finding, event: Mapping[str, Any], ours: Mapping[str, Any]
     }
 
 
-def build_resolved(
-    finding: Finding, at_ns: int, last_ns: int, observed: float, occurrences: int, told: str = ""
-) -> Finding:
-    """The end of what `finding` told: the same incident, its peak and how often it was true."""
-    ours = finding["gatebook"]
-    sentence = told or f"Over: {finding['event']['reason']}"
+def build_resolved(incident: Incident, at_ns: int, told: str = "") -> Finding:
+    """The end of an incident: from where to where it was true, its peak and how often."""
+    finding = incident.finding
     event = {
-        "id": finding_id(ours["incident"], "resolved", ""),
+        "id": finding_id(incident.id, "resolved", ""),
         "action": "resolved",
-        "reason": sentence,
-        "end": max(last_ns, finding["event"]["end"]),
+        "reason": told or f"Over: {finding['event']['reason']}",
+        "start": incident.began_ns,
+        "end": max(incident.last_ns, finding["event"]["end"]),
     }
-    figures = {"observed": float(observed), "occurrences": occurrences}
+    figures = {"observed": float(incident.observed), "occurrences": incident.occurrences}
     return {**_changed(finding, event, figures), "timestamp": at_ns}

@@ -26,8 +26,11 @@ class Lane:
     """A rule with its detector for everybody and those of tenants with parameters of their own;
     None where it is switched off."""
 
-    def __init__(self, detector: Detector, limits: Limits, counts: Counts) -> None:
+    def __init__(
+        self, detector: Detector, limits: Limits, counts: Counts, gathers: bool = False
+    ) -> None:
         self.rule = detector.rule
+        self.gathers = gathers
         self.name = f"{detector.rule.id}|{detector.rule.version}"
         self.tenants = detector.tenants
         self.default: Detector | None = detector if detector.enabled else None
@@ -131,13 +134,19 @@ class Lane:
         elif isinstance(step, Signal):
             name = group if step.group is None else step.group
             incident = slot.incidents.get(name)
-            if incident is not None and at_ns > incident.last_ns + detector.quiet_ns:
+            if incident is not None and self._is_over(incident, detector, at_ns):
                 yield self._resolve(slot, name, detector, incident.last_ns + detector.quiet_ns)
                 incident = None
             if incident is None:
                 yield from self._fire(key, slot, name, step, at_ns, source)
             else:
-                yield from self._go_on(key, incident, name, step, at_ns, source)
+                closed_ns = slot.closed.get(name, -1)
+                yield from self._go_on(key, incident, name, step, at_ns, source, closed_ns)
+
+    def _is_over(self, incident: Incident, detector: Detector, at_ns: int) -> bool:
+        """Whether a signal is beyond the incident's quiet time. Where one partition is read ahead
+        of another, only time can tell: what lies between may still come."""
+        return not self.gathers and at_ns > incident.last_ns + detector.quiet_ns
 
     def _fire(
         self,
@@ -158,7 +167,13 @@ class Lane:
         about = self._about(source)
         finding = build_firing(self.rule, key, group, about, signal, at_ns, incident)
         slot.incidents[group] = Incident(
-            incident, at_ns, signal.observed, finding["gatebook"]["severity"], 1, finding
+            incident,
+            began_ns,
+            at_ns,
+            signal.observed,
+            finding["gatebook"]["severity"],
+            1,
+            finding,
         )
         yield finding
 
@@ -173,8 +188,11 @@ class Lane:
         signal: Signal,
         at_ns: int,
         source: Access | About,
+        closed_ns: int,
     ) -> Iterator[Finding]:
         """An incident that is under way; it is told again only where it became graver."""
+        if signal.start_ns > closed_ns:  # else that part of the window is another incident's
+            incident.began_ns = min(incident.began_ns, signal.start_ns)
         incident.last_ns = max(incident.last_ns, at_ns)
         incident.occurrences += 1
         incident.observed = max(incident.observed, signal.observed)
@@ -196,9 +214,7 @@ class Lane:
         slot.closed[group] = at_ns + suppress_ns
         if len(slot.closed) > self._max_groups:
             del slot.closed[next(iter(slot.closed))]
-        return build_resolved(
-            incident.finding, at_ns, incident.last_ns, incident.observed, incident.occurrences
-        )
+        return build_resolved(incident, at_ns)
 
     def give_up(self, track: Track) -> Iterator[Finding]:
         """The key is about to be forgotten: what is open ends here, or it would never end."""
@@ -206,11 +222,4 @@ class Lane:
             return
         for incident in self.slot(track).incidents.values():
             told = f"Not followed any longer: {incident.finding['event']['reason']}"
-            yield build_resolved(
-                incident.finding,
-                incident.last_ns,
-                incident.last_ns,
-                incident.observed,
-                incident.occurrences,
-                told,
-            )
+            yield build_resolved(incident, incident.last_ns, told)

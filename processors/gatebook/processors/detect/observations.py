@@ -51,6 +51,13 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
             max(self.seen_ns, known.seen_ns),
         )
 
+    @property
+    def now_ns(self) -> int:
+        """Event time it is at: that of its last event, gone on with its progress since."""
+        if self.event_ns < 0:
+            return self.progress_ns
+        return self.event_ns + max(0, self.progress_ns - self.seen_ns)
+
     def passed_ns(self, idle_wait_ns: int) -> int:
         """Event time it is past: that of its events while they come, going on with its progress
         when there were none for `idle_wait_ns`."""

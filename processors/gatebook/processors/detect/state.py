@@ -30,6 +30,7 @@ class Incident(msgspec.Struct, array_like=True):
     often; and the finding that told it, which the one that ends it repeats."""
 
     id: str
+    began_ns: int
     last_ns: int
     observed: float
     severity: str
