@@ -219,7 +219,11 @@ def _flagged(score: Score) -> int:
 
 
 def _speed(contenders: Sequence[Running], out: dict[str, Any]) -> list[Goal]:
-    texts = {"plain chat": speed.plain_chat(), "dense values": speed.dense_values()}
+    texts = {
+        "plain chat": speed.plain_chat(),
+        "chat, 4 values a KB": speed.chat_with_values(),
+        "dense, 14 values a KB": speed.dense_values(),
+    }
     timings = {name: speed.throughput(contenders, some, ROUNDS) for name, some in texts.items()}
     print("MB/s per core, texts of 1 KB\n")
     print("\n".join(_speed_table(timings)) + "\n")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from tests.benchmarks.redaction import generated
+from tests.benchmarks.redaction import generated, values
 from tests.benchmarks.redaction.contender import Running, TookTooLong
 
 TEXT_BYTES = 1024
@@ -66,8 +66,21 @@ def plain_chat() -> list[str]:
     return [_of_size(lambda: draw.choice(SENTENCES), " ", TEXT_BYTES) for _ in range(PLAIN_TEXTS)]
 
 
+def chat_with_values() -> list[str]:
+    """The same with four values a KB: a mail address, a card, a telephone number, an address."""
+    draw = Random(8)
+    makers = (values.mail, values.card, values.phone, values.ip)
+    texts = plain_chat()
+    for number, text in enumerate(texts):
+        for make in makers:
+            at = text.index(" ", draw.randrange(len(text) - 100))
+            text = f"{text[:at]} {make(draw)}{text[at:]}"
+        texts[number] = text
+    return texts
+
+
 def dense_values() -> list[str]:
-    """Texts of about 1 KB, most lines of which hold a value."""
+    """Texts of about 1 KB, every line of which holds a value: some fourteen."""
     draw = Random(6)
     texts = [s.text for s in generated.samples() if s.labels and len(s.text) < 400]
     return [_of_size(lambda: draw.choice(texts), "\n", TEXT_BYTES) for _ in range(DENSE_TEXTS)]
