@@ -80,6 +80,13 @@ async def _matching(connection: Connection, query: str, since: str) -> set[str]:
     return ids
 
 
+def verdicts_by_rule() -> dict[str, dict[str, int]]:
+    """Rule id to verdict to how many problems were closed so, from the index."""
+    from gatebook.processors.alerts.verdicts import verdict_counts
+
+    return _run(lambda connection: verdict_counts(connection, _namespace()))
+
+
 def _is_shown(problem: Problem, state: str, verdict: str | None, rule: str | None) -> bool:
     is_open = problem.state in ("firing", "acknowledged")
     fits = state == "all" or problem.state == state or (state == "open" and is_open)

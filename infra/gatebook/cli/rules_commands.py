@@ -67,20 +67,30 @@ def _summary(detector_id: str, enabled: bool, rules_path: str) -> dict[str, Any]
 @rules.command("list")
 @FILE_OPTION
 @PATH_OPTION
+@click.option("--verdicts", is_flag=True, help="Add what people said of their findings.")
 @JSON_OPTION
-def list_command(detectors_file: str | None, rules_path: str, as_json: bool) -> None:
-    """List every rule with its severity."""
+def list_command(
+    detectors_file: str | None, rules_path: str, verdicts: bool, as_json: bool
+) -> None:
+    """List every rule with its severity. With --verdicts the index is asked."""
     from gatebook.processors.detect.registry import detector_ids, is_on, load_overrides
 
     overrides = load_overrides(detectors_file, rules_path)
     ids = detector_ids(rules_path)
     rows = [_summary(i, is_on(overrides.get(i, {})), rules_path) for i in ids]
+    if verdicts:
+        from gatebook.cli.finding_commands import verdicts_by_rule
+
+        counts = verdicts_by_rule()
+        rows = [{**row, "verdicts": counts.get(row["id"], {})} for row in rows]
     if as_json:
         _print_json(rows)
         return
     for row in rows:
         state = "on" if row["enabled"] else "off"
-        click.echo(f"{row['id']:<28} {row['severity']:<8} {state:<3} {row['name']}")
+        said = ", ".join(f"{n} {word}" for word, n in sorted(row.get("verdicts", {}).items()))
+        told = f"  ({said})" if said else ""
+        click.echo(f"{row['id']:<28} {row['severity']:<8} {state:<3} {row['name']}{told}")
 
 
 @rules.command("show")

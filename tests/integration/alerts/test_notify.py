@@ -113,6 +113,8 @@ def test_a_persons_word_reaches_the_target_the_index_and_the_next_alert(
         assert made == {"acme/eve": "verdict", "acme/bob": "page", "acme/new": "page"}
         assert shown["quiet"][0]["kept"] == 1
         assert "failure_burst: 1 false_positive" in gatebook(alerts, "finding", "list")[1]
+        rules = gatebook(alerts, "rules", "list", "--verdicts", "--json")[1]
+        assert {r["id"]: r["verdicts"] for r in rules if r["verdicts"]} == listed["verdicts"]
         documents = gatebook(alerts, "finding", "show", "i1", "--json")[1]
         actions = [document["event"]["action"] for document in documents]
         assert actions[:3] == ["firing", "acknowledged", "closed"]
