@@ -303,8 +303,7 @@ class Redactor:
             counts[winner.rule.kind] += 1
             pieces += (raw[position:start], self._mask_of(winner, mixed, tenant))
             position = end
-            settled = settled and bool(_CALM_BEFORE.search(raw, max(0, start - 1), start))
-            settled = settled and bool(_CALM_AFTER.match(raw, end, end + 2))
+            settled = settled and _is_settled(raw, start, end)
         return b"".join((*pieces, raw[position:])), settled
 
     def _mask_of(self, winner: _Span, mixed: bool, tenant: str) -> bytes:
@@ -345,10 +344,17 @@ def _named_span(text: str, entity: Entity) -> _Span:
 
 
 _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
-# A mask in the place of a value changes how its neighbours read: what was glued to letters stands
-# apart now. Beside these characters nothing was glued.
-_CALM_BEFORE = re.compile(rb"[\s\"'<>()\[\]{},;=]\Z|\A\Z")
-_CALM_AFTER = re.compile(rb"[\s\"'<>()\[\]{},;!?]|[.:](?:\s|\Z)|\Z")
+# A mask in the place of a value changes how its neighbours read: what was glued to it, or was one
+# more group of its digits, stands apart now. Where neither was there, nothing new can be found.
+_GLUED_BEFORE = re.compile(
+    rb"(?<!\\)[A-Za-z0-9_\x80-\xff]\Z|[0-9][ .\-/:,()+]{1,2}\Z|[0-9A-Fa-f:]:\Z"
+)
+_GLUED_AFTER = re.compile(rb"[A-Za-z0-9_\x80-\xff]|[ .\-/:,()+]{1,2}[0-9]")
+
+
+def _is_settled(raw: bytes, start: int, end: int) -> bool:
+    glued = _GLUED_BEFORE.search(raw, max(0, start - 3), start) or _GLUED_AFTER.match(raw, end)
+    return glued is None
 
 
 def _reads_on(rule: Rule) -> bool:

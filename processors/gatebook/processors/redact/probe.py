@@ -57,10 +57,15 @@ def plain(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+_N_LOG_N = [n * math.log2(n) if n else 0.0 for n in range(513)]
+
+
 def entropy_bits(value: bytes) -> float:
-    """Return the Shannon entropy in bits per byte."""
+    """Return the Shannon entropy in bits per byte of the first 512 bytes (of at least one)."""
     total = len(value)
-    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
+    if total >= len(_N_LOG_N):
+        return entropy_bits(value[: len(_N_LOG_N) - 1])
+    return math.log2(total) - sum(map(_N_LOG_N.__getitem__, Counter(value).values())) / total
 
 
 _PLACEHOLDER = re2.compile(
