@@ -6,9 +6,10 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gatebook.producers.policy.notices import ControlEvent
 from gatebook.schemas.errors import Fatal, GatebookError
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 NAMESPACE_PRIVILEGED = uuid.UUID("5a1d1f6e-0c52-4c4b-9a6e-6f0a7c2b9d31")
 SERVICE_NAME = "gatebook-operator"
 FLUSH_SECONDS = 5.0
-APPROXIMATE_BYTES = 2048
+# Attributes that hold what the operator wrote; the others are tags, ids and digests of ours.
+WRITTEN = ("reason", "hold")
 
 
 class NotRecorded(GatebookError):
@@ -29,15 +31,25 @@ class NotRecorded(GatebookError):
     next_step = "see that GATEBOOK_SPOOL_DIR (default: spool in GATEBOOK_HOME) can be written"
 
 
-class _Act:
-    """A draft for the recorder, with an id of its own: told twice, it is one event."""
+class _Act(ControlEvent):
+    """A draft for the recorder, with an id of its own: told twice, it is one event. No capture
+    policy applies to it, so none can keep an act from being recorded."""
 
-    def __init__(self, event: Mapping[str, Any], event_id: str) -> None:
+    def __init__(self, event: dict[str, Any], event_id: str) -> None:
         self._event = event
         self.event_id = event_id
-        self.size_bytes = APPROXIMATE_BYTES
 
-    def build(self) -> Mapping[str, Any]:
+    @staticmethod
+    def scrubbed(
+        event: Mapping[str, Any], scrub: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The event with what the operator wrote scrubbed; tags and digests stay."""
+        attributes = event["attributes"]
+        written = {name: attributes[name] for name in WRITTEN if name in attributes}
+        clean = scrub({"attributes": written})["attributes"]
+        return {**event, "attributes": {**attributes, **clean}}
+
+    def build(self) -> dict[str, Any]:
         """See inbox.Draft."""
         return self._event
 
