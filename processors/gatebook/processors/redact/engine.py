@@ -347,13 +347,15 @@ _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
 # A mask in the place of a value changes how its neighbours read: what was glued to it, or was one
 # more group of its digits, stands apart now. Where neither was there, nothing new can be found.
 _GLUED_BEFORE = re.compile(
-    rb"(?<!\\)[A-Za-z0-9_\x80-\xff]\Z|[0-9][ .\-/:,()+]{1,2}\Z|[0-9A-Fa-f:]:\Z"
+    rb"(?<!\\)[A-Za-z0-9_]\Z|[0-9][0-9 .\-/()+]{4,}[ .\-/:,()+]{1,2}\Z|[0-9A-Fa-f:]:\Z"
 )
-_GLUED_AFTER = re.compile(rb"[A-Za-z0-9_\x80-\xff]|[ .\-/:,()+]{1,2}[0-9]")
+_GLUED_AFTER = re.compile(
+    rb"[A-Za-z0-9_\x80-\xff]|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
+)
 
 
 def _is_settled(raw: bytes, start: int, end: int) -> bool:
-    glued = _GLUED_BEFORE.search(raw, max(0, start - 3), start) or _GLUED_AFTER.match(raw, end)
+    glued = _GLUED_BEFORE.search(raw, max(0, start - 10), start) or _GLUED_AFTER.match(raw, end)
     return glued is None
 
 

@@ -65,22 +65,68 @@ def folded(text: str, raw: bytes, budget: Budget) -> tuple[View, list[Edit]] | N
     return (_build(raw, edits), edits) if edits else None
 
 
+_AROUND_EDIT_BYTES = 200
+_SNAP_BYTES = 8192
+_BREAK = b"\n\x00\n"
+_SPACE = re.compile(rb"[\s\"]")
+
+
 def _build(raw: bytes, edits: list[Edit]) -> View:
+    """The view around the edits: what is further away reads the same in the raw text."""
     pieces: list[bytes] = []
     view_starts: list[int] = []
     raw_spans: list[tuple[int, int, bool]] = []
-    view_position = raw_position = 0
-    for start, end, replacement in [*edits, (len(raw), len(raw), b"")]:
+    view_position = 0
+    number = 0
+    for first, last in _surroundings(raw, edits):
+        raw_position = first
+        while number < len(edits) and edits[number][0] < last:
+            start, end, replacement = edits[number]
+            number += 1
+            for span, piece in (
+                ((raw_position, start, False), raw[raw_position:start]),
+                ((start, end, True), replacement),
+            ):
+                view_starts.append(view_position)
+                raw_spans.append(span)
+                pieces.append(piece)
+                view_position += len(piece)
+            raw_position = end
         for span, piece in (
-            ((raw_position, start, False), raw[raw_position:start]),
-            ((start, end, True), replacement),
+            ((raw_position, last, False), raw[raw_position:last]),
+            ((last, last, True), _BREAK if last < len(raw) else b""),
         ):
             view_starts.append(view_position)
             raw_spans.append(span)
             pieces.append(piece)
             view_position += len(piece)
-        raw_position = end
     return View(b"".join(pieces), tuple(view_starts), tuple(raw_spans))
+
+
+def _surroundings(raw: bytes, edits: list[Edit]) -> Iterator[tuple[int, int]]:
+    """Extents around the edits, disjoint and in order; no word is cut at their edges."""
+    first, last = _word_start(raw, edits[0][0] - _AROUND_EDIT_BYTES), 0
+    for start, end, _ in edits:
+        if last and start - _AROUND_EDIT_BYTES > last:
+            yield first, last
+            first = max(_word_start(raw, start - _AROUND_EDIT_BYTES), last)
+        if end + _AROUND_EDIT_BYTES > last:
+            last = max(_word_end(raw, end + _AROUND_EDIT_BYTES), last)
+    yield first, last
+
+
+def _word_start(raw: bytes, at: int) -> int:
+    if at <= 0:
+        return 0
+    least = max(0, at - _SNAP_BYTES)
+    return max(raw.rfind(b" ", least, at), raw.rfind(b"\n", least, at), least)
+
+
+def _word_end(raw: bytes, at: int) -> int:
+    if at >= len(raw):
+        return len(raw)
+    match = _SPACE.search(raw, at, at + _SNAP_BYTES)
+    return match.start() if match else min(len(raw), at + _SNAP_BYTES)
 
 
 def _escape_edits(raw: bytes) -> Iterator[Edit]:
