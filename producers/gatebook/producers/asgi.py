@@ -61,6 +61,7 @@ class GatebookMiddleware:
         provenance: Provenance | None = None,
     ) -> None:
         self.app = app
+        self.provenance = provenance
         if recorder is not None and settings is None:
             settings = recorder.settings
         self.settings = (settings or ProducerSettings.from_env()).check()
