@@ -1,13 +1,14 @@
 """One figure over time, such as the requests of a service every five minutes: how unusual it is.
 
 For rules of your own (kind custom) about a series rather than about single accesses. A state is a
-few hundred bytes and can be part of a detector's state. Four questions are asked of each figure,
-each against all that was seen before:
+few hundred bytes and can be part of a detector's state. Five questions are asked of each figure,
+four of them against all that was seen before:
 
 - is it far from what is usual at this hour of the day, for some figures on end?
 - is the mean of the last few figures far from what such means are?
 - is the mean of the last many?
 - is it beyond everything that was ever seen?
+- is it very far from what is usual lately?
 
 An alarm is followed by a rest: what goes on is one incident and not many.
 """
@@ -31,7 +32,7 @@ class UnivariateParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """From where on each answer is an alarm. The defaults were found on half of the series of the
     Numenta Anomaly Benchmark; see tests/benchmarks/detection."""
 
-    season_deviations: Positive = 4.0
+    season_deviations: Positive = 5.0
     """Standard deviations from what is usual at this hour ..."""
     season_points: Annotated[int, msgspec.Meta(ge=1)] = 6
     """... of the mean of so many figures."""
@@ -43,27 +44,32 @@ class UnivariateParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     long_points: Annotated[int, msgspec.Meta(ge=1)] = 72
     beyond: Positive = 0.1
     """Beyond what was ever seen by this share of the range between the least and the greatest."""
+    lately_deviations: Positive = 14.0
+    lately_half_life_points: Positive = 300.0
+    """A figure so many figures ago weighs half in what is usual lately."""
     rest_points: Annotated[int, msgspec.Meta(ge=0)] = 225
     """After an alarm so many figures are not judged."""
 
 
 class Spread(msgspec.Struct, array_like=True):
-    """Mean and deviation of all figures so far, and the greatest distance from the mean."""
+    """Mean and deviation of figures so far, and the greatest distance from the mean."""
 
     count: int = 0
     mean: float = 0.0
-    squares: float = 0.0
+    variance: float = 0.0
     farthest: float = 0.0
 
-    def surprise(self, figure: float) -> float:
-        """Standard deviations from the mean of what came before; then learn the figure."""
+    def surprise(self, figure: float, fresh: float = 0.0) -> float:
+        """Standard deviations from the mean of what came before; then learn the figure, which
+        weighs `fresh` at least: without it all figures weigh the same."""
         distance = figure - self.mean if self.count else 0.0
         self.farthest = max(self.farthest, abs(distance))
-        deviation = sqrt(self.squares / self.count) if self.count else 0.0
-        deviation = max(deviation, SMALLEST_DEVIATION * self.farthest)
+        deviation = max(sqrt(self.variance), SMALLEST_DEVIATION * self.farthest)
         self.count += 1
-        self.mean += (figure - self.mean) / self.count
-        self.squares += distance * (figure - self.mean)
+        weight = max(fresh, 1 / self.count)
+        self.mean += weight * (figure - self.mean) if self.count > 1 else figure
+        spread = distance * distance if fresh else distance * (figure - self.mean)
+        self.variance += weight * (spread - self.variance)
         return abs(distance) / deviation if deviation else 0.0
 
 
@@ -95,6 +101,7 @@ class Univariate(msgspec.Struct, array_like=True):
     season: Spread = msgspec.field(default_factory=Spread)
     short: Spread = msgspec.field(default_factory=Spread)
     long: Spread = msgspec.field(default_factory=Spread)
+    lately: Spread = msgspec.field(default_factory=Spread)
     season_mean: Mean = msgspec.field(default_factory=Mean)
     short_mean: Mean = msgspec.field(default_factory=Mean)
     long_mean: Mean = msgspec.field(default_factory=Mean)
@@ -106,12 +113,13 @@ class Univariate(msgspec.Struct, array_like=True):
         smoothed = self.season_mean.of(residual, limits.season_points)
         short = self.short_mean.of(figure, limits.short_points)
         long = self.long_mean.of(figure, limits.long_points)
-        beyond = self._beyond(figure)
+        beyond, fresh = self._beyond(figure), 1 - 0.5 ** (1 / limits.lately_half_life_points)
         answer = max(
             self.season.surprise(smoothed) / limits.season_deviations,
             self.short.surprise(short) / limits.short_deviations,
             self.long.surprise(long) / limits.long_deviations,
             beyond / limits.beyond,
+            self.lately.surprise(figure, fresh) / limits.lately_deviations,
         )
         if self.rest > 0:
             self.rest -= 1
