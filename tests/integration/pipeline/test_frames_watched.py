@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from tests.pipeline import Pipeline, make_event
 from tests.waiting import wait_until
+
+from gatebook.engines.processes import free_ports
 
 PARAMETERS = """
 [sequence_gap]
@@ -29,7 +32,8 @@ def actions(pipeline: Pipeline, rule: str) -> list[str]:
 
 def test_gaps_and_silence_of_a_producer_are_told(pipeline: Pipeline) -> None:
     """A number that never came is told after its time of grace. When the producer falls silent
-    that is told, too, though no message comes any more; its next word ends it."""
+    that is told, too, though no message comes any more; its next word ends it. The worker's
+    metrics tell how much it keeps and how long it took to have it back."""
     file = pipeline.home / "detectors.toml"
     file.write_text(PARAMETERS)
     environment = {
@@ -37,7 +41,9 @@ def test_gaps_and_silence_of_a_producer_are_told(pipeline: Pipeline) -> None:
         "GATEBOOK_DETECT_IDLE_SECONDS": "0.5",
         "GATEBOOK_CLOCK_MARGIN_SECONDS": "0.5",
     }
-    pipeline.start("intake", "detect", **environment)
+    (port,) = free_ports(1)
+    pipeline.start("intake", **environment)
+    pipeline.start("detect", **environment, GATEBOOK_METRICS_PORT=str(port))
     pipeline.publish([make_event()])
     pipeline.frame([make_event()])  # made, numbered, and lost on the way
     pipeline.publish([make_event()])
@@ -54,3 +60,13 @@ def test_gaps_and_silence_of_a_producer_are_told(pipeline: Pipeline) -> None:
     )
     first, second = told(pipeline, "silent_producer")[:2]
     assert first["gatebook"]["incident"] == second["gatebook"]["incident"]
+    figures = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert _figure(figures, "gatebook_detect_state_bytes") > 0
+    assert _figure(figures, 'gatebook_detect_keys{scope="frames"}') == 1
+    assert _figure(figures, "gatebook_detect_recovery_seconds_count") >= 2
+    assert _figure(figures, 'gatebook_detect_counts_total{what="evicted"}') == 0
+
+
+def _figure(text: str, name: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.rpartition(" ")[2])
