@@ -33,7 +33,7 @@ def test_every_byte_of_a_view_maps_to_its_source(text: str) -> None:
     raw = text.encode("utf-8")
     reading = folded(text, raw, Budget(10**9))
     if reading is None:
-        assert "\\" not in text and "%" not in text
+        assert "%41" not in text
         return
     view, edits = reading
     sources = [view.to_raw(at, at + 1) for at in range(len(view.data))]

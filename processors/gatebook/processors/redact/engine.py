@@ -298,13 +298,17 @@ class Redactor:
     ) -> tuple[bytes, bool]:
         """The text with masks, and whether a second look could find nothing new."""
         pieces: list[bytes] = []
-        position, settled = 0, True
+        placed: list[tuple[int, int]] = []
+        position = written = 0
         for start, end, winner, mixed in clusters:
             counts[winner.rule.kind] += 1
-            pieces += (raw[position:start], self._mask_of(winner, mixed, tenant))
+            mask = self._mask_of(winner, mixed, tenant)
+            pieces += (raw[position:start], mask)
+            written += start - position + len(mask)
+            placed.append((written - len(mask), written))
             position = end
-            settled = settled and _is_settled(raw, start, end)
-        return b"".join((*pieces, raw[position:])), settled
+        text = b"".join((*pieces, raw[position:]))
+        return text, all(_is_settled(text, start, end) for start, end in placed)
 
     def _mask_of(self, winner: _Span, mixed: bool, tenant: str) -> bytes:
         pseudonym = self.pseudonyms.of(winner.rule.kind, winner.found.normalised, tenant)
@@ -389,7 +393,7 @@ def _candidates(
     growth = _GROWTH_BYTES
     while True:
         budget.spend((end - start) // 256)
-        found = matcher.spans(data, start, end)
+        found = matcher.spans(data, start, end, budget)
         if not found:
             return []
         cut_left = start > 0 and found[0][0][0] == start

@@ -13,14 +13,19 @@ from typing import Any
 
 import re2
 
+from .budget import Budget
+
 Extent = tuple[int, int]
 
 
-Spans = Callable[[bytes, int, int], list[tuple[Extent, Extent]]]
+Spans = Callable[[bytes, int, int, Budget], list[tuple[Extent, Extent]]]
 
 
 def spans_of(pattern: re2._Regexp) -> Spans:
-    """Return what finds (whole match, the group that took part) between two bytes, in order."""
+    """Return what finds (whole match, the group that took part) between two bytes, in order.
+
+    Each match costs a unit of the budget, so that a text of matches only ends in time.
+    """
     match = getattr(getattr(pattern, "_regexp", None), "Match", None)
     anchor = getattr(getattr(re2, "_Anchor", None), "UNANCHORED", None)
     if match is None or anchor is None:
@@ -29,7 +34,12 @@ def spans_of(pattern: re2._Regexp) -> Spans:
 
 
 def _direct(
-    match: Callable[..., list[Extent]], anchor: Any, data: bytes, start: int, end: int
+    match: Callable[..., list[Extent]],
+    anchor: Any,
+    data: bytes,
+    start: int,
+    end: int,
+    budget: Budget,
 ) -> list[tuple[Extent, Extent]]:
     found: list[tuple[Extent, Extent]] = []
     while start <= end:
@@ -37,6 +47,7 @@ def _direct(
         whole = groups[0]
         if whole[0] < 0:
             break
+        budget.spend(1)
         found.append((whole, _taken(groups) if len(groups) > 1 else whole))
         start = whole[1] if whole[1] > start else start + 1
     return found
@@ -49,8 +60,11 @@ def _taken(groups: list[Extent]) -> Extent:
     return groups[0]
 
 
-def _public(pattern: Any, data: bytes, start: int, end: int) -> list[tuple[Extent, Extent]]:
-    return [
-        (match.span(), match.span(match.lastindex or 0))
-        for match in pattern.finditer(data, start, end)
-    ]
+def _public(
+    pattern: Any, data: bytes, start: int, end: int, budget: Budget
+) -> list[tuple[Extent, Extent]]:
+    found = []
+    for match in pattern.finditer(data, start, end):
+        budget.spend(1)
+        found.append((match.span(), match.span(match.lastindex or 0)))
+    return found

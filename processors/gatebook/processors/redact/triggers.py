@@ -136,7 +136,7 @@ class Triggers:
         if len(lowered) > _PIECE_BYTES:
             return self._hits_in_pieces(lowered, budget)
         hits: list[Hit] = self._words.find_matches_as_indexes(lowered, overlapping=True)
-        budget.spend(len(hits) // 2)
+        budget.spend(len(hits))
         return hits
 
     def _hits_in_pieces(self, lowered: bytes, budget: Budget) -> Iterator[Hit]:
@@ -144,7 +144,7 @@ class Triggers:
             shift = max(0, start - MAX_KEYWORD_BYTES)
             piece = lowered[shift : start + _PIECE_BYTES]
             hits = self._words.find_matches_as_indexes(piece, overlapping=True)
-            budget.spend(len(hits) // 2)
+            budget.spend(len(hits))
             for word, left, right in hits:
                 if right + shift > start:  # the others ended in the piece before
                     yield word, left + shift, right + shift
@@ -184,14 +184,14 @@ class _Group:
     def near(self, data: bytes, budget: Budget) -> Iterator[tuple[int, Extent]]:
         """Yield (rule, window) for each cluster that the rule's pattern matches in."""
         which = self._set.Match
-        for start, end in _joined(self._clusters(data)):
+        for start, end in _joined(self._clusters(data, budget)):
             left, right = max(0, start - EDGE_BYTES), min(len(data), end + EDGE_BYTES)
             budget.spend(2 + (right - left) // 64)
             for rule in which(data[left:right]) or ():
                 yield self.rules[rule], (left, right)
 
-    def _clusters(self, data: bytes) -> Iterator[Extent]:
-        return (whole for whole, _ in self._find(data, 0, len(data)))
+    def _clusters(self, data: bytes, budget: Budget) -> Iterator[Extent]:
+        return (whole for whole, _ in self._find(data, 0, len(data), budget))
 
 
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}

@@ -206,7 +206,7 @@ def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple
     for begin, end in groups[first : first + 19]:
         if end - begin > 19 - len(digits):
             break
-        probe.budget.spend(1)
+        probe.budget.spend(3)
         digits += probe.data[begin:end].decode("ascii")
         sizes.append(end - begin)
         long = len(digits) >= 12
