@@ -65,14 +65,16 @@ class Lane:
         self, track: Track, key: str, detector: Detector, access: Access, horizon_ns: int
     ) -> Sequence[Finding]:
         """Take one access in. Returns at once where nothing is to be told: it nearly never is."""
-        slot = track.slots.get(self.name) or self.slot(track)
-        group = detector.group(access)
-        step = detector.apply(self._state(slot, group), access, horizon_ns)
-        track.dirty.add(self.name)
+        name = self.name
+        slot = track.slots.get(name) or self.slot(track)
+        group, groups = detector.group(access), slot.groups
+        state = groups.get(group) if len(groups) == 1 else None
+        step = detector.apply(state or self._state(slot, group), access, horizon_ns)
+        track.dirty.add(name)
         findings: Sequence[Finding] = ()
         if step is not None:
             findings = [*self._tell(key, slot, group, detector, step, access.timestamp_ns, access)]
-        if self._timed or slot.incidents or self.name in track.deadlines:
+        if self._timed or slot.incidents or name in track.deadlines:
             self._set_deadline(track, slot, detector)
         return findings
 

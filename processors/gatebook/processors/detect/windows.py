@@ -104,15 +104,24 @@ class Paned:
     def add(self, state: WindowState, at_ns: int, value: Any, horizon_ns: int) -> list[Window]:
         """Count an access; the windows it is in, the first one first. Empty windows after the
         latest access are left out: they hold no more than the one before."""
+        return self.around(state, self.put(state, at_ns, value, horizon_ns))
+
+    def put(self, state: WindowState, at_ns: int, value: Any, horizon_ns: int) -> int:
+        """Count an access; the number of its pane."""
         number = at_ns // self._step_ns
         panes = state.panes
         total = panes.get(number)
         if total is None:
             self._forget(panes, horizon_ns)
             total = self._aggregate.empty()
-        panes[number] = total = self._aggregate.add(total, value)
+        panes[number] = self._aggregate.add(total, value)
+        return number
+
+    def around(self, state: WindowState, number: int) -> list[Window]:
+        """The windows that an access of this pane is in."""
+        panes = state.panes
         if self._panes == 1 or len(panes) == 1:
-            return [Window((number - self._panes + 1) * self._step_ns, total)]
+            return [Window((number - self._panes + 1) * self._step_ns, panes[number])]
         last = max(panes)
         if number == last:
             return [self._window(panes, number)]

@@ -79,6 +79,7 @@ class Baseline(SimpleDetector):
         self.quiet_ns = self.quiet_ns or 5 * self._bucket_ns
         self._decay = decay_of(parameters.half_life_buckets)
         self._mean = parameters.measure == "mean"
+        self._floor = parameters.floor
         self._seasonal = parameters.season != "none"
         self._season_hours = SEASON_HOURS[parameters.season]
 
@@ -94,11 +95,12 @@ class Baseline(SimpleDetector):
             bucket = state.open[number] = Bucket()
         bucket.number += 1
         bucket.total += self.value(access)
-        bucket.evidence.append(access.event_id)
-        if len(bucket.evidence) > MAX_EVIDENCE:
-            del bucket.evidence[0]
-        figure = self._figure(bucket)
-        if figure <= self.parameters.floor:
+        evidence = bucket.evidence
+        evidence.append(access.event_id)
+        if len(evidence) > MAX_EVIDENCE:
+            del evidence[0]
+        figure = self._figure(bucket) if self._mean else bucket.total
+        if figure <= self._floor:
             return None
         return self._judge(state, number, bucket, figure, access)
 

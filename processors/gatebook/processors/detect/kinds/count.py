@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -13,7 +14,9 @@ from gatebook.processors.detect.kinds.simple import Logic, SimpleDetector, windo
 from gatebook.processors.detect.windows import (
     MAX_SLIDING,
     SUM,
+    Sessions,
     SumState,
+    Window,
     add_evidence,
     evidence_since,
 )
@@ -60,11 +63,24 @@ class Count(SimpleDetector):
             return self._slide(state, access, value, horizon_ns)
         at_ns = access.timestamp_ns
         add_evidence(state, at_ns, access.event_id)
-        for window in self._windows.add(state, at_ns, value, horizon_ns):
+        for window in self._around(state, at_ns, value, horizon_ns):
             if window.total >= self._threshold:
                 ids = evidence_since(state, window.start_ns)
                 return self._signal(window.start_ns, at_ns, window.total, ids)
         return None
+
+    def _around(
+        self, state: SumState, at_ns: int, value: float, horizon_ns: int
+    ) -> Sequence[Window]:
+        """The windows an access is in; none where all panes together hold too little."""
+        windows = self._windows
+        if isinstance(windows, Sessions):
+            return windows.add(state, at_ns, value, horizon_ns)
+        number = windows.put(state, at_ns, value, horizon_ns)
+        totals = state.panes.values()
+        if sum(totals) < self._threshold and min(totals) >= 0:
+            return ()
+        return windows.around(state, number)
 
     def _slide(
         self, state: SumState, access: Access, value: float, horizon_ns: int

@@ -59,8 +59,14 @@ class FirstSeen(SimpleDetector):
             return None
         hour = access.timestamp_ns // HOUR_NS
         digest = item_digest(item)
-        last = state.items.pop(digest, None)
+        items = state.items
+        last = items.get(digest)
         known = last is not None and hour - last <= self.parameters.forget_hours
+        if known and last == hour and next(reversed(items)) == digest and state.first_ns:
+            state.accesses += 1  # as nearly always: the same as a moment ago
+            state.first_ns = min(state.first_ns, access.timestamp_ns)
+            return None
+        items.pop(digest, None)
         judged = not known and self._settled(state, access.timestamp_ns)
         state.items[digest] = hour if last is None else max(hour, last)
         self._learn(state, access.timestamp_ns)

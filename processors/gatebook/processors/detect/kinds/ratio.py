@@ -10,7 +10,13 @@ from gatebook.processors.detect.access import Access
 from gatebook.processors.detect.base import Rule, Signal
 from gatebook.processors.detect.kinds.count import WindowParameters
 from gatebook.processors.detect.kinds.simple import Logic, SimpleDetector, windows_of
-from gatebook.processors.detect.windows import SHARE, ShareState, add_evidence, evidence_since
+from gatebook.processors.detect.windows import (
+    SHARE,
+    Sessions,
+    ShareState,
+    add_evidence,
+    evidence_since,
+)
 from gatebook.schemas.errors import Fatal
 
 
@@ -40,9 +46,13 @@ class Ratio(SimpleDetector):
     def apply(self, state: ShareState, access: Access, horizon_ns: int) -> Signal | None:
         """Count one access, hit or not."""
         at_ns, hit = access.timestamp_ns, bool(self._hit(access, self.parameters))
+        windows = self._windows
+        if not hit and not isinstance(windows, Sessions):
+            windows.put(state, at_ns, hit, horizon_ns)
+            return None
         if hit:
             add_evidence(state, at_ns, access.event_id)
-        for window in self._windows.add(state, at_ns, hit, horizon_ns):
+        for window in windows.add(state, at_ns, hit, horizon_ns):
             hits, total = window.total
             share = hits / total
             if hit and total >= self.parameters.minimum and share >= self.parameters.threshold:
