@@ -247,8 +247,8 @@ def _print_plan(plan: dict[str, Any]) -> None:
         click.echo(f"    {name}: {count}")
     click.echo(f"  keys to destroy: {', '.join(plan['keys']) or 'none'}")
     for left in plan["remains"]:
-        mark = f"READABLE by {left['by']}" if left["readable"] else "unreadable afterwards"
-        click.echo(f"  stays: {left['what']} in {left['where']}, until {left['until']} ({mark})")
+        click.echo(f"  stays: {left['what']} in {left['where']}, until {left['until']};")
+        click.echo(f"    readable {left['readable']}")
 
 
 @subject.command(name="verify-certificate")

@@ -138,6 +138,9 @@ def test_what_a_person_wrote_is_unreadable_everywhere(
         certificate = desk.erase("ada")
 
         assert certificate["complete"] is True
+        (raw,) = (left for left in certificate["remains"] if "access.v1" in left["where"])
+        assert raw["readable"] == "with intake's private key"
+        assert raw["until"] > certificate["completed_at"]
         assert certificate["keys_destroyed"] == [key]
         assert certificate["documents"] == len(ada)
         assert certificate["documents_with_content"] == 9
@@ -180,7 +183,7 @@ def test_text_that_could_be_searched_stays_in_old_snapshots_and_is_said(
     try:
         certificate = desk.erase("ada", expect=1)
         assert certificate["complete"] is False
-        (left,) = (r for r in certificate["remains"] if r["readable"])
+        (left,) = (r for r in certificate["remains"] if r["readable"] == "by whoever has it")
         assert left["where"] == f"snapshot {pipeline.namespace}/before"
         assert WORD not in json.dumps(desk.of("ada"))
         desk.json("search", f"{WORD}*", expect=1)

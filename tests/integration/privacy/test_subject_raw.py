@@ -67,7 +67,7 @@ def test_raw_frames_go_with_the_erasure_where_asked(pipeline: Pipeline) -> None:
     with pytest.raises(AssertionError):
         raw_texts(pipeline, Bundle(keys=tuple(live)))
     (raw,) = (left for left in certificate["remains"] if "access.v1" in left["where"])
-    assert raw["until"] == "nobody can open them"
+    assert raw["readable"] == "by nobody"
     bob = next(d for d in pipeline.documents() if d["user"]["id"] == "bob")
     shown = desk.json("show", bob["event"]["id"], "--reveal", "full", "--reason", "test")
     assert WORD in json.dumps(shown["content"]["full"])

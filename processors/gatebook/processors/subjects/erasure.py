@@ -42,6 +42,10 @@ from gatebook.schemas.errors import GatebookError
 
 STEPS = ("request", "tombstone", "keys", "settle", "index", "purge", "raw", "verify", "certificate")
 REWRITE_AT_ONCE = 200
+# By whom something that stays somewhere can be read.
+NOBODY = "by nobody"
+BY_INTAKE = "with intake's private key"
+BY_ANYBODY = "by whoever has it"
 MAX_SWEEPS = 100
 
 
@@ -176,9 +180,13 @@ class Eraser:
             "raw": request.raw,
             "steps": {},
         }
-        made = job_id(person.tag, state.generation)
-        await self.store.create({made: source})  # one that is there already is gone on with
-        return (await self.store.get([made]))[made]
+        return await self._begun(job_id(person.tag, state.generation), source)
+
+    async def _begun(self, job: str, source: dict[str, Any]) -> Stored:
+        """The job with this request, unless one is past its tombstone: that is gone on with. One
+        that never came so far has done nothing, and gives way."""
+        await self.store.create({job: source})
+        return await self._change(job, lambda s: s if "tombstone" in s["steps"] else source)
 
     async def _covers(self, last: Stored, person: Person, request: Request, now_ns: int) -> bool:
         """Whether nothing has come in since an erasure that is done: then its certificate holds,
@@ -221,7 +229,8 @@ class Eraser:
     async def _request(self, person: Person, job: Stored) -> dict[str, Any]:
         details = {"subject": person.tag, "reason": job.source["reason"]}
         by, at_ns = job.source["by"], job.source["before_ns"]
-        await self.surroundings.record(Privileged("subject.erase", job.id, by, at_ns, details))
+        name = f"{job.id}/{at_ns}"
+        await self.surroundings.record(Privileged("subject.erase", name, by, at_ns, details))
         return {"by": by}
 
     async def _tombstone(self, person: Person, job: Stored) -> dict[str, Any]:
@@ -348,7 +357,7 @@ class Eraser:
             **steps["raw"],
             **steps["verify"],
             "remains": remains,
-            "complete": not any(left["readable"] for left in remains),
+            "complete": not any(left["readable"] == BY_ANYBODY for left in remains),
         }
 
     # -- looking ------------------------------------------------------------------------------
@@ -384,24 +393,19 @@ class Eraser:
             {
                 "what": "raw frames, sealed for intake",
                 "where": "the topic access.v1, and spools of producers",
-                "until": "nobody can open them" if raw_destroyed else await self._raw_until(),
-                "readable": False,
-                "by": "" if raw_destroyed else "intake's private key, which keeps no content of it",
+                "until": await self.surroundings.raw_until(),
+                "readable": NOBODY if raw_destroyed else BY_INTAKE,
             },
             {
                 "what": "sealed content",
                 "where": "the topic event.v1",
                 "until": "its retention",
-                "readable": False,
-                "by": "",
+                "readable": NOBODY,
             },
         ]
         for snapshot in await self.documents.snapshots():
             remains += self._in_snapshot(snapshot, counts, before_ns)
         return remains
-
-    async def _raw_until(self) -> str:
-        return await self.surroundings.raw_until()
 
     def _in_snapshot(
         self, snapshot: Mapping[str, Any], counts: Mapping[str, Any], before_ns: int
@@ -422,8 +426,7 @@ class Eraser:
                 "what": " and ".join(what) or "sealed content",
                 "where": where,
                 "until": "the snapshot is deleted",
-                "readable": bool(what),
-                "by": "whoever can restore it" if what else "",
+                "readable": BY_ANYBODY if what else NOBODY,
             }
         ]
 

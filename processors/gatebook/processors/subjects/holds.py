@@ -46,10 +46,12 @@ class NoSuchHold(GatebookError):
 
 
 async def hold(store: SubjectStore, tag: str, new: Hold) -> SubjectState:
-    """Put a hold on a subject; the same id again changes nothing. Raises CannotHold."""
+    """Put a hold on a subject; the same id again changes nothing. An erasure that was asked for
+    and has not begun to erase is refused by it. Raises CannotHold."""
     generation = (await read_states(store, [tag]))[tag].generation
-    jobs = await store.get([job_id(tag, generation), job_id(tag, generation - 1)])
-    if any(not job.source["done"] for job in jobs.values()):
+    last = job_id(tag, generation - 1)
+    job = (await store.get([last])).get(last)
+    if job is not None and not job.source["done"]:
         raise CannotHold("an erasure of this subject is under way")
 
     def change(state: SubjectState) -> SubjectState:
