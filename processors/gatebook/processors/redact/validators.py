@@ -145,7 +145,7 @@ _PEM_BODY = re2.compile(
 def pem(probe: Probe) -> Iterator[Found]:
     """Accept from BEGIN to END, or to where base64 ends in a truncated key."""
     stop = min(len(probe.data), probe.end + MAX_PEM_BYTES)
-    probe.budget.spend((stop - probe.end) // 256)
+    probe.budget.spend((stop - probe.end) // 128)
     ending = _PEM_END.search(probe.data, probe.end, stop)
     ending = ending or _PEM_BODY.match(probe.data, probe.end, stop)
     if ending and ending.end() - probe.end >= _MIN_PEM_BYTES:
@@ -334,6 +334,9 @@ def _is_octet(part: bytes) -> bool:
     return len(part) < 4 and int(part) < 256 and (part[:1] != b"0" or part == b"0")
 
 
+_MORE_HEX = re.compile(rb":[0-9A-Fa-f]")
+
+
 def ipv6(probe: Probe) -> Iterator[Found]:
     """Accept an address with a digit in it that stands apart from words (`std::dec` is none)."""
     start, end = probe.start, probe.end
@@ -344,6 +347,8 @@ def ipv6(probe: Probe) -> Iterator[Found]:
     for left in starts[:10]:
         for right in ends[:10]:
             if right - left < 3 or _touches_word(probe.data, left, right):
+                continue
+            if _MORE_HEX.match(probe.data, right):
                 continue
             probe.budget.spend(5)
             found = list(_address(probe, left, right))
@@ -378,8 +383,19 @@ def mac(probe: Probe) -> Iterator[Found]:
         len(digits) == 12
         and len(set(digits)) > 1
         and not _touches_word(probe.data, probe.start, probe.end)
+        and not _goes_on(probe)
     ):
         yield Found(probe.start, probe.end, plain(digits))
+
+
+_HEX_PAIR_BEFORE = re.compile(rb"[0-9A-Fa-f]{2}[:.\-]\Z")
+_HEX_PAIR_AFTER = re.compile(rb"[:.\-][0-9A-Fa-f]{2}")
+
+
+def _goes_on(probe: Probe) -> bool:
+    """More hex pairs beside it: a fingerprint or a dump, no address."""
+    before = _HEX_PAIR_BEFORE.search(probe.data, max(0, probe.start - 3), probe.start)
+    return bool(before or _HEX_PAIR_AFTER.match(probe.data, probe.end))
 
 
 def high_entropy(probe: Probe) -> Iterator[Found]:

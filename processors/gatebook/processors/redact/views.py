@@ -143,7 +143,7 @@ def _unescape(body: bytes) -> bytes:
     return _CONTROL.get(body, body)
 
 
-_EDIT_COST = 2
+_EDIT_COST = 3
 
 
 def _character_edits(text: str, budget: Budget) -> Iterator[Edit]:
