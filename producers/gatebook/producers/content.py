@@ -11,6 +11,7 @@ import msgspec
 from gatebook.producers.formats import AnswerFacts, RequestFacts
 
 _SMALLEST_CUT_CHARS = 64
+_NAMES = frozenset({"role", "name", "type", "id", "finish_reason"})  # of a message, not said by it
 
 
 class LateContent:
@@ -39,15 +40,18 @@ def canonical(value: Any) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
 
 
-def pack(request: RequestFacts, answer: AnswerFacts, max_bytes: int) -> tuple[bytes | None, bool]:
-    """The content as JSON of at most `max_bytes`, and whether something was cut.
+def pack(
+    request: RequestFacts, answer: AnswerFacts, max_bytes: int, broken: bool = False
+) -> tuple[bytes | None, bool]:
+    """The content as JSON of at most `max_bytes`, and whether something was cut. Of an answer that
+    is `broken` off, the last word goes: half a secret is one that redaction does not know.
 
     None where there is no content, or where it does not fit however it is cut.
     """
     fields = {
         "input_messages": request.input_messages,
         "system_instructions": request.system_instructions,
-        "output_messages": answer.messages,
+        "output_messages": _finished(answer.messages) if broken else answer.messages,
         "tools": request.tools,
         "error_text": answer.error_text,
     }
@@ -60,6 +64,17 @@ def pack(request: RequestFacts, answer: AnswerFacts, max_bytes: int) -> tuple[by
         limit //= 2
         data = msgspec.json.encode(_cut(fields, limit))
     return (data if len(data) <= max_bytes else None), limit < max_bytes or len(data) > max_bytes
+
+
+def _finished(value: Any) -> Any:
+    """The same without the last word of each text."""
+    if isinstance(value, str):
+        return value if value[-1:].isspace() else "".join(value.rsplit(maxsplit=1)[:-1])
+    if isinstance(value, list):
+        return [_finished(item) for item in value]
+    if isinstance(value, dict):
+        return {k: v if k in _NAMES else _finished(v) for k, v in value.items()}
+    return value
 
 
 def _cut(value: Any, max_chars: int) -> Any:

@@ -414,7 +414,8 @@ class _Reading:
         return content, self.truncated, self.degraded_reason
 
     def _pack(self) -> bytes | None:
-        content, cut = pack(self.request, self.answer, self._settings.content_max_bytes)
+        broken = self._draft.in_parts and not self.answer.ended
+        content, cut = pack(self.request, self.answer, self._settings.content_max_bytes, broken)
         self.truncated = self.truncated or cut
         if content is None and cut:
             self._degrade("content_too_large")
