@@ -89,6 +89,11 @@ def _strong_password(draw: Random) -> str:
     return f"{values.some(draw, values.ALNUM, 15)}{draw.randint(0, 9)}!"
 
 
+def _generic_key(draw: Random) -> str:
+    """Letters and a digit at least: without one it could be a word."""
+    return f"{values.some(draw, values.ALNUM, 39)}{draw.randint(0, 9)}"
+
+
 _MAKERS: dict[str, tuple[str, Callable[[Random], str]]] = {
     "card": ("card number", values.card),
     "iban": ("IBAN", values.iban),
@@ -102,7 +107,7 @@ _MAKERS: dict[str, tuple[str, Callable[[Random], str]]] = {
     "vendor_key": ("api key", values.vendor_key),
     "jwt": ("token", values.jwt),
     "private_key": ("private key", values.private_key),
-    "generic_key": ("client_secret", lambda draw: values.some(draw, values.ALNUM, 40)),
+    "generic_key": ("client_secret", _generic_key),
     "password": ("password", _strong_password),
 }
 _NUMBERS = frozenset({"card", "ssn", "phone", "national_id", "ip"})

@@ -293,7 +293,7 @@ def national_phone(draw: Random) -> str:
 
 NATIONAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "de.idnr": (("###########", "## ### ### ###"), ("Steuer-ID", "tax id", "IdNr")),
-    "fr.nir": (("{1|2}##0#75######{01|15|33|51|70|97}", "{1|2} ## 0# 75 ### ### ##"),
+    "fr.nir": (("{1|2}##0{1|4|9}75######{01|15|33|51|70|97}", "{1|2} ## 0{2|7} 75 ### ### ##"),
                ("NIR", "numéro de sécurité sociale", "social security number")),
     "es.dni": (("########@", "########-@"), ("DNI", "NIF", "documento nacional")),
     "es.nie": (("{X|Y|Z}#######@", "{X|Y|Z}-#######-@"), ("NIE", "número de extranjero")),
