@@ -4,8 +4,8 @@ A thread that has only work to do keeps the interpreter for 5 ms at a time (sys.
 process's own affair); a request that comes in meanwhile waits so long. So the writer lets go of it
 after a fraction of a millisecond, for as long as it takes another thread to wake up.
 
-Where the others do not give it back soon (a service that computes without a pause), this would
-leave the writer with nothing: it then takes whole turns for a while. So it does where much is
+Where it does not get it back soon (a service that computes without a pause, a machine with too much
+to do), this would leave the writer with nothing: it then takes whole turns for a while. So it does where much is
 queued, which `hurried` says: to lose events would be worse than to make requests wait.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 AFTER_SECONDS = 0.0003
 FOR_SECONDS = 0.00005
-TOO_LONG_SECONDS = 0.002
-WHOLE_TURNS_SECONDS = 0.1
+TOO_LONG_SECONDS = 0.0005
+WHOLE_TURNS_SECONDS = 0.02
 
 
 class Breath:
