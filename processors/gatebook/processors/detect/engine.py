@@ -88,14 +88,13 @@ class _Scope:
         self._due: list[tuple[int, str]] = []
         self._scheduled: dict[str, int] = {}
 
-    def step(self, position: int, access: Access) -> Iterator[Finding]:
+    def step(self, position: int, access: Access) -> list[Finding]:
         """Take one access in, unless nobody looks at it, or it is replayed, late or known."""
+        findings: list[Finding] = []
         key = self.key(access)
-        if not key:
-            return
-        looking = self.looking(access)
+        looking = self.looking(access) if key else ()
         if not looking:
-            return
+            return findings
         track = self.tracks.get(key)
         if track is None:
             track = self.tracks[key] = Track(self._about(access))
@@ -103,24 +102,26 @@ class _Scope:
                 del self._gone[key]
                 track.stored = True
         elif not self._wanted(track, position, access):
-            return
+            return findings
         track.position = position
-        track.watermark_ns = max(track.watermark_ns, access.timestamp_ns)
+        if track.watermark_ns < access.timestamp_ns:
+            track.watermark_ns = access.timestamp_ns
         at_ns = track.watermark_ns if self.slowest_ns is None else self.slowest_ns
         track.lag_ns = max(0, self.arrived_ns - at_ns)
         track.remember(access, self._span_ns, self._limits.remembered_ids_per_key)
         self.tracks.move_to_end(key)
         self._dirty[key] = None
         passed_ns = self._passed_ns(track)
-        horizon_ns = passed_ns - self._lateness_ns
-        if track.deadlines:
-            yield from self._expire(track, key, passed_ns - self._delay_ns)
+        horizon_ns, due_ns = passed_ns - self._lateness_ns, passed_ns - self._delay_ns
+        if track.deadlines and min(track.deadlines.values()) <= due_ns:
+            findings += self._expire(track, key, due_ns)
         for lane, detector in looking:
-            yield from lane.apply(track, key, detector, access, horizon_ns)
+            findings += lane.apply(track, key, detector, access, horizon_ns)
         if track.deadlines:
             self._schedule(key, track)
         if len(self.tracks) > self._limits.max_keys_per_scope:
-            yield from self.trim()
+            findings += self.trim()
+        return findings
 
     def _wanted(self, track: Track, position: int, access: Access) -> bool:
         if position <= track.position:
@@ -388,7 +389,9 @@ class DetectionEngine:
         self._arrive(progress_ns)
         for index, access in enumerate(accesses):
             if access is not None:
-                findings += self._step(position_of(offset, index), access)
+                position = position_of(offset, index)
+                for scope in self._of_access:
+                    findings += scope.step(position, access)
         self.counts.findings += len(findings)
         return findings
 
@@ -473,10 +476,6 @@ class DetectionEngine:
             self.counts.no_principal += 1
             return None
         return access
-
-    def _step(self, position: int, access: Access) -> Iterator[Finding]:
-        for scope in self._of_access:
-            yield from scope.step(position, access)
 
     def drain_state(self) -> list[StateEntry]:
         """Entries that changed since the last call, a checkpoint, and tombstones (None).
