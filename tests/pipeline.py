@@ -234,12 +234,13 @@ class Pipeline:
         finally:
             reader.close()
 
-    def committed(self, role: str) -> int:
-        """Offsets a role has committed, all partitions together."""
+    def committed(self, role: str, key: str = "") -> int:
+        """Offsets a role has committed, all partitions together; of one topic where it is named."""
         group = f"{self.namespace}-{role}"
         asker = Consumer({"bootstrap.servers": self.engines.kafka_bootstrap, "group.id": group})
         try:
-            names = [topic_name(self.namespace, key) for key in all_topics()]
+            keys = [key] if key else list(all_topics())
+            names = [topic_name(self.namespace, one) for one in keys]
             found = asker.list_topics(timeout=10).topics
             parts = [TopicPartition(n, p) for n in names for p in found[n].partitions]
             return sum(max(0, part.offset) for part in asker.committed(parts, timeout=10))

@@ -77,7 +77,9 @@ def _our_round(context: Context, events: Sequence[bytes], warm_up: Sequence[byte
         processes = {name: psutil.Process(worker.pid) for name, worker in workers.items()}
         _produce(place, [*frames(list(warm_up))])
         place.wait_indexed(len(warm_up))
-        wait_until("detect to be warm", lambda: place.committed("detect") == place.end(EVENT), 60)
+        wait_until(
+            "detect to be warm", lambda: place.committed("detect", EVENT) == place.end(EVENT), 60
+        )
         _suspend(processes)
         _produce(place, [*frames(list(events))])
         indexing = {name: processes[name] for name in ("intake", "index")}
@@ -189,7 +191,9 @@ def _detected(place: Pipeline, process: psutil.Process) -> float:
     used = -_cpu_microseconds(process)
     process.resume()
     end = place.end(EVENT)
-    wait_until("all events detected", lambda: place.committed("detect") == end, TIMEOUT_SECONDS)
+    wait_until(
+        "all events detected", lambda: place.committed("detect", EVENT) == end, TIMEOUT_SECONDS
+    )
     return used + _cpu_microseconds(process)
 
 
