@@ -54,7 +54,7 @@ class SubjectKey:
     def seal(self, layer: str, event_id: str, data: bytes) -> str:
         """Base64 of a sealed layer; bound to the layer, the event and this key."""
         sealed = self._cipher.encrypt(data, self._bound(layer, event_id))
-        return base64.b64encode(VERSION + sealed).decode()
+        return binascii.b2a_base64(VERSION + sealed, newline=False).decode("ascii")
 
     def open(self, layer: str, event_id: str, sealed: str) -> bytes:
         """What was sealed. Raises CannotOpen."""
@@ -67,7 +67,8 @@ class SubjectKey:
             raise CannotOpen("a sealed layer does not open under its key") from None
 
     def _bound(self, layer: str, event_id: str) -> list[bytes]:
-        return [layer.encode(), bound_id(event_id), self.id.encode()]
+        # One piece, for speed; neither a layer's name nor our key's id holds a zero byte.
+        return [b"%b\0%b\0%b" % (layer.encode(), self.id.encode(), bound_id(event_id))]
 
     def commitment(self, event_id: str, fields: Mapping[str, bytes]) -> str:
         """See `commitment`, salted from this key: nobody can try guesses once it is destroyed."""
