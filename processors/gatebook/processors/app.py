@@ -278,13 +278,24 @@ class RoleWorker:
         """Tell the stage that time has passed, about once a second."""
         if time.monotonic() - self._ticked_at < TICK_SECONDS:
             return
-        held = [Held(*tp, offset) for tp, offset in self.progress.next_offset.items()]
+        if self.app.rebalancing:
+            return
+        held = self._held()
         self.busy = True
         try:
             await self.stage.tick(held)
         finally:
             self.busy = False
         self._ticked_at = time.monotonic()
+
+    def _held(self) -> list[Held]:
+        """The partitions that are ours. Faust seeks once more as it gives partitions up, so that
+        `progress` may know of some that are another's by now."""
+        known = self.progress.next_offset
+        if not known:
+            return []
+        ours = {(tp.topic, tp.partition) for tp in self.app.consumer.assignment()}
+        return [Held(*tp, offset) for tp, offset in known.items() if tp in ours]
 
     async def _batch(self) -> None:
         """What waits, up to a batch; nothing where nothing comes for a while."""

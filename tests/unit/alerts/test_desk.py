@@ -387,6 +387,26 @@ def test_a_budget_is_shared_out_over_the_partitions() -> None:
     assert pages == 5
 
 
+def test_no_partition_is_silent_for_good() -> None:
+    """A budget smaller than the number of partitions: one page each."""
+    plan = plan_of(teams={"t": {"page_budget": 1}})
+    for partition in range(3):
+        room = Room(plan, partition, 3)
+        room.take(finding(rule="one", team="t"), finding(rule="two", team="t"))
+        assert len(room.deliver()) == 1
+
+
+def test_findings_of_others_are_told_as_they_are() -> None:
+    """No key and a severity nobody knows: each a problem of its own, a warning."""
+    room = Room()
+    bare = [finding(f"acme/u{n}", dedup_key="", severity="urgent") for n in range(2)]
+    room.take(*bare)
+    room.deliver()
+    keys = {job.finding["gatebook"]["dedup_key"] for job in room.jobs}
+    assert keys == {one["event"]["id"] for one in bare}
+    assert {job.finding["gatebook"]["severity"] for job in room.jobs} == {"warning"}
+
+
 def test_what_comes_back_soon_is_no_new_page_unless_it_lasts() -> None:
     """Back within ten minutes of its end: it waits; over again, nobody hears; still there when
     the time is over, it is paged."""

@@ -214,6 +214,7 @@ class Desk:
     def take(self, offset: int, finding: Record, now_ns: int) -> None:
         """Take in the finding, or the person's word on one, of the message at `offset`."""
         self.counts.findings += 1
+        finding = _with_key(finding)
         key = finding["gatebook"]["dedup_key"]
         known = self.incidents.get(key)
         if offset <= self._checkpoint or (known is not None and offset <= known.position):
@@ -473,7 +474,7 @@ class Desk:
         if 0 <= offset <= budget.position and name in budget.pages:
             return True  # read again after a crash: it was paid for
         share, rest = divmod(team.page_budget, self._partitions)
-        share += self._partition < rest
+        share = max(1, share + (self._partition < rest))  # none must be silent for good
         if incident.severity != "critical":
             share -= int(share * team.critical_share)
         if len(budget.pages) >= share:
@@ -844,6 +845,14 @@ class Desk:
 
 
 _NEVER_NS = (1 << 63) - 1
+
+
+def _with_key(finding: Record) -> Record:
+    """A finding that somebody else wrote may name no key: then it is a problem of its own."""
+    ours = finding["gatebook"]
+    if ours["dedup_key"]:
+        return finding
+    return {**finding, "gatebook": {**ours, "dedup_key": finding["event"]["id"]}}
 
 
 def told(incident: Incident, step: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Team(Match, frozen=True, kw_only=True):
 
     page_budget: Count = 20
     """Pages in a budget window; what comes beyond goes to the digest. Shared out evenly over the
-    partitions of the finding topic."""
+    partitions of the finding topic, with at least one for each."""
     budget_window_seconds: Annotated[float, Meta(ge=1, le=7 * DAY_SECONDS)] = 3600.0
     """Length of the budget window, which slides."""
     critical_share: Annotated[float, Meta(ge=0, le=1)] = 0.25

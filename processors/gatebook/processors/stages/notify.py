@@ -13,6 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from gatebook.processors import metrics
 from gatebook.processors.alerts.base import FIRING, Delivery
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILED = 70  # EX_SOFTWARE, as the worker's own
 DELIVERIES_AT_ONCE = 8  # a target
+SPARE_THREADS = 8
 LONGEST_WAIT_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 LEAVE_SECONDS = 3.0  # how long deliveries under way may take when a partition is given up
@@ -68,14 +70,22 @@ class NotifyStage:
         self._deliverer = Deliverer(
             {**kafka_properties(self._settings.kafka_bootstrap), "linger.ms": 0}
         )
+        # Names that are slow to resolve and brokers that are away hold threads; storing needs one.
+        threads = DELIVERIES_AT_ONCE * len(self._plan.targets) + SPARE_THREADS
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "notify"))
         self._pulse_at = time.monotonic()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._beat())]
 
     async def tick(self, held: Sequence[Held]) -> None:
         """What the problems of a partition owe is due, findings or not."""
-        fresh = {one.partition for one in held} - self._assigned
-        if fresh and not self._is_in_doubt():
-            self._assigned |= fresh
+        ours = {one.partition for one in held}
+        if self._assigned - ours:
+            async with self._storing:  # what another owns is not ours to tell, nor to store
+                for number in self._assigned - ours:
+                    self._desks.pop(number, None)
+                self._assigned &= ours
+        if ours - self._assigned and not self._is_in_doubt():
+            self._assigned |= ours
             self._wake.set()
 
     async def process(self, batch: Sequence[Incoming]) -> None:
@@ -122,15 +132,22 @@ class NotifyStage:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            self._look_back()
+            if self._stood_still_seconds():
+                async with self._storing:
+                    self._look_back()
             self._pulse_at = time.monotonic()
+
+    def _stood_still_seconds(self) -> float:
+        """How long this process did not run, where that was long enough to lose partitions."""
+        gap = time.monotonic() - self._pulse_at
+        return gap if gap >= self._settings.session_timeout_seconds / 2 else 0.0
 
     def _look_back(self) -> None:
         """After a time in which this process stood still, others may have our partitions: what
         is kept of them is forgotten, and loaded anew where they turn out to be ours still. Else
-        we would tell what is no longer true, and store it."""
-        stood_still = time.monotonic() - self._pulse_at
-        if stood_still < self._settings.session_timeout_seconds / 2:
+        we would tell what is no longer true, and store it. Not amid a batch: it would be lost."""
+        stood_still = self._stood_still_seconds()
+        if not stood_still:
             return
         log.warning("stood still for %.0f s; what is owed is read anew", stood_still)
         self._desks.clear()
@@ -143,8 +160,8 @@ class NotifyStage:
 
     async def _round(self) -> None:
         self._wake.clear()
-        self._look_back()
         async with self._storing:
+            self._look_back()
             for partition in self._assigned - self._desks.keys():
                 await self._desk(partition)
             now_ns = time.time_ns()
