@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 from tests.benchmarks.detection import scenarios, throughput
+from tests.benchmarks.detection.traffic import SEED, TUNE_SEED
 from tests.benchmarks.redaction.goals import Goal, lines
 from tests.benchmarks.report import machine, table
 
@@ -36,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small and short, to try it")
     parser.add_argument("--only", action="append", choices=NAMES, help="may be given again")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of numenta/NAB")
+    parser.add_argument(
+        "--tune", action="store_true", help="scenarios: the month thresholds were looked at with"
+    )
     parser.add_argument("--profile", action="store_true", help="where the engine's time goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser.parse_args()
@@ -75,7 +79,7 @@ def _throughput(given: argparse.Namespace) -> Result:
 
 
 def _scenarios(given: argparse.Namespace) -> Result:
-    return scenarios.run(given.quick)
+    return scenarios.run(given.quick, TUNE_SEED if given.tune else SEED)
 
 
 def _nab(given: argparse.Namespace) -> Result:

@@ -14,7 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.benchmarks.detection.traffic import ATTACKS, Attack, Month, document, month, time_ns
+from tests.benchmarks.detection.traffic import (
+    ATTACKS,
+    SEED,
+    Attack,
+    Month,
+    document,
+    month,
+    time_ns,
+)
 from tests.benchmarks.redaction.goals import Goal
 
 from gatebook.processors.detect.base import Detector
@@ -57,9 +65,10 @@ class Noticed:
     false_pages: Counter[str] = field(default_factory=Counter)
 
 
-def run(quick: bool) -> tuple[list[str], list[Goal], dict[str, Any]]:
+def run(quick: bool, seed: int = SEED) -> tuple[list[str], list[Goal], dict[str, Any]]:
     """Tables, goals and figures."""
-    traffic = month(QUICK_IDENTITIES, QUICK_DAYS, QUICK_OF_KIND) if quick else month()
+    size = (QUICK_IDENTITIES, QUICK_DAYS, QUICK_OF_KIND) if quick else ()
+    traffic = month(*size, seed=seed)
     findings = replay(traffic, all_detectors())
     contenders = {
         GATEBOOK: findings,
