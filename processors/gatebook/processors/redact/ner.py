@@ -1,8 +1,8 @@
 """Names and addresses: what no pattern tells, found by a plug-in in processes of its own.
 
-A plug-in is a module with `create() -> Callable[[str], Iterable[tuple[str, int, int]]]`: given a
-text, it returns (kind, first character, character after the last) of each value it sees. It is
-loaded in child processes only, so a model's memory, time and crashes stay outside of intake.
+A plug-in is a module with `create(argument) -> Callable[[str], Iterable[tuple[str, int, int]]]`:
+given a text, it returns (kind, first character, character after the last) of each value it sees.
+It is loaded in child processes only, so a model's memory, time and crashes stay outside of intake.
 
 It fails closed: a plug-in that does not answer in time, answers nonsense, dies or cannot be
 started makes redaction of that text fail. A child that had to be ended is replaced; one that dies
@@ -152,9 +152,12 @@ class NerPool:
 
 
 def load_plugin(module: str) -> tuple[Find, str]:
-    """Import a plug-in and make its finder; with its `__version__`, if it says one."""
-    imported: Any = importlib.import_module(module)
-    return imported.create(), str(getattr(imported, "__version__", ""))
+    """Import `package.module` or `package.module:argument` and make its finder; with its
+    `__version__`, if it says one."""
+    name, _, argument = module.partition(":")
+    imported: Any = importlib.import_module(name)
+    find = imported.create(argument) if argument else imported.create()
+    return find, str(getattr(imported, "__version__", ""))
 
 
 def _serve(module: str, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from . import plans
 from .probe import Found, Probe
 
 MAX_PHONE_DIGITS = 17
-_ZERO = ord("0")
+_IN_GROUPS = re.compile(rb"[0-9][ .\-/]")
 _NOT_DIGITS = re.compile(rb"[^0-9]")
 _GROUP = re.compile(rb"[0-9]+")
 _CLOSE = re.compile(rb"\)(?=\s|$)")
@@ -21,7 +21,7 @@ _TRUNK_ZERO = re.compile(rb"^(?:\+|00) ?\(?([0-9]{1,3})\)?[ .-]?\(0\)")
 def phone(probe: Probe) -> Iterator[Found]:
     """Accept the longest valid number at the candidate's start, dropping groups from its end."""
     before = probe.data[max(0, probe.start - 2) : probe.start]
-    if before[-1:].isdigit() or (before[:1].isdigit() and probe.data[probe.start] == _ZERO):
+    if before[-1:].isdigit() or (_IN_GROUPS.match(before) and probe.value[:2] == b"00"):
         return  # `00` in the midst of groups of digits is no international prefix
     ends = [m.end() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
     for end in reversed(ends):

@@ -179,7 +179,8 @@ _GROUP = re.compile(rb"[0-9]+")
 _ISSUERS = re.compile(
     r"4(?:.{12}|.{15}|.{18})|(?:5[1-5]|220[0-4]|22[2-9]|2[3-6]|27[01]|2720).{12,14}"
     r"|3[47].{13}|3[0689].{12,17}|35.{14,17}|(?:2131|1800).{11}"
-    r"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]|6304|6759|676[1-3]).{8,17}"
+    r"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]..).{8,15}"
+    r"|(?:0604|6304|6390|6759|676[1-3]).{8,15}"
 )
 _LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13)}
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -200,8 +201,6 @@ def card(probe: Probe) -> Iterator[Found]:
 def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple[Found, int] | None:
     """The longest card that begins with a group, and how many groups it has."""
     start = groups[first][0]
-    if probe.data[start] not in _FIRST_DIGITS:
-        return None
     digits, sizes, found = "", [], None
     for begin, end in groups[first : first + 19]:
         if end - begin > 19 - len(digits):
@@ -215,7 +214,6 @@ def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple
     return found
 
 
-_FIRST_DIGITS = b"123456789"
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
 
