@@ -68,7 +68,7 @@ def run(quick: bool) -> tuple[list[str], list[Goal], dict[str, Any]]:
                 if number <= WARM_UP:  # the first ones wait for partitions, connections, caches
                     wait_until("the one before", lambda n=number: len(receiver.came) >= n, 120)
                 sent[probe] = _send(place, probe)
-                time.sleep(EVERY_SECONDS)
+                time.sleep(EVERY_SECONDS)  # waits: for the moment the next probe comes
             wait_until("all alerts", lambda: receiver.came.keys() >= set(probes), TIMEOUT_SECONDS)
     taken = [receiver.came[probe] - sent[probe] for probe in probes[WARM_UP:]]
     return _lines(taken), [_goal(taken)], {"seconds": taken}
