@@ -40,7 +40,7 @@ def backtest(place: Pipeline, *arguments: str) -> tuple[int, Any]:
 
 def test_both_sources_tell_the_same(recorded: Pipeline, tmp_path: Path) -> None:
     """The index and Kafka lead to the same incident with the same evidence; a threshold above
-    what happened finds nothing; a label makes a precision of it; nothing to replay is exit code 1."""
+    what happened finds nothing; a label makes a precision of it; nothing to replay ends with 1."""
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"verdict": "true_positive", "principal": "user:eve"}\n')
     common = ("--rule", "failure_burst", "--since", "1h")
