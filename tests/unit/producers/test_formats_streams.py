@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.producers.formats import AnswerFacts, read_stream
@@ -67,6 +67,7 @@ def facts_of(tape: Tape) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ALL)
+@settings(deadline=None)  # a busy machine is no failure
 @given(cuts=st.lists(st.integers(min_value=0, max_value=5000), max_size=30))
 def test_any_split_into_chunks_gives_the_same_facts(name: str, cuts: list[int]) -> None:
     """Where the network cuts says nothing: in the middle of a line, of a character, of CRLF."""
@@ -76,6 +77,7 @@ def test_any_split_into_chunks_gives_the_same_facts(name: str, cuts: list[int]) 
 
 
 @pytest.mark.parametrize("name", ALL)
+@settings(deadline=None)  # a busy machine is no failure
 @given(length=st.integers(min_value=0, max_value=5000))
 def test_a_stream_cut_anywhere_never_raises_and_never_invents(name: str, length: int) -> None:
     """A truncated stream says a part of what the whole one says."""
@@ -89,6 +91,7 @@ def test_a_stream_cut_anywhere_never_raises_and_never_invents(name: str, length:
     assert set(cut.tools_called) <= set(whole.tools_called)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(junk=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_bytes_that_are_no_stream_cost_nothing(junk: bytes, cuts: list[int]) -> None:
     """Whatever a server sends under a stream's content type."""
