@@ -30,6 +30,7 @@ _WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
 """What may stand between name and value, and the entropy and size that the value then needs."""
 
 _TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*]{8,600}={0,2})""")
+_QUOTED_TOKEN = re.compile(rb"""(?P<quote>["'`])([A-Za-z0-9_\-+/.=]{8,600})(?P=quote)""")
 _KEY_OF = re.compile(
     rb"(?i)(?:api|app|access|account|admin|auth|client|deploy|encrypt|encryption|license|master"
     rb"|private|secret|service|session|shared|sign|signing|storage|subscription|webhook)[ _.\-]?\Z"
@@ -61,10 +62,10 @@ def assigned_secret(probe: Probe) -> Iterator[Found]:
 
 
 def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
-    match = _TOKEN.match(probe.data, start)
+    match = _QUOTED_TOKEN.match(probe.data, start) or _TOKEN.match(probe.data, start)
     if match is None:
         return None
-    start, end = match.span(1)
+    start, end = match.span(match.lastindex or 0)
     value = probe.data[start:end].rstrip(b".:!?")
     if not is_random_token(value, max(least_bits, probe.rule.min_entropy_bits)):
         return None

@@ -11,6 +11,7 @@ from .tables import Token, tokens_by_keyword, vendors_by_name
 
 MAX_TOKEN_BYTES = 4_200
 _BEFORE_BYTES = 96
+_EQUALS = ord("=")
 _TAIL = re.compile(rb"[A-Za-z0-9_\-]{0,4096}")
 _EDGE_BYTES = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # a word goes on here
@@ -70,12 +71,20 @@ def vendor_assigned(probe: Probe) -> Iterator[Found]:
         return
     probe.budget.spend(2)
     vendor = vendors_by_name(probe.rule.id)[probe.data[probe.start : probe.end].lower()]
-    start, end = value.span()
-    for stop in (end, end - len(value[0]) + len(value[0].rstrip(b".:"))):
+    for start, stop in _extents(probe.data, *value.span()):
         if vendor.value.fullmatch(probe.data, start, stop):
             if _random(probe.data[start:stop]):
                 yield Found(start, stop, plain(probe.data[start:stop]))
             return
+
+
+def _extents(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The value as it was read, without the stop of a sentence, with `=` of its own before it."""
+    yield start, end
+    yield start, end - len(data[start:end]) + len(data[start:end].rstrip(b".:"))
+    while start > 0 and data[start - 1] == _EQUALS:
+        start -= 1
+        yield start, end
 
 
 _SURE_NAME_BYTES = 7
