@@ -4,9 +4,10 @@ A thread that has only work to do keeps the interpreter for 5 ms at a time (sys.
 process's own affair); a request that comes in meanwhile waits so long. So the writer lets go of it
 after a fraction of a millisecond, for as long as it takes another thread to wake up.
 
-Where it does not get it back soon (a service that computes without a pause, a machine with too much
-to do), this would leave the writer with nothing: it then takes whole turns for a while. So it does where much is
-queued, which `hurried` says: to lose events would be worse than to make requests wait.
+Where it does not get it back soon (a service that computes without a pause, a machine with too
+much to do), this would leave the writer with nothing: it then takes whole turns for a while. So it
+does where much is queued, which `hurried` says: to lose events would be worse than to make
+requests wait.
 """
 
 from __future__ import annotations
