@@ -43,6 +43,13 @@ def schema_problems(name: str, value: Any) -> list[str]:
     return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in errors]
 
 
+class _Server(ThreadingHTTPServer):
+    """One that lets as many knock at once as a vendor's would: a queue of five refuses callers on
+    a busy machine."""
+
+    request_queue_size = 256
+
+
 class Receiver(Protocol):
     """What the contract suite sees of any receiver."""
 
@@ -160,7 +167,7 @@ class VendorReceiver:
 
     def __enter__(self) -> Self:
         self._closing.clear()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self.take))
+        self._server = _Server(("127.0.0.1", self._port), _handler(self.take))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
