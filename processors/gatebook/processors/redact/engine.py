@@ -124,6 +124,8 @@ class Redactor:
         self._matchers = tuple(map(_matcher, rules))
         anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(rules) if _reads_on(r)}
         self._triggers = Triggers(rules, anchored)
+        self.clean_words: set[tuple[str, str]] = set()
+        """Tenant and short lower-case word of those that were read, and nothing found in them."""
 
     @classmethod
     def default(cls, pseudonym_key: bytes, epoch: str = "e1") -> Redactor:

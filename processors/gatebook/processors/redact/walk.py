@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 
+# Keys and codes of messages come again with every event: `role`, `content`, `assistant`.
+_WORD = re.compile(r"[a-z_]{1,24}")
+_MAX_WORDS = 4096
+
 _SECRET_KEYS = {
     "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
     "api_key": re.compile(
@@ -65,8 +69,15 @@ class JsonWalk:
         self.bytes += len(text)
         if self.bytes > self.redactor.limits.json_bytes:
             raise RedactionFailed(RedactionFailed.OVERSIZE)
+        known, word = self.redactor.clean_words, (self.tenant, text)
+        if word in known:
+            return text
         redacted = self.redactor._redact(text, self.tenant)
         self.counts.update(redacted.counts)
+        if not redacted.counts and self.redactor.ner is None and _WORD.fullmatch(text):
+            if len(known) >= _MAX_WORDS:
+                known.clear()
+            known.add(word)
         return redacted.text
 
     def _joined(self, items: Sequence[Any]) -> Sequence[Any]:
