@@ -181,9 +181,11 @@ def assert_it_went_everywhere(pipeline: Pipeline, scanner: Scanner) -> None:
 def assert_planted_are_found(site: Site) -> None:
     """One in each place, each in another spelling."""
     planted = canaries(SECRETS + 5)[SECRETS:]
-    index = f"/{site.pipeline.namespace}-access-2020.01.01/_doc"
+    existing = site.pipeline.http.get(f"/{site.pipeline.namespace}-access-*").json()
+    index = f"/{next(iter(existing))}/_doc"
     scanner = Scanner(planted)
-    document = {"@timestamp": "2020-01-01T00:00:00Z", "message": escaped(planted[0].text)}
+    agent = {"original": escaped(planted[0].text)}
+    document = {"@timestamp": "2020-01-01T00:00:00Z", "user_agent": agent}
     site.pipeline.http.post(index, json=document).raise_for_status()
     site.pipeline.publish([make_event(user_agent={"original": planted[1].text})])
     site.pipeline.send(b"no frame", planted[2].text, {"note": planted[3].text})
