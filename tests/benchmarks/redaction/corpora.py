@@ -1,4 +1,4 @@
-"""What is scored: texts that ship by code, gitleaks' own cases, presidio-research's sentences.
+"""What is scored: texts made by code, gitleaks' own cases, presidio-research's sentences.
 
 Every text is in one of two halves, by a hash of its group: `tune` is what rules may be tuned on,
 `report` is what is published. What is alike stays together, so no half gives the other away.
@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.redaction import scorer
+from tests.benchmarks.redaction import gitleaks, scorer
 from tests.benchmarks.redaction.scorer import Label, Sample
 
 TUNE, REPORT = "tune", "report"
-GITLEAKS = Path(__file__).parent / "data" / "gitleaks.jsonl"
 PRESIDIO = "synth_dataset_v2.json"
 PRESIDIO_PLACE = (
     "presidio-research, data/synth_dataset_v2.json, MIT (data-privacy-stack/presidio-research)"
 )
-JOINT = "¦"
-
-FORMS = ("{i}_token = {s}",)
 
 
 def half(group: str) -> str:
@@ -40,44 +35,14 @@ def of_half(samples: list[Sample], wanted: str) -> list[Sample]:
 
 
 def gitleaks_positives() -> list[Sample]:
-    """Texts in which gitleaks' own rules find the labelled secret."""
-    return [s for row in _rows() if row["label"] != "negative" for s in _positive(row)]
+    """Texts in which gitleaks' own rules find the labelled secret; gitleaks.Unavailable without."""
+    return gitleaks.positives()
 
 
 def gitleaks_negatives(alone: bool) -> list[Sample]:
     """Texts that a rule of gitleaks must leave alone; with `alone`, those that none of its other
-    rules fires on."""
-    return [
-        Sample(row["text"], (), row["text"], "gitleaks")
-        for row in _rows()
-        if row["label"] == "negative" and not (alone and "other_rules" in row)
-    ]
-
-
-def _rows() -> Iterator[dict[str, Any]]:
-    for line in GITLEAKS.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line.replace(JOINT, ""))
-
-
-def _positive(row: dict[str, Any]) -> Iterator[Sample]:
-    text, group = row["text"], f"{row['rule']}:{row['text']}"
-    secrets = row.get("secrets", [text])
-    for whole in _texts(row):
-        labels = tuple(_label(whole, secret) for secret in secrets)
-        yield Sample(whole, labels, group, "gitleaks")
-
-
-def _texts(row: dict[str, Any]) -> list[str]:
-    if row["label"] == "positive":
-        return [row["text"]]
-    name = row["identifier"]
-    replaced = (form.replace("{i}", name).replace("{I}", name.upper()) for form in FORMS)
-    return [form.replace("{s}", row["text"]) for form in replaced]
-
-
-def _label(text: str, secret: str) -> Label:
-    begin = text.index(secret)
-    return Label(scorer.SECRET, begin, begin + len(secret))
+    rules fires on. gitleaks.Unavailable without them."""
+    return gitleaks.negatives(alone)
 
 
 # ---- presidio-research -------------------------------------------------------------------------

@@ -13,12 +13,12 @@ STRICT = (scorer.CARD, scorer.IBAN, scorer.SSN, scorer.MAIL, scorer.IP)
 
 @dataclass(frozen=True)
 class Goal:
-    """`met` compares what was measured, never what is shown rounded."""
+    """`met` compares what was measured, never what is shown rounded; None: not measured."""
 
     what: str
     wanted: str
     measured: str
-    met: bool
+    met: bool | None
 
 
 def quality(corpus: str, score: Score) -> Iterator[Goal]:
@@ -35,12 +35,22 @@ def _both(what: str, wanted: float, tally: Tally) -> Goal:
     return Goal(what, f">= {wanted}", measured, min(recall, precision) >= wanted)
 
 
+_POSITIVES = ("gitleaks' positives", ">= 99 %")
+_NEGATIVES = ("gitleaks' negatives", "<= 1 %")
+
+
 def gitleaks(found: int, positives: int, flagged: int, negatives: int) -> Iterator[Goal]:
     """Shares of its own cases."""
     share = found / positives
-    yield Goal("gitleaks' positives", ">= 99 %", f"{share:.2%} of {positives:,}", share >= 0.99)
+    yield Goal(*_POSITIVES, f"{share:.2%} of {positives:,}", share >= 0.99)
     share = flagged / negatives
-    yield Goal("gitleaks' negatives", "<= 1 %", f"{share:.2%} of {negatives:,}", share <= 0.01)
+    yield Goal(*_NEGATIVES, f"{share:.2%} of {negatives:,}", share <= 0.01)
+
+
+def gitleaks_absent() -> Iterator[Goal]:
+    """The same two when the cases could not be had."""
+    for goal in (_POSITIVES, _NEGATIVES):
+        yield Goal(*goal, "-", None)
 
 
 def speed(
@@ -59,6 +69,7 @@ def speed(
 
 def lines(goals: Sequence[Goal]) -> Iterator[str]:
     """One line each."""
+    verdicts = {True: "met", False: "NOT met", None: "not measured"}
     for goal in goals:
-        verdict = "met" if goal.met else "NOT met"
+        verdict = verdicts[goal.met]
         yield f"  {goal.what:<44} {goal.wanted:>10}   {goal.measured:<40} {verdict}"

@@ -122,7 +122,7 @@ def test_no_predictions_have_no_precision() -> None:
 
 def test_halves_share_no_group_and_never_change() -> None:
     """Texts of one form are in one half only; the two halves are all texts."""
-    samples = [*generated.samples(), *corpora.gitleaks_positives()]
+    samples = generated.samples()
     halves = [corpora.of_half(samples, name) for name in (corpora.TUNE, corpora.REPORT)]
     groups = [{sample.group for sample in some} for some in halves]
     assert not groups[0] & groups[1]
@@ -139,11 +139,3 @@ def test_generated_labels_hold_values() -> None:
         assert {label.kind for sample in some for label in sample.labels} == set(KINDS)
     values = [s.text[label.start : label.end] for s in samples for label in s.labels]
     assert all(value and value == value.strip() for value in values)
-
-
-def test_gitleaks_cases_are_whole() -> None:
-    """No joint is left in a text, and every label holds its secret."""
-    positives = corpora.gitleaks_positives()
-    assert all(corpora.JOINT not in sample.text and sample.labels for sample in positives)
-    assert len(positives) > 5_000
-    assert len(corpora.gitleaks_negatives(alone=True)) > 250
