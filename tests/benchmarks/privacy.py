@@ -178,7 +178,7 @@ class Fixture:
             "open": lambda c: self.opener.open(c.event["content"], c.event, PRODUCER),
             "decode JSON": lambda c: msgspec.json.decode(c.content.original, type=dict[str, Any]),
             "signals": lambda c: signals_of(c.values),
-            "redact": lambda c: [self.redactor.redact_json(v) for v in c.values.values()],
+            "redact": lambda c: self.redactor.redact_values(c.values),
             "seal": lambda c: layers.seal_content(c.document, c.content, c.entry, 1),
             "commit": lambda c: layers.commit(
                 c.document, {"redacted": c.content.original}, c.entry.key, self.tags

@@ -343,14 +343,13 @@ def redact_event(
     closed: a text that cannot be redacted is dropped, the event goes on and says so."""
     counts: dict[str, int] = {}
     content = None
-    redact = partial(
-        context.redactor.redact_json, tenant=document.get("organization", {}).get("id", "")
-    )
+    tenant = document.get("organization", {}).get("id", "")
+    redact = partial(context.redactor.redact_json, tenant=tenant)
     _drop_malformed(document)
     failed = _redact_fields(document, redact, counts, context.clean)
     try:
         data = _opened_content(document, event, context.opener)
-        content = _redact_content(document, data, redact, counts)
+        content = _redact_content(document, data, context.redactor, tenant, counts)
     except RedactionFailed as error:
         failed.append(error.reason)
     except SealedFailed as error:
@@ -435,7 +434,7 @@ def _opened_content(document: Document, event: Record, opener: ContentOpener) ->
 
 
 def _redact_content(
-    document: Document, data: bytes, redact: Redact, counts: dict[str, int]
+    document: Document, data: bytes, redactor: Redactor, tenant: str, counts: dict[str, int]
 ) -> Content | None:
     if not data:
         return None
@@ -445,10 +444,8 @@ def _redact_content(
         raise RedactionFailed("undecodable_content") from None
     if found_signals := signals_of(values):
         document["gatebook"].setdefault("content", {})["signals"] = found_signals
-    redacted = {}
-    for name, value in values.items():
-        redacted[name], found = redact(value)
-        _add(counts, found)
+    redacted, found = redactor.redact_values(values, tenant=tenant)
+    _add(counts, found)
     return Content(data, redacted)
 
 

@@ -1,7 +1,8 @@
 """Masks personal data and credentials in what was said to and by a model."""
 
+from .ahead import Redacted
 from .allow import Allowed, AllowList
-from .engine import Finding, Redacted, RedactionLimits, Redactor
+from .engine import Finding, RedactionLimits, Redactor
 from .errors import RedactionFailed, RuleInvalid
 from .masks import Pseudonyms
 from .ner import NerLimits, NerPool

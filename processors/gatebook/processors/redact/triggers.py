@@ -8,6 +8,7 @@ own pattern then runs only near its trigger, in a window that grows while a matc
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ Hit = tuple[int, int, int]
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 _PIECE_BYTES = 65_536
+SEPARATOR = b"\x00"
+"""Joins texts that are read at once: in no keyword (`may_fire` counts on it) and no cluster."""
 _LONG_WORD_BYTES = 8
 """A context word so long is one at the beginning of a longer word, too: `birthdateOf`."""
 EDGE_BYTES = 20
@@ -106,6 +109,35 @@ class Triggers:
                     if self.near_context(sites, index, *extent):
                         sites.extents.setdefault(index, []).append(extent)
         return sites
+
+    def places(self, joined: bytes, budget: Budget) -> tuple[list[int], list[Hit]]:
+        """Where any rule may have a site in any of the texts that SEPARATOR joins.
+
+        For a text without a place in it, `sites` names none, read alone: no keyword and no cluster
+        holds the separator, and what a rule's pattern reads around a cluster ends with its text.
+        A place does not say that there is a site. Beside them, the keywords that rules read on
+        from: (rule, start, end). Spends what it takes to read all the texts.
+        """
+        if self._always:
+            return [0, *(match.end() for match in re.finditer(SEPARATOR, joined))], []
+        hits = self._words.find_matches_as_indexes(joined.lower(), overlapping=True)
+        budget.spend(len(hits))
+        found: list[int] = []
+        exact: list[Hit] = []
+        for word, start, end in hits:
+            windowed, read_on, _ = self._targets[word]
+            if windowed:
+                found.append(start)
+            for index in read_on:
+                exact.append((index, start, end))
+        for mark, _ in self._marks:
+            if mark in joined:
+                found += [match.start() for match in re.finditer(re.escape(mark), joined)]
+        for number in _SHAPES.Match(joined) or ():
+            group = self._groups[_TRIGGERS[number]]
+            if group.rules:
+                found += group.places(joined, budget)
+        return found, exact
 
     def _wanted(self, index: int, sites: Sites) -> bool:
         return not self._needs[index] or index in sites.context
@@ -190,6 +222,19 @@ class _Group:
             for rule in which(data[left:right]) or ():
                 yield self.rules[rule], (left, right)
 
+    def places(self, joined: bytes, budget: Budget) -> Iterator[int]:
+        """Where `near` would name a rule, were each of the joined texts read alone."""
+        found = self._find(joined, 0, len(joined), budget)
+        if not found:
+            return
+        for start, end in _joined((whole for whole, _ in found), joined):
+            left = max(0, start - EDGE_BYTES, joined.rfind(SEPARATOR, 0, start) + 1)
+            right = joined.find(SEPARATOR, end, end + EDGE_BYTES)
+            right = right if right >= 0 else min(len(joined), end + EDGE_BYTES)
+            budget.spend(2 + (right - left) // 64)
+            if self._set.Match(joined[left:right]):
+                yield start
+
     def _clusters(self, data: bytes, budget: Budget) -> Iterator[Extent]:
         return (whole for whole, _ in self._find(data, 0, len(data), budget))
 
@@ -197,15 +242,29 @@ class _Group:
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}
 
 
+def _shapes() -> re2.Set:
+    shapes = re2.Set.SearchSet(_LATIN1)
+    for name in _TRIGGERS:
+        shapes.Add(_PATTERNS[name].pattern)
+    shapes.Compile()
+    return shapes
+
+
+_SHAPES = _shapes()
+"""Which groups have a cluster anywhere, in one pass."""
+
+
 def _possible(name: str, data: bytes) -> bool:
     return name != "colons" or data.count(b":") > 1 or data.count(b"-") > 4 or data.count(b".") > 1
 
 
-def _joined(extents: Iterator[Extent]) -> Iterator[Extent]:
-    """Join clusters whose surroundings touch, so that no window is read twice."""
+def _joined(extents: Iterator[Extent], texts: bytes = b"") -> Iterator[Extent]:
+    """Join clusters whose surroundings touch, so that no window is read twice; none over the
+    separators of `texts`."""
     last: Extent | None = None
     for start, end in extents:
-        if last and start - last[1] <= 2 * EDGE_BYTES:
+        near = last and start - last[1] <= 2 * EDGE_BYTES
+        if last and near and not (texts and SEPARATOR in texts[last[1] : start]):
             last = (last[0], end)
             continue
         if last:

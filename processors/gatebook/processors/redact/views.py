@@ -65,6 +65,14 @@ def folded(text: str, raw: bytes, budget: Budget) -> tuple[View, list[Edit]] | N
     return (_build(raw, edits), edits) if edits else None
 
 
+def reads_plain(text: str) -> bool:
+    """Whether there is nothing to fold in a text, so that it has one reading. No stands for
+    maybe."""
+    if "\\" in text or "%" in text:
+        return False
+    return text.isascii() or all(c <= "\x7f" or fold_character(c) == c for c in set(text))
+
+
 _AROUND_EDIT_BYTES = 200
 _SNAP_BYTES = 8192
 _BREAK = b"\n\x00\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .ahead import LEAST_LONG_NUMBER, Redacted, part_keys, secret_kind
 from .errors import RedactionFailed
 from .masks import is_mask, render
 
@@ -19,27 +20,15 @@ JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 _WORD = re.compile(r"[a-z_]{1,24}")
 _MAX_WORDS = 4096
 
-_SECRET_KEYS = {
-    "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
-    "api_key": re.compile(
-        r"(?:.*_)?(?:api_?key|secret|secret_?(?:access_)?key|client_?secret|access_?token"
-        r"|refresh_?token|id_?token|auth_?token|authorization|bearer|private_?key|credentials?)"
-    ),
-}
-
-
-def _secret_kind(key: str) -> str:
-    """Return the kind of credential that a key names, or an empty string."""
-    name = key.strip().lower().replace("-", "_")[:64]
-    return next((kind for kind, names in _SECRET_KEYS.items() if names.fullmatch(name)), "")
-
 
 class JsonWalk:
     """One walk over one JSON value: its node and byte counts, and what it masked."""
 
-    def __init__(self, redactor: Redactor, tenant: str) -> None:
+    def __init__(self, redactor: Redactor, tenant: str, read: Mapping[str, Redacted]) -> None:
+        """`read` says what was found in texts that were read before."""
         self.redactor = redactor
         self.tenant = tenant
+        self.read = read
         self.counts: Counter[str] = Counter()
         self.nodes = 0
         self.bytes = 0
@@ -69,6 +58,9 @@ class JsonWalk:
         self.bytes += len(text)
         if self.bytes > self.redactor.limits.json_bytes:
             raise RedactionFailed(RedactionFailed.OVERSIZE)
+        if text in self.read:
+            self.counts.update(self.read[text].counts)
+            return self.read[text].text
         known, word = self.redactor.clean_words, (self.tenant, text)
         if word in known:
             return text
@@ -85,10 +77,13 @@ class JsonWalk:
 
         Items are parts where all are texts, or objects with a `text`, or a `content` and a `type`.
         """
-        keys = [_part_key(item) for item in items[:_MAX_PARTS]]
-        if len(items) < 2 or len(items) > _MAX_PARTS or None in keys:
+        keys = part_keys(items)
+        if keys is None:
             return items
         texts = [item[key] if key else item for item, key in zip(items, keys, strict=True)]
+        whole = self.read.get("".join(texts))
+        if whole and not whole.counts:
+            return items
         parts = self.redactor.join_parts(texts, self.tenant, self.counts)
         return [
             {**item, key: part} if key else part
@@ -97,7 +92,7 @@ class JsonWalk:
 
     def _number(self, number: int | float) -> JSON:
         """A card written as a JSON number becomes its mask, a string."""
-        if abs(number) < 1e11 or number != number or abs(number) > 1e40:
+        if abs(number) < LEAST_LONG_NUMBER or number != number or abs(number) > 1e40:
             return number
         written = format(number, ".0f") if isinstance(number, float) else str(number)
         redacted = self._text(written)
@@ -108,7 +103,7 @@ class JsonWalk:
         for key, item in items.items():
             if not isinstance(key, str):
                 raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-            kind = _secret_kind(key) if isinstance(item, str) and item else ""
+            kind = secret_kind(key) if isinstance(item, str) and item else ""
             name = _unused(self._text(key), result)
             result[name] = self._secret(kind, item) if kind else self.value(item, depth + 1)
         return result
@@ -120,20 +115,6 @@ class JsonWalk:
             return text
         self.counts[kind] += 1
         return render(self.redactor.pseudonyms.of(kind, text, self.tenant), "")
-
-
-_MAX_PARTS = 4096
-
-
-def _part_key(item: Any) -> str | None:
-    """Where a part of a message holds its text: empty for a plain text, None for what is none."""
-    if type(item) is str:
-        return ""
-    if type(item) is not dict:
-        return None
-    if type(item.get("text")) is str:
-        return "text"
-    return "content" if type(item.get("content")) is str and "type" in item else None
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:

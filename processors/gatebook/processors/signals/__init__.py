@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -84,20 +84,21 @@ def signals_of(content: Mapping[str, Any]) -> list[str]:
 def _text(content: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The texts of these fields, one below the other, as a reader would take them: without
     invisible characters, with full-width letters as plain ones."""
-    joined = "\n".join(t for name in fields for t in _strings(content.get(name), 0))
+    texts: list[str] = []
+    for name in fields:
+        _gather(content.get(name), 0, texts)
+    joined = "\n".join(texts)
     if joined.isascii():
         return joined
     plain = unicodedata.normalize("NFKC", joined)
     return "".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Cs"))
 
 
-def _strings(value: Any, depth: int) -> Iterator[str]:
+def _gather(value: Any, depth: int, texts: list[str]) -> None:
     """Every text within a JSON value; what is nested deeper than anybody writes is left out."""
-    if isinstance(value, str):
-        yield value
-    elif depth < MAX_DEPTH and isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item, depth + 1)
-    elif depth < MAX_DEPTH and isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item, depth + 1)
+    kind = type(value)
+    if kind is str:
+        texts.append(value)
+    elif depth < MAX_DEPTH and (kind is list or kind is dict):
+        for item in value if kind is list else value.values():
+            _gather(item, depth + 1, texts)
