@@ -22,6 +22,13 @@ MAX_PARTS = 4096
 LEAST_LONG_NUMBER = 1e11
 """Numbers from here on have as many digits as a card."""
 
+# Keys and codes of messages come again with every event: `role`, `content`, `assistant`.
+WORD = re.compile(r"[a-z_]{1,24}")
+MAX_WORD_CHARS = 24
+MAX_WORDS = 4096
+_PLAIN_KEYS: set[str] = set()
+"""Such words that are keys and name no credential."""
+
 _SECRET_KEYS = {
     "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
     "api_key": re.compile(
@@ -85,7 +92,7 @@ class ReadAhead:
         limits = redactor.limits
         self.redactor = redactor
         self._tenant = tenant
-        self._known = redactor.clean_words
+        self._known = redactor.quiet_words
         self._texts: list[str] = []
         self._most = min(MAX_JOINED_CHARS, limits.json_bytes, limits.text_bytes)
         self._depth = limits.json_depth
@@ -102,11 +109,22 @@ class ReadAhead:
             return {}
         texts = self._texts
         suspects = [texts[n] for n in self.redactor.suspects(texts)] if texts else []
+        self._remember(suspects)
         found = self._alone(suspects)
         if plain and all(text in found and not found[text].counts for text in suspects):
             return None
         unread = set(suspects).difference(found)
         return {text: Redacted(text) for text in texts if text not in unread} | found
+
+    def _remember(self, suspects: Sequence[str]) -> None:
+        """The words that come with every message, and that no trigger fires in."""
+        if self.redactor.ner is not None:
+            return
+        for text in self._texts:
+            if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and text not in suspects:
+                if len(self._known) >= MAX_WORDS:
+                    self._known.clear()
+                self._known.add(text)
 
     def _alone(self, texts: list[str]) -> dict[str, Redacted]:
         found = {}
@@ -136,7 +154,7 @@ class ReadAhead:
 
     def _text(self, text: str) -> None:
         self._chars += len(text)
-        if (self._tenant, text) not in self._known:
+        if text not in self._known:
             self._texts.append(text)
 
     def _object(self, items: dict[Any, Any], depth: int) -> bool:
@@ -145,8 +163,17 @@ class ReadAhead:
             if type(key) is not str:
                 return False
             self._text(key)
-            plain = self._gather(item, depth) and not secret_kind(key) and plain
+            plain = self._gather(item, depth) and plain
+            if key not in _PLAIN_KEYS and not self._is_plain_key(key):
+                plain = False
         return plain
+
+    def _is_plain_key(self, key: str) -> bool:
+        if secret_kind(key):
+            return False
+        if len(_PLAIN_KEYS) < MAX_WORDS and WORD.fullmatch(key):
+            _PLAIN_KEYS.add(key)
+        return True
 
     def _list(self, items: list[Any], depth: int) -> bool:
         keys = part_keys(items)

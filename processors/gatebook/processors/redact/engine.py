@@ -115,6 +115,8 @@ class Redactor:
         self._matchers = tuple(map(_matcher, rules))
         anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(rules) if _reads_on(r)}
         self._triggers = Triggers(rules, anchored)
+        self.quiet_words: set[str] = set()
+        """Short lower-case words of those that were read ahead, and no trigger fires in them."""
         self.clean_words: set[tuple[str, str]] = set()
         """Tenant and short lower-case word of those that were read, and nothing found in them."""
 
@@ -204,6 +206,8 @@ class Redactor:
             places, exact = self._triggers.places(raw, budget)
             places += self._read_on(raw, exact, budget)
         except Exception:  # reading each alone comes to it again, and fails in its own guard
+            return range(len(texts))
+        if len(places) > _MOST_PLACES:
             return range(len(texts))
         return {*folding, *(raw.count(SEPARATOR, 0, place) for place in places)}
 
@@ -401,7 +405,7 @@ _GLUED_BEFORE = re.compile(
     rb"(?<!\\)[A-Za-z0-9_]\Z|[0-9][0-9 .\-/()+]{4,}[ .\-/:,()+]{1,2}\Z|[0-9A-Fa-f:]:\Z"
 )
 _GLUED_AFTER = re.compile(
-    rb"[A-Za-z0-9_\x80-\xff]|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
+    rb"[A-Za-z0-9_@\x80-\xff]|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
 )
 
 
@@ -429,6 +433,8 @@ def _matcher(rule: Rule) -> _Matcher:
 
 
 _BARRED_BYTES = 40
+_MOST_PLACES = 64
+"""In the texts that are read ahead: with so many to look at, each text may as well be read."""
 _MOST_READ_ON = 8
 """Keywords in the texts that are read ahead; each of them costs a copy of its text."""
 _GROWTH_BYTES = 1024

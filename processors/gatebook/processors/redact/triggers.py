@@ -228,7 +228,8 @@ class _Group:
         if not found:
             return
         for start, end in _joined((whole for whole, _ in found), joined):
-            left = max(0, start - EDGE_BYTES, joined.rfind(SEPARATOR, 0, start) + 1)
+            left = max(0, start - EDGE_BYTES)
+            left = max(left, joined.rfind(SEPARATOR, left, start) + 1)
             right = joined.find(SEPARATOR, end, end + EDGE_BYTES)
             right = right if right >= 0 else min(len(joined), end + EDGE_BYTES)
             budget.spend(2 + (right - left) // 64)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .ahead import LEAST_LONG_NUMBER, Redacted, part_keys, secret_kind
+from .ahead import LEAST_LONG_NUMBER, MAX_WORDS, WORD, Redacted, part_keys, secret_kind
 from .errors import RedactionFailed
 from .masks import is_mask, render
 
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from .engine import Redactor
 
 JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
-
-# Keys and codes of messages come again with every event: `role`, `content`, `assistant`.
-_WORD = re.compile(r"[a-z_]{1,24}")
-_MAX_WORDS = 4096
 
 
 class JsonWalk:
@@ -66,8 +61,8 @@ class JsonWalk:
             return text
         redacted = self.redactor._redact(text, self.tenant)
         self.counts.update(redacted.counts)
-        if not redacted.counts and self.redactor.ner is None and _WORD.fullmatch(text):
-            if len(known) >= _MAX_WORDS:
+        if not redacted.counts and self.redactor.ner is None and WORD.fullmatch(text):
+            if len(known) >= MAX_WORDS:
                 known.clear()
             known.add(word)
         return redacted.text

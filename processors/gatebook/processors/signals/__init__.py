@@ -65,8 +65,8 @@ def _spaced(pattern: str) -> str:
 
 
 @cache
-def _matcher(side: Literal["input", "output"]) -> _Matcher:
-    return _Matcher((side, "any"))
+def _matcher(side: Literal["input", "output", "either"]) -> _Matcher:
+    return _Matcher(("input", "output", "any") if side == "either" else (side, "any"))
 
 
 def signals_of(content: Mapping[str, Any]) -> list[str]:
@@ -76,6 +76,8 @@ def signals_of(content: Mapping[str, Any]) -> list[str]:
     `content` is the JSON object of a captured event: {input_messages, system_instructions,
     output_messages, tools, error_text}.
     """
+    if not _matcher("either").names(_text(content, INPUT_FIELDS + OUTPUT_FIELDS)):
+        return []  # nearly always: read once, and not once for each side
     found = _matcher("input").names(_text(content, INPUT_FIELDS))
     found |= _matcher("output").names(_text(content, OUTPUT_FIELDS))
     return sorted(found)

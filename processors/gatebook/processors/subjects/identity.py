@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 PERSON = "person"
 PRINCIPAL = "principal"
@@ -19,8 +19,7 @@ TAG_BYTES = 20
 MAX_REMEMBERED = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """A person within a tenant; or, where an event names nobody, its principal."""
 
     tenant: str
