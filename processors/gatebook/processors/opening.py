@@ -106,7 +106,10 @@ class ContentOpener:
         }
         self._data_keys.clear()  # some may be of a key that was destroyed
         self._refused.clear()
-        log.info("content opens with the keys %s", ", ".join(key.id for key in live) or "of none")
+        if live:
+            log.info("content opens with the keys %s", ", ".join(key.id for key in live))
+        else:
+            log.warning("no live private key in %s: sealed content cannot be opened", self._source)
 
     def open(self, envelope: bytes, event: Mapping[str, Any], producer_id: str) -> bytes:
         """The content of a decoded event. Raises SealedFailed with a reason, or KeysUnavailable
