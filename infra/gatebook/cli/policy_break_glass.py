@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -65,6 +66,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
+def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("it is empty: say why, for those who approve and for the log")
+    return value
+
+
 def _match_options(function: Any) -> Any:
     for name in reversed(DIMENSIONS):
         option = click.option(
@@ -77,7 +84,7 @@ def _match_options(function: Any) -> Any:
 @break_glass.command("request")
 @_options
 @click.option("--level", type=click.Choice(LEVELS), default="redacted", show_default=True)
-@click.option("--reason", required=True, help="Why; it stands in the log.")
+@click.option("--reason", required=True, callback=_reason, help="Why; it stands in the log.")
 @click.option("--for", "seconds", default="1h", show_default=True, callback=_seconds)
 @_match_options
 def request_command(
@@ -97,7 +104,10 @@ def request_command(
     asking.ask(folder_of(file), found, person, request)
     click.echo(request.id)
     click.echo(f"  {asking.rules_of(found).approvals} others approve it with:", err=True)
-    click.echo(f"  gatebook policy break-glass approve {request.id} --by NAME --key FILE", err=True)
+    # The others need not have our environment, nor stand in our folder.
+    policy = shlex.quote(str(file.absolute()))
+    approve = f"gatebook policy break-glass approve {request.id} --policy {policy}"
+    click.echo(f"  {approve} --by NAME --key FILE", err=True)
 
 
 @break_glass.command("approve")
@@ -105,13 +115,16 @@ def request_command(
 @_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def approve_command(request_id: str, file: Path, by: str, key: Path, yes: bool) -> None:
-    """Approve a request of somebody else."""
+    """Approve a request of somebody else. Approving again changes nothing."""
     from gatebook.producers.policy import asking
     from gatebook.producers.policy.notices import APPROVED
 
     found, grant, person = _step(request_id, file, by, key)
     request = asking.approvable(found, grant, by, time.time_ns())
     _print_grant(grant)
+    if by in grant.approved_by:
+        click.echo(f"{by} has already approved it; nothing is recorded", err=True)
+        return
     if not yes:
         click.confirm("Approve this?", abort=True)
     _record(_notice(APPROVED, by, request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,36 @@ def test_nobody_approves_what_they_asked_for(office: Office) -> None:
     assert "is revoked" in str(late.exception)
     gone = office.run("approve", "bg-" + "0" * 16, "--yes", by="cyd")
     assert "there is no request" in str(gone.exception)
+
+
+def test_approving_twice_is_one_approval_and_one_event(office: Office) -> None:
+    """Said, not recorded again."""
+    request = office.ask()
+    assert office.run("approve", request, "--yes", by="bob").exit_code == 0
+    before = office.recorded()
+    again = office.run("approve", request, "--yes", by="bob")
+    assert again.exit_code == 0
+    assert "already approved" in again.output
+    assert office.recorded() == before
+    assert [one["approved_by"] for one in office.state()] == [["bob"]]
+
+
+def test_a_request_prints_the_whole_command_to_approve_it(office: Office) -> None:
+    """With the policy, which the others' environment need not name."""
+    done = office.run("request", "--tenant", "lab", "--reason", "incident 7", by="ada")
+    (line,) = [one.strip() for one in done.output.splitlines() if "break-glass approve" in one]
+    words = shlex.split(line)[3:-4]
+    assert office.run(*words[:2], "--yes", by="bob").exit_code == 0
+    assert words[2:] == ["--policy", str(office.policy)]
+
+
+def test_a_request_without_a_reason_is_refused_in_plain_words(office: Office) -> None:
+    """Nothing is recorded."""
+    done = office.run("request", "--tenant", "lab", "--reason", " ", by="ada")
+    assert done.exit_code == 2
+    assert "it is empty" in done.output
+    assert "$" not in done.output
+    assert office.recorded() == b""
 
 
 def test_a_forged_approval_shows_in_the_status(office: Office) -> None:

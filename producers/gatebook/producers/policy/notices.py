@@ -17,6 +17,9 @@ REVOKED = "break_glass_revoked"
 ACTIVE = "break_glass_active"
 ENDED = "break_glass_ended"
 REFUSED = "break_glass_refused"
+# Attribute `in_force` of POLICY_BROKEN: what holds instead of the broken file.
+LAST_GOOD = "last_good"
+NEVER_GOOD = "fallback"
 # Attributes that hold what a person wrote; the others are codes, names, digests and ids of ours.
 WRITTEN = ("justification",)
 _TYPES = {POLICY_BROKEN: "error", REFUSED: "denied"}

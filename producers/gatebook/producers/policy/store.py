@@ -19,7 +19,13 @@ from pathlib import Path
 
 from gatebook.producers.policy.document import MAX_FILE_BYTES, PolicyInvalid, digest_of
 from gatebook.producers.policy.match import Policy
-from gatebook.producers.policy.notices import POLICY_BROKEN, POLICY_CHANGED, Notice
+from gatebook.producers.policy.notices import (
+    LAST_GOOD,
+    NEVER_GOOD,
+    POLICY_BROKEN,
+    POLICY_CHANGED,
+    Notice,
+)
 
 log = logging.getLogger("gatebook.producers")
 
@@ -109,6 +115,7 @@ class PolicyStore:
         attributes = {
             "policy": self.policy.name,
             "policy_in_force": self.policy.digest,
+            "in_force": LAST_GOOD if self._had_one else NEVER_GOOD,
             "problem": self.problem,
         }
         self._unsaid.append(Notice(POLICY_BROKEN, self.problem.partition(",")[0], attributes))

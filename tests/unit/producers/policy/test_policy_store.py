@@ -75,7 +75,8 @@ def test_a_broken_file_leaves_the_last_good_one_in_force(
     assert (store.policy, store.problem, store.broken) == (good, "invalid, line 5", 1)
     assert actions(store) == []
     folder.now += REMIND_SECONDS
-    assert actions(store) == [(POLICY_BROKEN, "invalid")]
+    (again,) = store.look()
+    assert (again.action, again.attributes["in_force"]) == (POLICY_BROKEN, "last_good")
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert "planted" not in line
     assert "line 5" in line
@@ -138,7 +139,9 @@ def test_without_a_good_one_metadata_is_captured_and_it_is_said(
         folder.write(data)
     store = folder.store()
     assert (store.policy.name, store.policy.highest_level) == ("fallback", "metadata")
-    assert [action for action, _ in actions(store)] == [POLICY_BROKEN]
+    (notice,) = store.look()
+    assert notice.action == POLICY_BROKEN
+    assert notice.attributes["in_force"] == "fallback", "no older one is in force"
     assert "metadata is captured of everything" in caplog.text
 
 
