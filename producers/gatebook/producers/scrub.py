@@ -112,6 +112,19 @@ def _is_plain_id(value: Any) -> bool:
     )
 
 
+# A number under such a name is a measurement, however much it looks like a telephone number.
+_MEASURED = re.compile(r"_(?:ns|us|ms|s|seconds|bytes|tokens|count|total)$")
+
+
+def _is_measurement(name: Any, value: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, str)
+        and value.isdecimal()
+        and _MEASURED.search(name) is not None
+    )
+
+
 def _any_of(*patterns: str) -> re.Pattern[str]:
     """One pattern; what is to be left as it is comes first, as group `kept`."""
     return re.compile(rf"(?P<kept>{_UUID}|{_MASK})|" + "|".join(patterns))
@@ -152,14 +165,20 @@ class Scrubber:
         if isinstance(value, str):
             return value in self._clean
         if isinstance(value, dict):
-            return all(k in self._clean and self._is_clean(v) for k, v in value.items())
+            return all(
+                k in self._clean and (_is_measurement(k, v) or self._is_clean(v))
+                for k, v in value.items()
+            )
         return isinstance(value, list) and all(map(self._is_clean, value))
 
     def _scrub(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, Mapping):
-            return {self._scrub(k): self._scrub(v) for k, v in value.items()}
+            return {
+                self._scrub(k): v if _is_measurement(k, v) else self._scrub(v)
+                for k, v in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self._scrub(item) for item in value]
         return value

@@ -72,6 +72,15 @@ def test_named_secrets_are_withheld_in_every_field(path: tuple[str, ...]) -> Non
     assert scrub.withheld == len(some)
 
 
+def test_a_number_under_the_name_of_a_measurement_stays() -> None:
+    """Durations and sizes are numbers of ten digits, and no telephone numbers."""
+    measured = {"eval_duration_ns": "4535599000", "input_bytes": "4155552671"}
+    event = {"attributes": measured}
+    assert scrubber().scrubbed(event)["attributes"] == measured
+    other = {"attributes": {"caller": "4155552671", "note_count": "call 4155552671"}}
+    assert "4155552671" not in repr(scrubber().scrubbed(other))
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_texts_stay(text: str) -> None:
     """Agents, paths, models and codes read as they were sent; the event is the same object."""
