@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -159,12 +159,27 @@ def show_command(finding_id: str, as_json: bool) -> None:
 
 
 async def _all_of(connection: Connection, finding_id: str) -> list[dict[str, Any]]:
-    """Documents of a finding or an incident, oldest first: findings, words, deliveries."""
-    quoted = _quoted(finding_id)
-    mine = f"event.id:{quoted} or gatebook.incident:{quoted} or labels.finding_id:{quoted}"
-    found = await _read(connection, mine, "finding")
-    sent = f"gatebook.finding_id:{quoted} or gatebook.incident:{quoted}"
-    return found + (await _read(connection, sent, "alert") if found else [])
+    """Documents of a finding or an incident, oldest first: findings and words, then deliveries."""
+    from gatebook.processors.alerts.verdicts import problem_key
+
+    found = await _findings(connection, [finding_id])
+    if not found:
+        return []
+    # A word cites one finding of its incident; whoever asks by another wants it all the same.
+    keys = sorted({finding_id, *(problem_key(document) for document in found)})
+    found = await _findings(connection, keys)
+    sent = _any_of(("gatebook.finding_id", "gatebook.incident"), keys)
+    return found + await _read(connection, sent, "alert")
+
+
+async def _findings(connection: Connection, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Findings and words on them, by ids of findings or incidents, oldest first."""
+    names = ("event.id", "gatebook.incident", "labels.finding_id")
+    return await _read(connection, _any_of(names, keys), "finding")
+
+
+def _any_of(names: Sequence[str], values: Sequence[str]) -> str:
+    return " or ".join(f"{name}:{_quoted(value)}" for value in values for name in names)
 
 
 async def _read(connection: Connection, query: str, kind: str) -> list[dict[str, Any]]:
@@ -208,18 +223,17 @@ def ack_command(finding_id: str, by: str) -> None:
 
 
 def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by: str = "") -> None:
-    from gatebook.processors.alerts.verdicts import send, word_on
+    from gatebook.processors.alerts.verdicts import newest_firing, send, word_on
     from gatebook.processors.config import from_env, kafka_properties
     from gatebook.schemas.confluent import wire_from_env
 
-    documents = _run(lambda connection: _all_of(connection, finding_id))
-    firing = [d for d in documents if d["event"].get("action") == "firing"]
-    if not firing:
+    cited = newest_firing(_run(lambda c: _findings(c, [finding_id])), finding_id)
+    if cited is None:
         click.echo("no finding has this id", err=True)
         sys.exit(EXIT_NOTHING)
     settings = from_env()
     who = by or _user()
-    said = word_on(firing[-1], word, time.time_ns(), verdict=verdict, reason=reason, by=who)
+    said = word_on(cited, word, time.time_ns(), verdict=verdict, reason=reason, by=who)
     properties = kafka_properties(settings.kafka_bootstrap)
     send(said, settings.namespace, properties, wire_from_env(settings.namespace))
 

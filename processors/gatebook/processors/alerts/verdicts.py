@@ -110,6 +110,14 @@ def problem_key(document: Document) -> str:
     return str(ours.get("incident") or own.get(FINDING_ID_LABEL) or document["event"]["id"])
 
 
+def newest_firing(documents: Iterable[Document], finding_id: str) -> Document | None:
+    """The finding that a word is about, of findings and words, oldest first: the one that has
+    this id itself, else the newest of its incident; None: there is none."""
+    firing = [d for d in documents if d["event"].get("action") in (FIRING, None)]
+    own = [d for d in firing if d["event"]["id"] == finding_id]
+    return next(reversed(own or firing), None)
+
+
 def problems(documents: Iterable[Document]) -> list[Problem]:
     """Findings and words on them, newest first, as one entry a problem, in that order."""
     found: dict[str, Problem] = {}
