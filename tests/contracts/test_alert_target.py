@@ -396,6 +396,7 @@ async def test_credentials_come_from_their_reference(case: Case, receiver: Recei
     accepted = await made.deliver(finding())
     await made.close()
     assert outcome(missing) == ("failure", "secret_unreadable", None, 1)
+    assert missing.detail == "env:SECRET is missing or empty"
     assert (accepted.outcome, receiver.refused) == ("success", [])
     assert good not in repr(missing) + repr(accepted) + repr(SETTINGS)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gatebook.processors.alerts.base import AlertTarget, Delivery
+    from gatebook.processors.alerts.base import AlertTarget
     from gatebook.processors.alerts.desk import Desk
+    from gatebook.processors.alerts.http import FailedAttempt
     from gatebook.processors.alerts.incidents import Incident, Owed
     from gatebook.processors.alerts.plan import Plan
 
@@ -28,25 +29,31 @@ def alerts() -> None:
 
 @alerts.command("test")
 @click.argument("target", required=False)
+@click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Give up after so long, for each of the two.",
+)
 @json_option
-def test_command(target: str | None, as_json: bool) -> None:
+def test_command(target: str | None, timeout_seconds: float, as_json: bool) -> None:
     """Send a test alert to TARGET, then its end, and say what came back.
 
-    Somebody may be called: the alert is real, of severity info. Without TARGET the targets are
+    Somebody may be called: the alert is real, of severity info. Attempts that fail are told as
+    they happen; an alert that does not get through is not ended. Without TARGET the targets are
     listed. Exit codes: 0 both were accepted, 1 one was not, 2 there is no such target.
     """
-    plan = _plan()
+    plan = _plan(timeout_seconds)
     if target is None:
         _list_targets(plan, as_json)
         return
     if target not in plan.targets:
         known = ", ".join(plan.targets) or "none; see GATEBOOK_ALERTS_FILE"
         raise click.UsageError(f"no target {target!r}; there are: {known}")
-    deliveries = asyncio.run(_try(plan.targets[target]))
+    deliveries = asyncio.run(_try(plan.targets[target], quiet=as_json))
     if as_json:
         _print_json(deliveries)
-    for step, delivery in () if as_json else deliveries.items():
-        click.echo(f"{target}: {step:<8} {_told(delivery)}")
     if any(delivery["outcome"] != "success" for delivery in deliveries.values()):
         sys.exit(EXIT_FAILED)
 
@@ -55,6 +62,7 @@ def _told(delivery: dict[str, Any]) -> str:
     status = delivery["status_code"]
     parts = [
         "accepted" if delivery["outcome"] == "success" else f"failed: {delivery['reason']}",
+        delivery["detail"],
         f"status {status}" if status else "",
         f"{delivery['attempts']} attempts" if delivery["attempts"] != 1 else "",
         f"{delivery['duration_ns'] / 1e6:.0f} ms",
@@ -62,19 +70,43 @@ def _told(delivery: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-async def _try(target: AlertTarget) -> dict[str, dict[str, Any]]:
+async def _try(target: AlertTarget, quiet: bool) -> dict[str, dict[str, Any]]:
+    """Both steps, the second only where the first got through; told as they come."""
     import msgspec
 
-    found: dict[str, Delivery] = {}
+    found: dict[str, dict[str, Any]] = {}
     try:
         for step in ("firing", "resolved"):
-            found[step] = await target.deliver(_test_finding(step))
+            _watch(target, step)
+            delivery = await target.deliver(example_finding(step))
+            found[step] = msgspec.to_builtins(delivery)
+            if not quiet:
+                click.echo(f"{target.name}: {step:<8} {_told(found[step])}")
+            if delivery.outcome != "success":
+                break
     finally:
         await target.close()
-    return {step: msgspec.to_builtins(delivery) for step, delivery in found.items()}
+    return found
 
 
-def _test_finding(step: str) -> dict[str, Any]:
+def _watch(target: AlertTarget, step: str) -> None:
+    """Tell attempts that fail on standard error, where the target makes several."""
+    from gatebook.processors.alerts.http import HttpTarget
+
+    def tell(failed: FailedAttempt) -> None:
+        status = f", status {failed.status_code}" if failed.status_code else ""
+        click.echo(
+            f"{target.name}: {step:<8} attempt {failed.number} failed: {failed.reason}{status}; "
+            f"the next in {failed.pause_seconds:.1f} s",
+            err=True,
+        )
+
+    if isinstance(target, HttpTarget):
+        target.on_failed_attempt = tell
+
+
+def example_finding(step: str) -> dict[str, Any]:
+    """A finding that says it is a test, as of now."""
     from uuid import uuid4
 
     from gatebook.schemas.codec import decode, encode
@@ -222,11 +254,17 @@ def _print_quiet(quiet: list[dict[str, Any]]) -> None:
         click.echo(f"  {key}  {row['verdict']} until {row['until']}, {row['kept']} findings since")
 
 
-def _plan() -> Plan:
+def _plan(deadline_seconds: float | None = None) -> Plan:
+    """The plan in force; with another deadline for a delivery where one is given."""
     from gatebook.processors.alerts.plan import load_plan
+    from gatebook.processors.alerts.settings import load_alert_settings
     from gatebook.processors.config import from_env, kafka_properties
 
-    return load_plan(kafka=kafka_properties(from_env().kafka_bootstrap))
+    known: dict[str, Any] = (
+        {} if deadline_seconds is None else {"alert_deadline_seconds": deadline_seconds}
+    )
+    settings = load_alert_settings(**known)
+    return load_plan(settings, kafka=kafka_properties(from_env().kafka_bootstrap))
 
 
 def _print_json(value: Any) -> None:

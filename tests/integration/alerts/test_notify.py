@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
@@ -85,6 +86,7 @@ def test_a_persons_word_reaches_the_target_the_index_and_the_next_alert(
         alerts.send([one, other])
         pipeline.wait_indexed(2, "finding")
         wait_until("both told", lambda: pager.opened == 2, 60)
+        pipeline.wait_indexed(2, "alert")  # a delivery fires, too, and is no finding
         assert gatebook(alerts, "finding", "ack", one["event"]["id"])[0] == 0
         wait_until("acknowledged", lambda: len(pager.acknowledged) == 1, 30)
         code, said = gatebook(
@@ -115,9 +117,16 @@ def test_a_persons_word_reaches_the_target_the_index_and_the_next_alert(
         assert "failure_burst: 1 false_positive" in gatebook(alerts, "finding", "list")[1]
         rules = gatebook(alerts, "rules", "list", "--verdicts", "--json")[1]
         assert {r["id"]: r["verdicts"] for r in rules if r["verdicts"]} == listed["verdicts"]
-        documents = gatebook(alerts, "finding", "show", "i1", "--json")[1]
-        actions = [document["event"]["action"] for document in documents]
-        assert actions[:3] == ["firing", "acknowledged", "closed"]
+        for asked in ("i1", one["event"]["id"]):
+            documents = gatebook(alerts, "finding", "show", asked, "--json")[1]
+            actions = [document["event"]["action"] for document in documents]
+            assert actions[:3] == ["firing", "acknowledged", "closed"]
+            for word in documents[1:3]:
+                assert word["labels"]["finding_id"] == one["event"]["id"]
+            shown = gatebook(alerts, "finding", "show", asked)[1]
+            assert "acknowledged" in shown
+            assert "false_positive" in shown
+            assert "a test" in shown
         assert gatebook(alerts, "finding", "close", "nope", "--verdict", "benign")[0] == 1
 
 
@@ -136,9 +145,17 @@ def test_alerts_test_says_what_came_back(pipeline: Pipeline) -> None:
         code, said = gatebook(alerts, "alerts", "test", "pager")
         assert code == 1
         assert "failed: rejected, status 400" in said
-    code, said = gatebook(alerts, "alerts", "test", "pager")
+        alerts.environment["TEST_ROUTING_KEY"] = ""
+        said = gatebook(alerts, "alerts", "test", "pager")[1]
+        assert "failed: secret_unreadable, env:TEST_ROUTING_KEY is missing" in said
+    alerts.environment["TEST_ROUTING_KEY"] = "f" * 32
+    started = time.monotonic()
+    code, said = gatebook(alerts, "alerts", "test", "pager", "--timeout-seconds", "2")
+    assert time.monotonic() - started < 20
     assert code == 1
-    assert "failed: unreachable" in said
+    assert "firing   attempt 1 failed: unreachable" in said
+    assert "firing   failed: unreachable" in said
+    assert "resolved" not in said
     assert gatebook(alerts, "alerts", "test", "nobody")[0] == 2
 
 

@@ -181,10 +181,22 @@ def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a\r\nX-Evil: 1", b"\xff\xfe", b"x" * 100_000])
 def test_a_secret_that_cannot_be_a_header_is_refused(content: bytes, tmp_path: Path) -> None:
-    """Missing, empty, too long or of several lines: an error without what was read."""
+    """Missing, empty, too long or of several lines: an error that names the reference, without
+    what was read."""
     file = tmp_path / "token"
     file.write_bytes(content)
     for reference in (f"file:{file}", f"file:{tmp_path / 'none'}", "env:NONE"):
-        with pytest.raises(ValueError, match="secret") as error:
+        with pytest.raises(ValueError, match=r"is missing|is malformed") as error:
             read_secret(reference, {})
         assert "Evil" not in str(error.value)
+
+
+def test_a_refused_target_is_named(tmp_path: Path) -> None:
+    """Of many in a file, the one that is wrong."""
+    file = tmp_path / "alerts.toml"
+    file.write_text(
+        '[targets.good]\ntype = "alertmanager"\nurl = "https://alerts.example.org"\n'
+        '[targets.inner]\ntype = "alertmanager"\nurl = "http://127.0.0.1:9093"\n'
+    )
+    with pytest.raises(Fatal, match=r"alert target inner: .* loopback"):
+        targets_of({"GATEBOOK_ALERTS_FILE": str(file)})

@@ -35,6 +35,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """Requests made."""
     reason: str = ""
     """Why it failed."""
+    detail: str = ""
+    """With secret_unreadable: the reference (env:NAME, file:/path), and whether it is missing or
+    malformed; for people and logs. Never the secret."""
     duration_ns: int = 0
     """From the first attempt to the end of the last."""
     retry_after_seconds: float = 0.0

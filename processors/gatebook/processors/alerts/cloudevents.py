@@ -84,13 +84,13 @@ def event_of(finding: Finding, settings: AlertSettings, source: str) -> dict[str
     }
 
 
-def _key(secret: str) -> bytes:
+def _key(secret: str, reference: str = "the signing secret") -> bytes:
     try:
         key = b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except ValueError:
-        raise SecretUnreadable("the signing secret is not base64") from None
+        raise SecretUnreadable(reference, "is malformed: it is not base64") from None
     if len(key) < MIN_SECRET_BYTES:
-        raise SecretUnreadable("the signing secret is too short")
+        raise SecretUnreadable(reference, "is malformed: it is too short")
     return key
 
 
@@ -139,8 +139,14 @@ class WebhookTarget(HttpTarget):
 
     def request(self, finding: Finding) -> HttpRequest:
         body = orjson.dumps(event_of(finding, self.settings, self._options.source))
-        secrets = [read_secret(reference, self._environment) for reference in self._options.secrets]
+        secrets = [self._secret(reference) for reference in self._options.secrets]
         # Signed anew for each attempt: a retry is not taken for a replay.
         signed = sign(secrets, step_id(finding), self._now_ns() // NANOSECONDS, body)
         url, secret = read_url(self._options.url, self._environment)
         return HttpRequest(url, body, {**signed, "Content-Type": CONTENT_TYPE}, secret)
+
+    def _secret(self, reference: str) -> str:
+        """A signing secret that can be signed with. Raises SecretUnreadable."""
+        secret = read_secret(reference, self._environment)
+        _key(secret, reference)
+        return secret

@@ -37,6 +37,17 @@ class HttpRequest(msgspec.Struct, frozen=True):
     allow_query: bool = False
 
 
+class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that failed and is followed by another."""
+
+    number: int
+    """From 1."""
+    reason: str
+    status_code: int | None
+    pause_seconds: float
+    """Until the next."""
+
+
 class _Answer(msgspec.Struct, frozen=True):
     """One attempt: `reason` is empty where it succeeded."""
 
@@ -44,6 +55,7 @@ class _Answer(msgspec.Struct, frozen=True):
     status_code: int | None = None
     retry: bool = False
     retry_after_seconds: float = 0.0
+    detail: str = ""
 
 
 def retry_after_seconds(text: str, now_seconds: float) -> float:
@@ -97,11 +109,19 @@ class HttpTarget:
         self._sleep = sleep
         self._jitter = jitter
         self._session: aiohttp.ClientSession | None = None
+        self.on_failed_attempt: Callable[[FailedAttempt], None] | None = None
+        """Called before each pause; for somebody who watches."""
 
     def request(self, finding: Finding) -> HttpRequest | None:
         """What to send, made anew for each attempt; None: this target has no such step. Raises
         SecretUnreadable, or one of UNUSABLE for a record that is no finding."""
         raise NotImplementedError
+
+    def check(self, finding: Finding) -> None:
+        """Whether a finding could be sent, without sending it. Raises SecretUnreadable, Fatal for
+        a URL that must not be a target; that anybody answers there it does not say."""
+        if (request := self.request(finding)) is not None:
+            check_target_url(request.url, self.settings.address_policy, request.allow_query)
 
     async def deliver(self, finding: Finding) -> Delivery:
         """See AlertTarget. Retries 408, 425, 429, 5xx, time-outs and lost connections until
@@ -110,8 +130,10 @@ class HttpTarget:
         try:
             if self.request(finding) is None:
                 return Delivery(outcome="success")
-        except SecretUnreadable:
-            return Delivery(outcome="failure", reason="secret_unreadable", attempts=1)
+        except SecretUnreadable as error:
+            return Delivery(
+                outcome="failure", reason="secret_unreadable", attempts=1, detail=str(error)
+            )
         except UNUSABLE:
             return Delivery(outcome="failure", reason="unusable_finding")
         answer, attempts = await self._send_until_decided(finding, started)
@@ -120,6 +142,7 @@ class HttpTarget:
             status_code=answer.status_code,
             attempts=attempts,
             reason=answer.reason,
+            detail=answer.detail,
             duration_ns=time.monotonic_ns() - started,
             retry_after_seconds=answer.retry_after_seconds,
         )
@@ -134,6 +157,15 @@ class HttpTarget:
             left = (deadline - time.monotonic_ns()) / NANOSECONDS
             if not answer.retry or pause >= left:
                 return answer, attempts
+            if self.on_failed_attempt is not None:
+                self.on_failed_attempt(
+                    FailedAttempt(
+                        number=attempts,
+                        reason=answer.reason,
+                        status_code=answer.status_code,
+                        pause_seconds=pause,
+                    )
+                )
             await self._sleep(pause)
 
     def _pause_seconds(self, attempts: int, answer: _Answer) -> float:
@@ -151,8 +183,8 @@ class HttpTarget:
             check_target_url(request.url, self.settings.address_policy, request.allow_query)
             async with asyncio.timeout(seconds):
                 return await self._post(request)
-        except SecretUnreadable:
-            return _Answer("secret_unreadable")
+        except SecretUnreadable as error:
+            return _Answer("secret_unreadable", detail=str(error))
         except TimeoutError:
             return _Answer("timeout", retry=True)
         except (AddressRefused, Fatal):

@@ -42,7 +42,7 @@ class KafkaOptions(TargetOptions, frozen=True, tag="kafka", kw_only=True):
     def build(self, name: str, settings: AlertSettings, **seams: Any) -> KafkaTarget:
         """The target; `seams` must hold `kafka`, the properties of librdkafka."""
         if not self.topic:
-            raise Fatal(f"the target {name} has no topic", "name one in `topic`")
+            raise Fatal("it has no topic", "name one in `topic`")
         return KafkaTarget(name, self, settings, seams["kafka"])
 
 

@@ -340,5 +340,8 @@ def _targets(
     built: dict[str, AlertTarget] = {}
     for name, options in file.targets.items():
         more = {"kafka": dict(kafka)} if isinstance(options, KafkaOptions) else seams
-        built[name] = options.build(name, settings, **more)
+        try:
+            built[name] = options.build(name, settings, **more)
+        except Fatal as error:
+            raise Fatal(f"alert target {name}: {error}", error.next_step) from None
     return built

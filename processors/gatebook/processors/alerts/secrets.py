@@ -12,7 +12,10 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class SecretUnreadable(ValueError):
-    """A secret is missing, empty, too long or not one line. Says nothing of what was read."""
+    """A secret is missing or malformed. Its text names the reference, and never what was read."""
+
+    def __init__(self, reference: str, problem: str) -> None:
+        super().__init__(f"{reference} {problem}")
 
 
 def check_reference(setting: str, reference: str) -> None:
@@ -36,19 +39,25 @@ def read_secret(reference: str, environment: Mapping[str, str] | None = None) ->
     if kind == "env":
         value = (os.environ if environment is None else environment).get(rest, "")
     else:
-        value = _read_file(Path(rest))
+        value = _read_file(reference, Path(rest))
     value = value.strip()
-    if not value or not value.isprintable():
-        raise SecretUnreadable("the secret is missing, empty or not one line")
+    if not value:
+        raise SecretUnreadable(reference, "is missing or empty")
+    if not value.isprintable():
+        raise SecretUnreadable(reference, "is malformed: it is not one line of text")
     return value
 
 
-def _read_file(path: Path) -> str:
+def _read_file(reference: str, path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
         if len(data) > MAX_SECRET_BYTES:
-            raise SecretUnreadable("the secret's file is too long")
+            raise SecretUnreadable(reference, "is malformed: the file is too long")
         return data.decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise SecretUnreadable("the secret's file cannot be read") from None
+    except FileNotFoundError:
+        raise SecretUnreadable(reference, "is missing: there is no such file") from None
+    except UnicodeDecodeError:
+        raise SecretUnreadable(reference, "is malformed: it is not UTF-8") from None
+    except OSError as error:
+        raise SecretUnreadable(reference, f"cannot be read: {type(error).__name__}") from None

@@ -207,6 +207,8 @@ class NotifyStage:
         except Exception as error:
             log.error("a target failed: %s", type(error).__name__, exc_info=True)
             delivery = Delivery(outcome="failure", reason="error")
+        if delivery.detail:
+            log.error("target %s: %s: %s", job.target, delivery.reason, delivery.detail)
         now_ns = time.time_ns()
         # If we die here, the step is sent again under the same dedup key.
         self._records += desk.settle(job, delivery, now_ns)
