@@ -18,11 +18,11 @@ def worker(role: str | None, roles: str) -> None:
 
     `reconcile` looks for requests that began and never ended; see `gatebook reconcile`.
     To scale the others, start more of the same role, on as many machines as the topics have
-    partitions.
+    partitions. Where the settings of one role are wrong, none is started, and the exit code is 2.
     """
     from gatebook.processors import logs
     from gatebook.processors.config import from_env
-    from gatebook.processors.worker import Supervisor, run_role
+    from gatebook.processors.worker import Supervisor, check_roles, run_role
 
     settings = from_env()
     if role:
@@ -32,6 +32,7 @@ def worker(role: str | None, roles: str) -> None:
     for name in chosen:
         if name not in ROLES:
             raise click.UsageError(f"no role {name!r}; there are {', '.join(ROLES)}")
+    check_roles(chosen, settings)
     sys.exit(Supervisor(chosen, settings).run())
 
 

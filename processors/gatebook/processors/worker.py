@@ -26,7 +26,7 @@ from gatebook.processors.ending import Ending, end_with_parent
 from gatebook.processors.stages.base import Stage
 from gatebook.processors.watchdog import Watchdog
 from gatebook.schemas.confluent import wire_from_env
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 from gatebook.schemas.topics import EVENT, topic_name
 from gatebook.schemas.wire import WireFormat
 
@@ -71,6 +71,36 @@ def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
 
         return NotifyStage(settings, alert_plan(settings), wire)
     raise Fatal(f"there is no worker role {role!r}", "use one of " + ", ".join(ROLES))
+
+
+def check_roles(roles: Sequence[str], settings: WorkerSettings) -> None:
+    """Read what each role reads at its start. Raises WrongSetting naming the first role that would
+    refuse: a supervisor would start it anew for ever. Asks no server."""
+    for role in roles:
+        try:
+            _check_role(role, settings)
+        except Fatal as error:
+            raise WrongSetting(f"worker {role}: {error}", error.next_step) from None
+
+
+def _check_role(role: str, settings: WorkerSettings) -> None:
+    if role == "intake":
+        from gatebook.processors.stages.intake import redactor_of
+
+        load_catalog(settings)
+        redactor_of(settings)
+    elif role == "detect":
+        from gatebook.processors.stages.detect import DetectStage
+
+        DetectStage(settings)  # reads its rules; opens nothing before it is started
+    elif role == "notify":
+        alert_plan(settings)
+    elif role in ("index", RECONCILE):
+        from gatebook.processors.sinks.connection import Connection
+        from gatebook.processors.sinks.settings import elasticsearch_settings, sink_settings
+
+        sink_settings()
+        Connection(elasticsearch_settings(url=settings.elasticsearch_url))
 
 
 def load_catalog(settings: WorkerSettings) -> Catalog:
