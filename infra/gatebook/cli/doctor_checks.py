@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gatebook.cli.alert_checks import check_alert_targets
 from gatebook.engines.check import Check
 from gatebook.schemas.errors import Fatal
 
@@ -19,6 +20,7 @@ def check_surroundings() -> Iterator[Check]:
     """All rows, for the environment of this process. Changes nothing."""
     yield from check_settings()
     yield from check_variables()
+    yield from check_alert_targets()
     yield from check_sealing()
     yield from check_spools()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -223,11 +224,13 @@ async def _stream(pages: Any, only: bool, shown: Sequence[str]) -> tuple[int, in
     from gatebook.processors.search.display import to_json
 
     total = printed = 0
-    async for page in pages:
-        total = page.total
-        printed += len(page.hits)
-        for hit in page.hits:
-            click.echo(to_json(_picked(hit.source, shown) if only else hit.source))
+    # Where the reader goes away, the view is closed here, while there is a connection.
+    async with aclosing(pages):
+        async for page in pages:
+            total = page.total
+            printed += len(page.hits)
+            for hit in page.hits:
+                click.echo(to_json(_picked(hit.source, shown) if only else hit.source))
     return total, printed
 
 
@@ -431,12 +434,14 @@ def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
 
     Says whether the document's digest holds, which it does after an erasure, too.
 
-    Exit codes: 0 found, 1 no document has this id, 3 Elasticsearch cannot be reached, 6 content
-    was to be opened and that cannot be recorded.
+    Exit codes: 0 found, 1 no document has this id, 2 the id is empty, 3 Elasticsearch cannot be
+    reached, 6 content was to be opened and that cannot be recorded.
     """
     from gatebook.processors.search import service
     from gatebook.processors.search.display import safe, to_json
 
+    if not event_id.strip():
+        raise click.UsageError("the id is empty")
     if reveal and not reason:
         raise click.UsageError("--reveal needs --reason")
     hits = _run(lambda connection: service.find(connection, _namespace(), event_id))

@@ -290,6 +290,29 @@ async def test_json_is_lossless_and_harmless(book: Book, arguments: list[str]) -
     assert document["user"]["id"] == HOSTILE
 
 
+async def test_a_reader_that_has_seen_enough_is_no_error(book: Book) -> None:
+    """`| head -c 100`: nothing about connections on standard error, and exit code 0."""
+    await book.write(*(make_row(n, event={"reason": "r" * 500}) for n in range(1_500)))
+
+    def head() -> tuple[int, bytes, bytes]:
+        with subprocess.Popen(
+            [sys.executable, "-m", "gatebook.cli.main", "search", "--ndjson", "--all"],
+            env=book.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            seen = process.stdout.read(100)
+            process.stdout.close()
+            said = process.stderr.read()
+            return process.wait(60), seen, said
+
+    code, seen, said = await asyncio.to_thread(head)
+    assert len(seen) == 100
+    assert (code, said) == (0, b"")
+
+
 async def test_fields_choose_what_is_shown(book: Book) -> None:
     """--fields in a table and in JSON; an unknown one is refused with names close to it."""
     await book.write(make_row(1, user={"id": "alice"}))

@@ -1,0 +1,46 @@
+"""Wrong settings and arguments are refused at once, with 2, before anything is started or asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def gatebook(tmp_path: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run a command where no server listens; its exit code and what it says."""
+    clean = {name: value for name, value in os.environ.items() if "GATEBOOK" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", "gatebook.cli.main", *arguments],
+        env={**clean, "GATEBOOK_HOME": str(tmp_path), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "role"),
+    [("GATEBOOK_ALERTS_FILE", "notify"), ("GATEBOOK_DIRECTORY_FILE", "intake")],
+)
+def test_a_supervisor_does_not_start_what_could_not_live(
+    tmp_path: Path, variable: str, role: str
+) -> None:
+    """A file that is not there would end its worker again and again."""
+    code, said = gatebook(tmp_path, "worker", **{variable: str(tmp_path / "nope")})
+    assert code == 2
+    assert f"worker {role}: " in said
+    assert "starting it anew" not in said
+
+
+@pytest.mark.parametrize("identity", ["", " "])
+def test_an_empty_id_is_wrong_usage(tmp_path: Path, identity: str) -> None:
+    """A shell variable that was not set is no outage of Elasticsearch."""
+    code, said = gatebook(tmp_path, "show", identity)
+    assert code == 2
+    assert "the id is empty" in said
