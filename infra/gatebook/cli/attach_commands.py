@@ -64,16 +64,14 @@ SERVICES = (
         about="a FastAPI application",
         place="the module that makes `app`, after all other add_middleware calls",
         language="python",
-        lines="from gatebook.producers.asgi import GatebookMiddleware\n\n"
-        "app.add_middleware(GatebookMiddleware)\n",
+        lines="from gatebook.producers.asgi import attach\n\nattach(app)\n",
     ),
     Service(
         name="starlette",
         about="a Starlette application; any other ASGI app: app = GatebookMiddleware(app)",
         place="the module that makes `app`, after all other add_middleware calls",
         language="python",
-        lines="from gatebook.producers.asgi import GatebookMiddleware\n\n"
-        "app.add_middleware(GatebookMiddleware)\n",
+        lines="from gatebook.producers.asgi import attach\n\nattach(app)\n",
     ),
     Service(
         name="wsgi",
@@ -150,7 +148,7 @@ def attach(service: str | None, as_json: bool) -> None:
     """Print the few lines that attach SERVICE, with the settings of this environment filled in.
 
     Without SERVICE it lists what can be attached. Secrets are not printed: their variables are
-    named. Exit codes: 0 fine; 1 a setting is wrong; 2 there is no such service.
+    named. Exit codes: 0 fine; 2 there is no such service, or a setting is wrong.
     """
     known = {one.name: one for one in available()}
     if service is None:

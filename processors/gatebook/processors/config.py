@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from gatebook.schemas.errors import Fatal, WrongSetting
 from gatebook.schemas.keys import PRIVATE_NAME, FileSource, KeySource, open_source
+from gatebook.schemas.setting_errors import wrong_setting
 from gatebook.schemas.settings_file import kafka_passthrough, local_addresses
 
 PREFIX = "GATEBOOK_"
@@ -184,10 +185,7 @@ def from_env(environ: Mapping[str, str] | None = None) -> WorkerSettings:
     try:
         return msgspec.convert(given, WorkerSettings, strict=False).check()
     except msgspec.ValidationError as error:
-        raise WrongSetting(
-            f"a GATEBOOK_ setting is wrong: {error}",
-            "the path after `$.` names the setting; see `gatebook settings`",
-        ) from None
+        raise wrong_setting(error, WorkerSettings) from None
 
 
 def kafka_properties(bootstrap: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The ASGI middleware: one access event per HTTP request, whatever its end.
 
-    app = GatebookMiddleware(app)
+    attach(app)                    # FastAPI, Starlette
+    app = GatebookMiddleware(app)  # any other
 
 Pure ASGI: bytes pass through as they are, chunk by chunk. On the event loop it only keeps
 references and counts; bodies and headers are read, and the caller is identified, in the recorder's
@@ -14,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gatebook.producers.classify import describe
 from gatebook.producers.config import ProducerSettings
@@ -42,8 +43,34 @@ UNAVAILABLE_BODY = (
 STREAM_END_MARK = b"[DONE]"
 
 
+class Attachable(Protocol):
+    """What `attach` needs of an application: FastAPI and Starlette have it."""
+
+    def add_middleware(self, middleware_class: Any, /) -> None:
+        """Wrap what there is so far. The middleware is made when the first request comes."""
+
+
+def attach(app: Attachable, **given: Any) -> None:
+    """Add GatebookMiddleware to a FastAPI or Starlette application; `given` are its arguments.
+
+    `app.add_middleware(GatebookMiddleware)` would make it at the first request. Here it is made
+    now: raises Fatal where a setting is wrong, so that the service does not start.
+    """
+    made = GatebookMiddleware(_not_wrapped, **given)
+
+    def wrap(inner: App) -> GatebookMiddleware:
+        made.app = inner
+        return made
+
+    app.add_middleware(wrap)
+
+
+async def _not_wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("the application is not wrapped yet")
+
+
 class GatebookMiddleware:
-    """Records accesses to the ASGI application it wraps.
+    """Records accesses to the ASGI application it wraps. Raises Fatal where a setting is wrong.
 
     Without `recorder` it makes one, from `settings` or the environment, and closes it when the
     application shuts down; a recorder that is handed in is flushed then, and closed by its owner.

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 from gatebook.schemas.keys import (
     PUBLIC_NAME,
     FileSource,
@@ -33,6 +33,7 @@ from gatebook.schemas.keys import (
     parse,
 )
 from gatebook.schemas.sealing import require
+from gatebook.schemas.setting_errors import wrong_setting
 from gatebook.schemas.settings_file import kafka_passthrough, local_addresses, with_file
 
 PREFIX = "GATEBOOK_"
@@ -296,10 +297,7 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(given, cls, strict=False).check()
         except msgspec.ValidationError as error:
-            raise Fatal(
-                f"a GATEBOOK_ setting is wrong: {error}",
-                "the path after `$.` names the setting in lower case",
-            ) from None
+            raise wrong_setting(error, cls) from None
 
     def check(self) -> ProducerSettings:
         """Refuse what would go wrong, or be dangerous, later. Raises Fatal."""
@@ -468,7 +466,7 @@ def _check_sealing(settings: ProducerSettings) -> None:
 
 def _check_kafka_properties(settings: ProducerSettings) -> None:
     for name in sorted(FIXED_KAFKA_PROPERTIES & settings.kafka_properties.keys()):
-        raise Fatal(
+        raise WrongSetting(
             f"the Kafka property {name} is fixed: acknowledged means acks=all and idempotent",
             f"remove GATEBOOK_KAFKA_{name.upper().replace('.', '_')}"
             " (brokers are set by GATEBOOK_KAFKA_BOOTSTRAP)",
@@ -479,7 +477,7 @@ def _check_sizes(settings: ProducerSettings) -> None:
     least = MIN_FRAMES_IN_SPOOL * settings.frame_max_bytes
     for name in ("spool_max_bytes", "memory_buffer_max_bytes"):
         if getattr(settings, name) < least:
-            raise Fatal(
+            raise WrongSetting(
                 f"GATEBOOK_{name.upper()} is below {MIN_FRAMES_IN_SPOOL} frames",
                 f"set at least {least}, or a smaller GATEBOOK_FRAME_MAX_BYTES",
             )
@@ -487,7 +485,7 @@ def _check_sizes(settings: ProducerSettings) -> None:
 
 def _check_secret(settings: ProducerSettings) -> None:
     if settings.key_digest_secret and len(settings.key_digest_secret.encode()) < MIN_SECRET_BYTES:
-        raise Fatal(
+        raise WrongSetting(
             f"GATEBOOK_KEY_DIGEST_SECRET has fewer than {MIN_SECRET_BYTES} bytes",
             "make one with: openssl rand -hex 32",
         )
@@ -498,12 +496,12 @@ def _check_proxies(settings: ProducerSettings) -> None:
         try:
             network = ipaddress.ip_network(item, strict=False)
         except ValueError:
-            raise Fatal(
+            raise WrongSetting(
                 f"GATEBOOK_TRUSTED_PROXIES: {item!r} is neither an address nor a network",
                 "write it like 10.0.0.0/8 or 192.0.2.7",
             ) from None
         if network.prefixlen == 0:
-            raise Fatal(
+            raise WrongSetting(
                 "GATEBOOK_TRUSTED_PROXIES trusts every address: any caller could forge its source",
                 "name the proxies' own addresses",
             )

@@ -46,7 +46,7 @@ def load_known_keys(path: str) -> dict[str, KnownKey]:
         return msgspec.convert(table.get("keys", {}), dict[str, KnownKey])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise Fatal(
-            f"the identity keys file {path} cannot be used: {type(error).__name__}",
+            f"GATEBOOK_IDENTITY_KEYS_FILE: {path} cannot be used: {type(error).__name__}",
             'write tables like [keys.key_0123...] with user_id = "alice"',
         ) from None
 

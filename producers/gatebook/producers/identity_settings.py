@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import WrongSetting
 
 if TYPE_CHECKING:  # config reads this module
     from gatebook.producers.config import ProducerSettings
@@ -36,14 +36,14 @@ def _check_resolvers(settings: ProducerSettings) -> None:
     names = settings.identity_resolvers
     unknown = [name for name in names if name not in RESOLVER_NAMES]
     if unknown:
-        raise Fatal(
+        raise WrongSetting(
             f"GATEBOOK_IDENTITY_RESOLVERS: {unknown[0]!r} is not known",
             f"choose of {', '.join(RESOLVER_NAMES)}",
         )
     if len(set(names)) < len(names):
-        raise Fatal("GATEBOOK_IDENTITY_RESOLVERS names one twice", "name each at most once")
+        raise WrongSetting("GATEBOOK_IDENTITY_RESOLVERS names one twice", "name each at most once")
     if "anonymous" in names[:-1]:
-        raise Fatal(
+        raise WrongSetting(
             "GATEBOOK_IDENTITY_RESOLVERS: what stands behind anonymous would never be asked",
             "put anonymous at the end",
         )
@@ -54,14 +54,14 @@ def _check_headers(settings: ProducerSettings) -> None:
     given += [("api_key_headers", header) for header in settings.api_key_headers]
     for name, header in given:
         if header and (not _HEADER_NAME.fullmatch(header) or header.lower() in _TAKEN_HEADERS):
-            raise Fatal(
+            raise WrongSetting(
                 f"GATEBOOK_{name.upper()}: {header!r} cannot be used",
                 "give the name of a header of its own, without underscores",
             )
     names = [header.lower() for _, header in given if header]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise Fatal(
+        raise WrongSetting(
             f"the header {twice[0]} is set for two identity settings",
             "give each its own: a key must not be stored as a name",
         )
@@ -70,7 +70,7 @@ def _check_headers(settings: ProducerSettings) -> None:
 def _check_proxy_headers(settings: ProducerSettings) -> None:
     for name in _PROXY_HEADERS:
         if getattr(settings, name) and not settings.trusted_proxies:
-            raise Fatal(
+            raise WrongSetting(
                 f"GATEBOOK_{name.upper()} would never be believed: no proxy is trusted",
                 "set GATEBOOK_TRUSTED_PROXIES to the addresses of the proxies that set it",
             )
@@ -79,14 +79,14 @@ def _check_proxy_headers(settings: ProducerSettings) -> None:
 def _check_oidc(settings: ProducerSettings) -> None:
     bad = [name for name in settings.oidc_algorithms if name not in ALGORITHMS]
     if bad or not settings.oidc_algorithms:
-        raise Fatal(
+        raise WrongSetting(
             f"GATEBOOK_OIDC_ALGORITHMS: {bad[0] if bad else 'nothing'} cannot be accepted",
             f"choose of {', '.join(sorted(ALGORITHMS))}",
         )
     if not settings.oidc_issuer:
         return
     if not settings.oidc_audience:
-        raise Fatal(
+        raise WrongSetting(
             "GATEBOOK_OIDC_AUDIENCE is not set: tokens made for other services would be accepted",
             "set it to the audience (aud) of this service's tokens",
         )
@@ -96,7 +96,7 @@ def _check_oidc(settings: ProducerSettings) -> None:
 
 def _check_url(name: str, url: str) -> None:
     if url and not is_fetchable(url):
-        raise Fatal(
+        raise WrongSetting(
             f"GATEBOOK_{name.upper()} is not an https URL",
             "write it like https://login.example.com/realm (http only on loopback, for tests)",
         )

@@ -84,4 +84,4 @@ def test_it_says_what_is_wrong_before_the_workers(pipeline: Pipeline) -> None:
 
     code, hops = doctor(pipeline, 1, GATEBOOK_DELIVERY_MODE="sometimes")
     assert (code, list(hops)) == (1, ["settings"])
-    assert "delivery_mode" in hops["settings"]["detail"]
+    assert "GATEBOOK_DELIVERY_MODE" in hops["settings"]["detail"]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from starlette.applications import Starlette
 
 from gatebook.cli.attach_commands import SERVICES, available
 from gatebook.cli.main import cli
+from gatebook.schemas.errors import Fatal, WrongSetting
 
 NAMES = [
     "fastapi",
@@ -118,7 +120,23 @@ def test_a_wrong_setting_is_told_instead(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GATEBOOK_DELIVERY_MODE", "sometimes")
     done = CliRunner().invoke(cli, ["attach", "fastapi"])
     assert done.exit_code == 1
-    assert "delivery_mode" in str(done.exception)
+    assert isinstance(done.exception, WrongSetting)
+    assert "GATEBOOK_DELIVERY_MODE" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "wsgi"])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("DELIVERY_MODE", "sometimes"), ("IDENTITY_KEYS_FILE", "/nope")]
+)
+def test_a_service_with_a_wrong_setting_does_not_start(
+    name: str, setting: str, value: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed lines end the import of the service's module, with the name of the setting."""
+    lines = details(name)["lines"]
+    monkeypatch.setenv("GATEBOOK_HOME", str(home))
+    monkeypatch.setenv(f"GATEBOOK_{setting}", value)
+    with pytest.raises(Fatal, match=f"GATEBOOK_{setting}"):
+        exec(lines, {"app": Starlette()})
 
 
 def test_a_service_that_captures_content_installs_what_seals_it(

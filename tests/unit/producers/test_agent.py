@@ -19,7 +19,7 @@ from gatebook.producers.adapters.agent import Agent
 from gatebook.producers.adapters.agent_intake import make_intake
 from gatebook.producers.adapters.agent_settings import AgentSettings, read_token
 from gatebook.producers.recorder import Recorder
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 from gatebook.schemas.intents import intent_id
 
 TOKEN = "t" * 32
@@ -433,7 +433,7 @@ def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
 )
 def test_dangerous_or_wrong_settings_are_refused(environment: dict[str, str]) -> None:
     """Beyond loopback only on somebody's word."""
-    with pytest.raises(Fatal):
+    with pytest.raises(WrongSetting):
         AgentSettings.from_env(environment)
     remote = {"GATEBOOK_AGENT_LISTEN": "0.0.0.0:4320", "GATEBOOK_AGENT_ALLOW_REMOTE": "true"}
     assert AgentSettings.from_env(remote).address == ("0.0.0.0", 4320)

@@ -10,7 +10,7 @@ from tests.sealed import make_keys
 
 from gatebook.producers.config import ProducerSettings, host_id
 from gatebook.producers.publisher import kafka_configuration
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 
 
 @pytest.mark.parametrize("name", ProducerSettings.__struct_fields__)
@@ -109,6 +109,25 @@ def test_what_is_dangerous_or_wrong_is_refused_with_a_next_step(name: str) -> No
         ProducerSettings.from_env(REFUSED[name])
 
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("DELIVERY_MODE", "planted", "one of best_effort, buffered, strict"),
+        ("FRAME_MAX_EVENTS", "planted", "`int`"),
+        ("LINGER_SECONDS", "99", "<= 10"),
+    ],
+)
+def test_a_wrong_value_is_told_with_the_variable_and_what_it_takes(
+    name: str, value: str, wanted: str
+) -> None:
+    """The value itself is not repeated: it may be a secret in the wrong place."""
+    with pytest.raises(WrongSetting, match=f"GATEBOOK_{name} is not valid") as caught:
+        ProducerSettings.from_env({f"GATEBOOK_{name}": value})
+
+    assert wanted in str(caught.value)
+    assert value not in str(caught.value) + caught.value.next_step
 
 
 @pytest.mark.parametrize("level", ["redacted", "full"])

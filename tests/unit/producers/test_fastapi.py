@@ -11,7 +11,7 @@ import pytest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from gatebook.producers.asgi import GatebookMiddleware
+from gatebook.producers.asgi import GatebookMiddleware, attach
 
 CHAT = "/v1/chat/completions"
 CHUNKS = [
@@ -58,7 +58,7 @@ async def call(app: Any, body: dict[str, Any], key: str = "sk-good") -> httpx.Re
         return await client.post(CHAT, json=body, headers={"authorization": f"Bearer {key}"})
 
 
-SITUATIONS = {
+SITUATIONS: dict[str, tuple[dict[str, Any], str, int, str, str]] = {
     "an answer": ({"model": "tiny"}, "sk-good", 200, "", "success"),
     "a stream": ({"model": "tiny", "stream": True}, "sk-good", 200, "", "success"),
     "a refused key": ({"model": "tiny"}, "sk-bad", 401, "unauthenticated", "failure"),
@@ -67,14 +67,25 @@ SITUATIONS = {
 }
 
 
+def lazily(app: fastapi.FastAPI, recorder: Any) -> None:
+    """As any other middleware: made when the first request comes."""
+    app.add_middleware(GatebookMiddleware, recorder=recorder)
+
+
+def at_once(app: fastapi.FastAPI, recorder: Any) -> None:
+    """As `gatebook attach fastapi` prints it: made here, where a wrong setting stops the start."""
+    attach(app, recorder=recorder)
+
+
+@pytest.mark.parametrize("add", [lazily, at_once])
 @pytest.mark.parametrize("situation", SITUATIONS)
 async def test_a_fastapi_service_answers_as_before_and_every_access_is_recorded(
-    situation: str, make_recorder: Any, published: Any
+    situation: str, add: Any, make_recorder: Any, published: Any
 ) -> None:
     """Dependencies, validation and error handling of the framework included."""
     body, key, status, reason, outcome = SITUATIONS[situation]
     recorder, wrapped = make_recorder(), service()
-    wrapped.add_middleware(GatebookMiddleware, recorder=recorder)
+    add(wrapped, recorder)
     bare, found = await call(service(), body, key), await call(wrapped, body, key)
 
     assert recorder.close(10).complete

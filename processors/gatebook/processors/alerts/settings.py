@@ -11,6 +11,7 @@ import msgspec
 
 from gatebook.processors.alerts.addresses import AddressPolicy, parse_networks
 from gatebook.schemas.errors import Fatal
+from gatebook.schemas.setting_errors import wrong_setting
 
 PREFIX = "GATEBOOK_"
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -80,8 +81,7 @@ def load_alert_settings(
     try:
         settings = msgspec.convert(given, AlertSettings, strict=False)
     except msgspec.ValidationError as error:
-        field = str(error).rpartition("`$.")[2].rstrip("`")
-        raise Fatal(f"{PREFIX}{field.upper()} is out of range", "see its description") from None
+        raise wrong_setting(error, AlertSettings, PREFIX) from None
     validate(settings)
     return settings
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from gatebook.schemas.errors import WrongSetting
+from gatebook.schemas.setting_errors import wrong_setting
 
 SettingsT = TypeVar("SettingsT", bound=Struct)
 _SECRETS = ("api_key", "password")
@@ -113,10 +113,7 @@ def _check(kind: type[Struct], name: str, value: str, prefix: str) -> None:
     try:
         msgspec.convert({name: value}, kind, strict=False)
     except msgspec.ValidationError as error:
-        wanted = str(error).partition(" - at ")[0]
-        raise WrongSetting(
-            f"{prefix}{name.upper()} is not valid: {wanted}", "correct the variable"
-        ) from None
+        raise wrong_setting(error, kind, prefix) from None
 
 
 def elasticsearch_settings(

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
+from gatebook.schemas.setting_errors import wrong_setting
 
 PREFIX = "GATEBOOK_AGENT_"
 MIN_TOKEN_BYTES = 16
@@ -73,17 +74,14 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(found, cls, strict=False).check()
         except msgspec.ValidationError as error:
-            raise Fatal(
-                f"a {PREFIX} setting is wrong: {error}",
-                "the path after `$.` names the setting in lower case",
-            ) from None
+            raise wrong_setting(error, cls, PREFIX) from None
 
     def check(self) -> AgentSettings:
         """Refuse what would be dangerous. Raises Fatal."""
         if not self.listen and not self.socket:
-            raise Fatal("the agent would listen nowhere", "set --listen or --socket")
+            raise WrongSetting("the agent would listen nowhere", "set --listen or --socket")
         if self.listen and self.address[0] not in _LOOPBACK and not self.allow_remote:
-            raise Fatal(
+            raise WrongSetting(
                 f"{self.listen} can be reached from elsewhere: token and events would travel "
                 "without TLS",
                 "listen on 127.0.0.1 behind a proxy that speaks TLS, or set "

@@ -23,7 +23,7 @@ from msgspec import Meta
 from gatebook.producers.asgi import GatebookMiddleware, Message, Receive, Scope, Send
 from gatebook.producers.provenance import ModelProvenance
 from gatebook.producers.recorder import Recorder
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 
 _HOP_BY_HOP = frozenset(
     {
@@ -69,12 +69,12 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
         """Raises Fatal that names what is wrong."""
         parts = urlsplit(self.upstream_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise Fatal(
+            raise WrongSetting(
                 "the upstream is not an http:// or https:// URL",
                 "write it like --upstream http://127.0.0.1:8080, without /v1",
             )
         if parts.username or parts.password:
-            raise Fatal(
+            raise WrongSetting(
                 "the upstream's URL holds a password",
                 "let callers send their own credentials: they are forwarded as they are",
             )
