@@ -15,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from gatebook.processors.detect.backtest import Backtest, Example, Known, Report, Verdicts
+    from gatebook.processors.detect.base import Detector
+    from gatebook.processors.detect.limits import Limits
     from gatebook.processors.history import Batch
     from gatebook.processors.sinks.connection import Connection
 
@@ -105,7 +107,8 @@ async def _replayed(given: Mapping[str, Any]) -> tuple[Backtest, list[Report]]:
     if not min(begin, since).rstrip("Z") < until.rstrip("Z"):
         raise click.UsageError("the time range is empty: give an --until later than --since")
     begin = min(begin, since)
-    replay = _backtest(given, parse_time_ns(since), await _verdicts(given, begin))
+    compared = _compared(given)  # what is wrong is told before the index is asked
+    replay = _backtest(compared, parse_time_ns(since), await _verdicts(given, begin))
     told = _Progress(quiet=given["as_json"])
     async for batch in _history(given, begin, until):
         replay.take(batch.documents, batch.written_ns)
@@ -114,24 +117,34 @@ async def _replayed(given: Mapping[str, Any]) -> tuple[Backtest, list[Report]]:
     return replay, replay.finish(given["examples"])
 
 
-def _backtest(given: Mapping[str, Any], since_ns: int, verdicts: Verdicts) -> Backtest:
-    from gatebook.processors.detect.backtest import Backtest, Trial
+def _compared(given: Mapping[str, Any]) -> list[tuple[str, Detector, Limits]]:
+    """The rule as it is now and, where asked for, with other parameters. Fatal says what is
+    wrong with them."""
     from gatebook.processors.detect.registry import load_detector, load_limits, load_overrides
 
     rules_path, rule_id = given["rules_path"], given["rule_id"]
 
-    def trial(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Trial:
+    def named(name: str, tables: Mapping[str, Mapping[str, Any]]) -> tuple[str, Detector, Limits]:
         own = {**tables.get(rule_id, {}), "enabled": True}
-        detector = load_detector(rule_id, own, rules_path)
-        return Trial(name, [detector], verdicts, since_ns, load_limits(tables))
+        return name, load_detector(rule_id, own, rules_path), load_limits(tables)
 
     now = load_overrides(given["detectors_file"], rules_path)
-    trials = [trial("now", now)]
+    found = [named("now", now)]
     if given["against"] or given["changes"]:
         other = load_overrides(given["against"], rules_path) if given["against"] else now
         changed = {**other.get(rule_id, {}), **_changes(given["changes"])}
-        trials.append(trial("against", {**other, rule_id: changed}))
-    return Backtest(trials)
+        found.append(named("against", {**other, rule_id: changed}))
+    return found
+
+
+def _backtest(
+    compared: Sequence[tuple[str, Detector, Limits]], since_ns: int, verdicts: Verdicts
+) -> Backtest:
+    from gatebook.processors.detect.backtest import Backtest, Trial
+
+    return Backtest(
+        [Trial(name, [rule], verdicts, since_ns, limits) for name, rule, limits in compared]
+    )
 
 
 def _changes(changes: Sequence[str]) -> dict[str, Any]:

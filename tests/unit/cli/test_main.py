@@ -5,6 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+WRONG_USAGE = {
+    "an upstream that is no address": ("proxy", "--upstream", "nonsense"),
+    "no host and port": ("agent", "--listen", "nonsense"),
+    "no such rule": ("backtest", "--rule", "nosuch"),
+    "no such parameter": ("backtest", "--rule", "failure_burst", "--set", "nosuch=5"),
+    "no such redaction rule": ("rules", "redaction", "test", "nosuch"),
+}
+
+
+@pytest.mark.parametrize("usage", WRONG_USAGE)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(usage: str) -> None:
+    """Scripts tell it from a command that looked and found something."""
+    command = [sys.executable, "-m", "gatebook.cli.main", *WRONG_USAGE[usage]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    if "nosuch" in str(WRONG_USAGE[usage]):
+        assert "nosuch" in ended.stderr
+
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """`gatebook search --list-fields | head -1` ends well and without noise."""

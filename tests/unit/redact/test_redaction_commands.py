@@ -67,5 +67,7 @@ def test_a_text_can_be_tried(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nonesuch", "emails"])
 def test_a_rule_that_is_not_there_is_no_success(name: str) -> None:
-    """Nothing tried is nothing shown."""
-    assert run("test", name).exit_code == 1
+    """Nothing is tried, the name is said, and it is wrong usage."""
+    result = run("test", "email", name)
+    assert result.exit_code == 2
+    assert f"no redaction rule is called {name};" in result.output

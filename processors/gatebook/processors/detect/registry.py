@@ -7,6 +7,7 @@ has to be edited. See README.md.
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from gatebook.processors.detect.kinds.ratio import Ratio
 from gatebook.processors.detect.kinds.silence import Silence
 from gatebook.processors.detect.kinds.simple import FUNCTIONS, SimpleDetector
 from gatebook.processors.detect.limits import Limits
-from gatebook.schemas.errors import Fatal
+from gatebook.schemas.errors import Fatal, WrongSetting
 
 PACKAGE = "gatebook.processors.detect"
 KINDS: Mapping[str, type[SimpleDetector]] = {
@@ -44,6 +45,7 @@ KINDS: Mapping[str, type[SimpleDetector]] = {
 # Tables and keys of the detectors file that are no parameters.
 LIMITS = "limits"
 RULE_KEYS = ("severity", "team")
+_PARAMETER = re.compile(r" - at `\$\.(\w+)")
 PathLike = Path | str
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -89,7 +91,7 @@ def folder_of(detector_id: str, rules_path: PathLike = "") -> Traversable:
         if folder.name == detector_id:
             return folder
     known = ", ".join(detector_ids(rules_path))
-    raise Fatal(f"there is no detector {detector_id!r}", f"name one of: {known}")
+    raise WrongSetting(f"there is no detector {detector_id!r}", f"name one of: {known}")
 
 
 def load_rule(detector_id: str, rules_path: PathLike = "") -> Rule:
@@ -145,13 +147,23 @@ def _users_module(name: str, file: Path) -> ModuleType:
     return module
 
 
-def _parameters(folder: Traversable, values: Mapping[str, Any], wanted: type[Any]) -> Any:
+def _parameters(
+    folder: Traversable, rule: Rule, overrides: Mapping[str, Any], wanted: type[Any]
+) -> Any:
+    known = getattr(wanted, "__struct_fields__", None)
+    if known is not None and (unknown := sorted(overrides.keys() - set(known))):
+        raise WrongSetting(
+            f"rule {folder.name} has no parameter {', '.join(unknown)}",
+            f"its parameters are: {', '.join(sorted(known))}",
+        )
     try:
-        return msgspec.convert(values, wanted)
+        return msgspec.convert({**rule.parameters, **overrides}, wanted)
     except msgspec.ValidationError as error:
-        raise Fatal(
-            f"parameters of {folder.name}: {error}", f"correct {folder}/rule.toml or the overrides"
-        ) from None
+        said = f"parameters of {folder.name}: {error}"
+        at = _PARAMETER.search(str(error))
+        if at and at[1] in overrides:
+            raise WrongSetting(said, "correct it in the detectors file, or in --set") from None
+        raise Fatal(said, f"correct {folder}/rule.toml") from None
 
 
 def _build(folder: Traversable, rule: Rule, overrides: Mapping[str, Any]) -> Detector:
@@ -159,14 +171,13 @@ def _build(folder: Traversable, rule: Rule, overrides: Mapping[str, Any]) -> Det
     kind = KINDS.get(rule.detect.kind)
     own = getattr(module, "Parameters", None)
     wanted = own or (kind.parameters_type if kind else Common)
-    values = {**rule.parameters, **overrides}
     if kind is not None:
         logic = {n: getattr(module, n) for n in FUNCTIONS if hasattr(module, n)}
-        return cast(Detector, kind(rule, _parameters(folder, values, wanted), logic))
+        return cast(Detector, kind(rule, _parameters(folder, rule, overrides, wanted), logic))
     build = getattr(module, "build", None)
     if build is None:
         raise Fatal(f"{folder}: no kind and no logic.py with build", "see detect/README.md")
-    return cast(Detector, build(rule, _parameters(folder, values, wanted)))
+    return cast(Detector, build(rule, _parameters(folder, rule, overrides, wanted)))
 
 
 def _with_overrides(rule: Rule, table: Mapping[str, Any]) -> Rule:
