@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.cli.alert_checks import check_alert_targets
+from gatebook.cli.sealing_checks import check_sealing
 from gatebook.engines.check import Check
 from gatebook.schemas.errors import Fatal
 
@@ -56,36 +57,6 @@ def check_variables() -> Iterator[Check]:
             verdict="warn",
             detail=f"set, but read by no part: {', '.join(names)}",
             next_step="look for a typing error: gatebook settings lists all names",
-        )
-
-
-def check_sealing() -> Iterator[Check]:
-    """Where content is to be captured: whether there is a key to seal it for. Without, it is
-    dropped, and the events say no_key."""
-    from gatebook.producers.config import ProducerSettings
-    from gatebook.schemas.keys import KeysUnavailable, parse
-
-    try:
-        settings = ProducerSettings.from_env()
-    except Fatal:
-        return  # said by the row of the settings
-    if not settings.may_want_content:
-        return
-    source = settings.public_key_source()
-    try:
-        newest = parse(source.read()).newest
-        problem = "" if newest else f"{source} has no live key"
-    except KeysUnavailable as error:
-        newest, problem = None, str(error)
-    if newest is not None:
-        detail = f"content is sealed for key {newest.id}, made {newest.created}"
-        yield Check(name="sealing", verdict="ok", detail=detail)
-    else:
-        yield Check(
-            name="sealing",
-            verdict="warn",
-            detail=f"captured content is dropped: {problem}",
-            next_step="bring intake's public bundle here; on one machine: gatebook keys new",
         )
 
 

@@ -123,7 +123,8 @@ def status(as_json: bool) -> None:
 @json_option
 def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: bool) -> None:
     """Check this machine, the engines and what stands in them: settings, topics, templates, each
-    worker role's lag, dead letters, unsent spools. Says what to do where something is wrong.
+    worker role's lag, dead letters, unsent spools, keys for content. Says what to do where
+    something is wrong.
 
     Without --producer it changes nothing. `warn` is no obstacle to working, `fail` is one.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from gatebook.schemas.errors import Fatal
     from gatebook.schemas.keys import Bundle, Key, KeyFiles
 
 DAY_SECONDS = 86_400
@@ -27,6 +28,8 @@ public_option = click.option(
     "else sealing-public.json beside the private file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+REASON_HELP = "Why; stands in the recorded event."
+reason_option = click.option("--reason", default="", help=REASON_HELP)
 
 
 @click.group()
@@ -37,35 +40,56 @@ def keys() -> None:
       gatebook keys new           make a pair of files
       gatebook keys rotate        add a key; the old ones keep opening
       gatebook keys list          what there is
-      gatebook keys destroy ID    what was sealed for it can never be opened again
+      gatebook keys destroy ID --reason "ticket 12"
+                                  what was sealed for it can never be opened again
 
     Producers get the public file only. Both sides read their file again when it changes, so that
     none of this needs a restart. Where they are on other machines, bring the private file to every
     intake first, then the public one to the producers.
+
+    new, rotate and destroy are events of their own (event.action keys.new and so on), durable
+    before anything is done: where they cannot be recorded, they are refused. Kafka need not be
+    there: the event waits in the spool of GATEBOOK_HOME for a service that runs there.
+
+    Exit codes: 0 done; 1 not confirmed; 2 wrong usage, or refused; 6 it could not be recorded.
     """
 
 
 @keys.command()
+@reason_option
 @private_option
 @public_option
 @json_option
-def new(private: Path | None, public: Path | None, as_json: bool) -> None:
+def new(reason: str, private: Path | None, public: Path | None, as_json: bool) -> None:
     """Make a key pair, where there is none."""
+    from gatebook.schemas.keys import make_key
+
     files = _files(private, public)
-    _tell(files, _newest(files.create()), "made", as_json)
+    if files.private.exists():
+        files.create()  # raises, and says what to do
+    key = make_key()
+    _record("new", key.id, reason)
+    files.create(key)
+    _tell(files, key, "made", as_json)
 
 
 @keys.command()
+@reason_option
 @private_option
 @public_option
 @json_option
-def rotate(private: Path | None, public: Path | None, as_json: bool) -> None:
+def rotate(reason: str, private: Path | None, public: Path | None, as_json: bool) -> None:
     """Add a key for producers to use from now on.
 
     The old keys keep opening what was sealed before, until they are destroyed.
     """
+    from gatebook.schemas.keys import make_key
+
     files = _files(private, public)
-    _tell(files, files.rotate(), "added", as_json)
+    files.read()  # where there is nothing to rotate, nothing is recorded
+    key = make_key()
+    _record("rotate", key.id, reason)
+    _tell(files, files.rotate(key), "added", as_json)
 
 
 @keys.command(name="list")
@@ -87,12 +111,25 @@ def list_(private: Path | None, public: Path | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
+@click.option("--reason", required=True, help=REASON_HELP)
+@click.option(
+    "--in-use",
+    is_flag=True,
+    help="Also where producers seal for it now. Where it is the last one, all content is dropped "
+    "from then on, until there is another.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @private_option
 @public_option
 @json_option
 def destroy(
-    key_id: str, yes: bool, private: Path | None, public: Path | None, as_json: bool
+    key_id: str,
+    reason: str,
+    in_use: bool,
+    yes: bool,
+    private: Path | None,
+    public: Path | None,
+    as_json: bool,
 ) -> None:
     """Forget a private key for good.
 
@@ -100,19 +137,63 @@ def destroy(
     indexed without it, with gatebook.sealed.failed: key_destroyed. Content in the index is sealed
     under other keys and stays. Copies of the file elsewhere, backups among them, are yours to find.
     """
-    from gatebook.schemas.errors import Fatal
-
     files = _files(private, public)
     bundle = files.read()
-    newest = bundle.newest
-    if newest is not None and newest.id == key_id and not yes:
-        raise Fatal(
-            f"{key_id} is the key that producers seal for now",
-            "add another one first (gatebook keys rotate), or say --yes",
-        )
+    key = bundle.live(key_id)
+    if key == bundle.newest and not in_use:
+        raise _in_use(key, bundle)
     if not yes:
+        click.echo(_consequences(key, bundle), err=True)
         click.confirm(f"Destroy the private key {key_id}?", abort=True)
+    _record("destroy", key_id, reason)
+    # If we die here, the event says more than was done; the same command does it.
     _tell(files, files.destroy(key_id), "destroyed", as_json)
+
+
+def _in_use(key: Key, bundle: Bundle) -> Fatal:
+    from gatebook.schemas.errors import Fatal
+
+    last = "" if _others(key, bundle) else ", and the last one"
+    return Fatal(
+        f"{key.id} is the key that producers seal for now{last}",
+        "add another one first (gatebook keys rotate), or insist with --in-use",
+    )
+
+
+def _others(key: Key, bundle: Bundle) -> list[Key]:
+    """The other live keys, oldest first."""
+    return [one for one in bundle.keys if not one.destroyed and one.id != key.id]
+
+
+def _consequences(key: Key, bundle: Bundle) -> str:
+    """What cannot be read any more once a key is gone, in sentences."""
+    said = [
+        f"What was sealed for {key.id} (made {key.created}) and is not indexed yet becomes "
+        "unreadable for good:",
+        "  frames in the topic access.v1 that intake has not read, and those in producers' spools;",
+        "  and frames that were read cannot be read once more (replay) with their content.",
+    ]
+    others = _others(key, bundle)
+    if key == bundle.newest and others:
+        said.append(f"Producers seal for it now. They go back to {others[-1].id}.")
+    elif not others:
+        said.append(
+            "It is the last key: from now on all content is dropped (degraded_reason no_key), "
+            "until gatebook keys rotate."
+        )
+    return "\n".join(said)
+
+
+def _record(action: str, key_id: str, reason: str) -> None:
+    """Record an act before it is done. Raises NotRecorded."""
+    from gatebook.cli.privileged import Witness, act
+
+    details = {"key_id": key_id, **({"reason": reason} if reason else {})}
+    witness = Witness()
+    try:
+        witness.record_now(act(f"keys.{action}", details))
+    finally:
+        witness.close()
 
 
 def _files(private: Path | None, public: Path | None) -> KeyFiles:
@@ -158,11 +239,6 @@ def _read(files: KeyFiles) -> tuple[Bundle, Path]:
         return parse(FileSource(path).read()), path
     except KeysUnavailable as error:
         raise Fatal(f"no keys: {error}", "make them: gatebook keys new") from None
-
-
-def _newest(bundle: Bundle) -> Key:
-    assert bundle.newest is not None
-    return bundle.newest
 
 
 def _row(key: Key, bundle: Bundle) -> dict[str, Any]:

@@ -51,16 +51,28 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_producer(wait_seconds: float = WAIT_SECONDS) -> list[Hop]:
     """Send a probe and follow it; ends at the hop where it stops. `wait_seconds` is for each hop.
+    The probe has no content: that keys are missing for that of others is told before it.
     Raises nothing for what it finds."""
     from gatebook.producers.config import ProducerSettings
 
-    hops: list[Hop] = []
+    hops = list(_missing_keys())
     try:
         for hop in _Probe(ProducerSettings.from_env(), wait_seconds).run():
             hops.append(hop)
     except Fatal as error:
         hops.append(_stopped("settings", str(error), error.next_step))
     return hops
+
+
+def _missing_keys() -> Iterator[Hop]:
+    """Content is dropped, or cannot be opened; the events themselves come through."""
+    from gatebook.cli.sealing_checks import check_sealing
+
+    for row in check_sealing():
+        if row.verdict != "ok":
+            yield Hop(
+                name=row.name, verdict=row.verdict, detail=row.detail, next_step=row.next_step
+            )
 
 
 class _Probe:

@@ -216,6 +216,13 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         """The key with this id."""
         return next((key for key in self.keys if key.id == key_id), None)
 
+    def live(self, key_id: str) -> Key:
+        """The key with this id. Raises Fatal where there is none, or it was destroyed."""
+        found = self.get(key_id)
+        if found is None or found.destroyed:
+            raise Fatal(f"no live key has the id {key_id!r}", "see `gatebook keys list`")
+        return found
+
     def public(self) -> Bundle:
         """What producers get: live keys, public halves."""
         return Bundle(keys=tuple(k.without_private() for k in self.keys if not k.destroyed))
@@ -301,30 +308,32 @@ class KeyFiles:
                 self._publish(bundle)
             return bundle
 
-    def create(self) -> Bundle:
-        """A new pair. Raises Fatal where there is one: content could be sealed for it."""
+    def create(self, key: Key | None = None) -> Bundle:
+        """A new pair, of `key` where one is given. Raises Fatal where there is a pair: content
+        could be sealed for it."""
         with self._locked():
             if self.private.exists():
                 raise Fatal(
                     f"{self.private} is there already",
                     "`gatebook keys rotate` adds a key to it; the old ones keep opening",
                 )
-            return self._write(Bundle(keys=(make_key(),)))
+            return self._write(Bundle(keys=(key or make_key(),)))
 
-    def rotate(self) -> Key:
-        """Add a key, which producers use as soon as they have the public file; the others stay."""
+    def rotate(self, key: Key | None = None) -> Key:
+        """Add a key (`key`, or a new one), which producers use as soon as they have the public
+        file; the others stay."""
         with self._locked():
-            key = make_key()
-            self._write(Bundle(keys=(*self.read().keys, key)))
-            return key
+            added = key or make_key()
+            self._write(Bundle(keys=(*self.read().keys, added)))
+            return added
 
     def destroy(self, key_id: str) -> Key:
         """Forget a private key for good. What was sealed for it can never be opened again, which
         says nothing about other copies of this file."""
         with self._locked():
-            keys = self.read().keys
-            if not any(key.id == key_id and not key.destroyed for key in keys):
-                raise Fatal(f"no live key has the id {key_id!r}", "see `gatebook keys list`")
+            bundle = self.read()
+            keys = bundle.keys
+            bundle.live(key_id)
             gone = msgspec.structs.replace
             changed = [
                 gone(key, private="", destroyed=_now()) if key.id == key_id else key for key in keys

@@ -172,9 +172,13 @@ def test_keys_rotate_under_load_without_loss(pipeline: Pipeline) -> None:
         worker.join()
     assert recorder.close(30).complete
     assert recorder.counters().unsealed == {}
-    pipeline.wait_indexed(sent)
+    pipeline.wait_indexed(sent + 4)
     assert list(dict.fromkeys(key_ids(pipeline))) == keys
-    documents = pipeline.documents()
+    found = pipeline.documents()
+    rotations = [d for d in found if d["event"]["action"] == "keys.rotate"]
+    told = {d["gatebook"]["attributes"]["key_id"] for d in rotations}
+    assert told == set(keys[1:]), "each rotation is an event"
+    documents = [d for d in found if d not in rotations]
     assert len(documents) == sent
     assert {failed_of(d) for d in documents} == {""}
     assert all(WORDS in json.dumps(d) for d in documents)
@@ -188,12 +192,16 @@ def test_a_destroyed_key_costs_the_content_and_no_event(pipeline: Pipeline) -> N
     assert recorder.flush(30).complete
     old = pipeline.keys.read().keys[0].id
     gatebook(pipeline, "keys", "rotate")
-    gatebook(pipeline, "keys", "destroy", old, "--yes")
+    gatebook(pipeline, "keys", "destroy", old, "--yes", "--reason", "ticket 12")
     (port,) = free_ports(1)
     pipeline.start("intake", GATEBOOK_METRICS_PORT=str(port))
     pipeline.start("index")
-    pipeline.wait_indexed(3)
-    for document in pipeline.documents():
+    pipeline.wait_indexed(5)
+    found = {d["event"]["id"]: d for d in pipeline.documents()}
+    acts = [d for d in found.values() if d["event"]["action"] == "keys.destroy"]
+    assert [d["gatebook"]["attributes"]["key_id"] for d in acts] == [old]
+    assert acts[0]["gatebook"]["attributes"]["reason"] == "ticket 12"
+    for document in (found[event_id] for event_id in lost):
         assert document["gatebook"]["sealed"] == {"failed": "key_destroyed", "key_id": old}
         assert document["user"]["id"] == "alice"
         assert WORDS not in json.dumps(document)
@@ -203,7 +211,7 @@ def test_a_destroyed_key_costs_the_content_and_no_event(pipeline: Pipeline) -> N
 
     kept = recorder.emit(with_content())
     assert recorder.close(30).complete
-    pipeline.wait_indexed(4)
+    pipeline.wait_indexed(6)
     (document,) = [d for d in pipeline.documents() if d["event"]["id"] == kept]
     assert WORDS in document["gen_ai"]["input"]["messages"]
 
@@ -215,11 +223,14 @@ def test_a_running_intake_forgets_a_destroyed_key(pipeline: Pipeline) -> None:
     pipeline.start("intake", "index")
     recorder.emit(with_content())
     pipeline.wait_indexed(1)
-    gatebook(pipeline, "keys", "destroy", pipeline.keys.read().keys[0].id, "--yes")
+    last = pipeline.keys.read().keys[0].id
+    gatebook(pipeline, "keys", "destroy", last, "--in-use", "--yes", "--reason", "ticket 12")
     recorder.emit(with_content())
     assert recorder.close(30).complete
-    pipeline.wait_indexed(2)
-    assert sorted(failed_of(d) for d in pipeline.documents()) == ["", "key_destroyed"]
+    pipeline.wait_indexed(3)
+    chats = [d for d in pipeline.documents() if d["event"]["action"] != "keys.destroy"]
+    assert sorted(failed_of(d) for d in chats) == ["", "key_destroyed"]
+    assert "no live private key" in pipeline.logs()
 
 
 def test_keys_that_cannot_be_read_for_a_while_cost_nothing(pipeline: Pipeline) -> None:

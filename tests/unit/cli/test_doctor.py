@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gatebook.cli import doctor_checks
+from gatebook.cli import doctor_checks, producer_check
 from gatebook.cli.engine_commands import _exports, _print_rows
 from gatebook.cli.main import cli
 from gatebook.engines.check import Check
@@ -138,11 +138,64 @@ def test_content_that_would_be_dropped_is_told(home: Path, monkeypatch: pytest.M
     """For want of a key to seal it for; once that is there, the row names it."""
     assert "sealing" not in rows(), "nothing is captured"
     monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
-    assert rows()["sealing"].verdict == "warn"
+    assert rows()["sealing"].verdict == "fail"
     assert "gatebook keys new" in rows()["sealing"].next_step
     files = KeyFiles.in_folder(home / "keys")
     key = files.create().keys[0]
-    assert rows()["sealing"].verdict == "ok"
+    assert (rows()["sealing"].verdict, rows()["opening"].verdict) == ("ok", "ok")
     assert key.id in rows()["sealing"].detail
     files.destroy(key.id)
     assert "no live key" in rows()["sealing"].detail
+    assert "gatebook keys rotate" in rows()["sealing"].next_step
+    assert (rows()["sealing"].verdict, rows()["opening"].verdict) == ("fail", "fail")
+
+
+def test_keys_that_are_all_destroyed_are_told_whoever_captures(home: Path) -> None:
+    """The doctor's own environment captures nothing; a service beside it may."""
+    files = KeyFiles.in_folder(home / "keys")
+    key = files.create().keys[0]
+    assert "sealing" not in rows()
+    files.destroy(key.id)
+    assert (rows()["sealing"].verdict, rows()["opening"].verdict) == ("warn", "warn")
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict"), [("none", None), ("metadata", None), ("redacted", "fail")]
+)
+def test_the_policy_file_says_whether_keys_are_needed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, level: str, verdict: str | None
+) -> None:
+    """By the highest level any rule of it gives."""
+    policy = home / "capture.toml"
+    policy.write_text(f'version = 1\nname = "x"\n[[rule]]\nname = "a"\nlevel = "{level}"\n')
+    monkeypatch.setenv("GATEBOOK_CAPTURE_POLICY", str(policy))
+    found = rows().get("sealing")
+    assert (found and found.verdict) == verdict
+
+
+def test_keys_that_do_not_go_together_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Producers seal for a key that intake here does not have, or there are no private keys."""
+    monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
+    files = KeyFiles.in_folder(home / "keys")
+    files.create()
+    other = KeyFiles.in_folder(home / "other")
+    other.create()
+    files.public.write_bytes(other.public.read_bytes())
+    assert (rows()["sealing"].verdict, rows()["opening"].verdict) == ("ok", "fail")
+    files.private.unlink()
+    assert rows()["opening"].verdict == "warn", "intake may run elsewhere"
+    monkeypatch.setenv("GATEBOOK_SEALING_KEYS", f"file:{files.private}")
+    assert rows()["opening"].verdict == "fail", "it was said to be here"
+
+
+def test_the_probe_does_not_hide_that_content_is_dropped(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe itself has no content and would come through."""
+    monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
+    monkeypatch.setattr(producer_check._Probe, "run", lambda probe: iter(()))
+    (hop,) = (one for one in producer_check.check_producer(0.1) if one.name == "sealing")
+    assert hop.verdict == "fail"
+    files = KeyFiles.in_folder(home / "keys")
+    files.create()
+    assert producer_check.check_producer(0.1) == []
