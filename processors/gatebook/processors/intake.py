@@ -342,20 +342,34 @@ def redact_event(
     """Redact the document's free text in place; the content, redacted, where there is any. Fails
     closed: a text that cannot be redacted is dropped, the event goes on and says so."""
     counts: dict[str, int] = {}
-    content = None
+    content, data = None, b""
+    unreadable: list[str] = []
+    values: dict[str, Any] = {}
     tenant = document.get("organization", {}).get("id", "")
-    redact = partial(context.redactor.redact_json, tenant=tenant)
     _drop_malformed(document)
-    failed = _redact_fields(document, redact, counts, context.clean)
     try:
         data = _opened_content(document, event, context.opener)
-        content = _redact_content(document, data, context.redactor, tenant, counts)
+        values = _decoded_content(document, data)
     except RedactionFailed as error:
-        failed.append(error.reason)
+        unreadable.append(error.reason)
     except SealedFailed as error:
         named = {"key_id": error.key_id} if error.key_id else {}
         document["gatebook"]["sealed"] = {"failed": error.reason, **named}
         result.sealed_failures.append(error.reason)
+        data = b""
+    fields = _fields_to_read(document, context.clean)
+    texts = [holder[path[-1]] for path, holder in fields]
+    read = context.redactor.read_ahead([*texts, *values.values()], tenant=tenant)
+    redact = partial(context.redactor.redact_json, tenant=tenant, read=read)
+    failed = _redact_fields(fields, redact, counts, context.clean)
+    if data and not unreadable:
+        try:
+            redacted, found = context.redactor.redact_values(values, tenant=tenant, read=read)
+            content = Content(data, redacted)
+            _add(counts, found)
+        except RedactionFailed as error:
+            failed.append(error.reason)
+    failed += unreadable
     summary = document["gatebook"].setdefault("redaction", {})
     summary["policy_version"] = context.redaction_version
     if counts:
@@ -398,15 +412,29 @@ def _sized(value: Any) -> Any:
     return value
 
 
+Field = tuple[tuple[str, ...], Document]
+"""A path, and what holds the value."""
+
+
+def _fields_to_read(document: Document, clean: CleanTexts) -> list[Field]:
+    """Fields that may hold a value."""
+    fields: list[Field] = []
+    for path in FREE_TEXT_FIELDS + CODE_FIELDS:
+        holder = _holder(document, path)
+        if holder is not None and holder[path[-1]] not in clean:
+            fields.append((path, holder))
+    return fields
+
+
 def _redact_fields(
-    document: Document, redact: Redact, counts: dict[str, int], clean: CleanTexts
+    fields: Sequence[Field],
+    redact: Redact,
+    counts: dict[str, int],
+    clean: CleanTexts,
 ) -> list[str]:
     """Redact in place; what cannot be redacted goes, its neighbours stay. Reasons of failures."""
     failed = []
-    for path in FREE_TEXT_FIELDS + CODE_FIELDS:
-        holder = _holder(document, path)
-        if holder is None or holder[path[-1]] in clean:
-            continue
+    for path, holder in fields:
         try:
             value, found = redact(_sized(holder[path[-1]]))
         except RedactionFailed as error:
@@ -433,20 +461,17 @@ def _opened_content(document: Document, event: Record, opener: ContentOpener) ->
     return opener.open(data, event, document["gatebook"]["producer_id"])
 
 
-def _redact_content(
-    document: Document, data: bytes, redactor: Redactor, tenant: str, counts: dict[str, int]
-) -> Content | None:
+def _decoded_content(document: Document, data: bytes) -> dict[str, Any]:
+    """Opened content by field; what signals it gives stand in the document then."""
     if not data:
-        return None
+        return {}
     try:
         values = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RedactionFailed("undecodable_content") from None
     if found_signals := signals_of(values):
         document["gatebook"].setdefault("content", {})["signals"] = found_signals
-    redacted, found = redactor.redact_values(values, tenant=tenant)
-    _add(counts, found)
-    return Content(data, redacted)
+    return values
 
 
 def _rendered(event: Record, document: Document, ingested_at_ns: int) -> RenderedDocument:

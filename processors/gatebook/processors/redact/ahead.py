@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class Redacted:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+Read = Mapping[str, Redacted] | None
+"""What was read, by text; None where nothing in any of the values asks for more."""
+UNREAD: Read = MappingProxyType({})
+
+
 class ReadAhead:
     """The texts of the values of one tenant's event, and which of them a walk may pass over."""
 
@@ -99,14 +105,16 @@ class ReadAhead:
         self._chars = 0
         self._nodes = 0
 
-    def read(self, values: Iterable[Any]) -> Mapping[str, Redacted] | None:
+    def read(self, values: Iterable[Any]) -> Read:
         """What was read of the texts in the values; None where a walk over any of the values would
         find nothing, mask nothing and refuse nothing. A text it leaves out is still to be read."""
+        if self.redactor.ner is not None:
+            return UNREAD  # names are read in their own texts, and each costs much
         plain = True
         for value in values:
             plain = self._gather(value, 0) and plain
         if self._chars > self._most or self._nodes > self.redactor.limits.json_nodes:
-            return {}
+            return UNREAD
         texts = self._texts
         suspects = [texts[n] for n in self.redactor.suspects(texts)] if texts else []
         self._remember(suspects)
@@ -118,8 +126,6 @@ class ReadAhead:
 
     def _remember(self, suspects: Sequence[str]) -> None:
         """The words that come with every message, and that no trigger fires in."""
-        if self.redactor.ner is not None:
-            return
         for text in self._texts:
             if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and text not in suspects:
                 if len(self._known) >= MAX_WORDS:

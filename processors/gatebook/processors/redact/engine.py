@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import re2
 
-from .ahead import ReadAhead, Redacted
+from .ahead import UNREAD, Read, ReadAhead, Redacted
 from .allow import AllowList
 from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
@@ -138,8 +138,13 @@ class Redactor:
         """
         return _guarded(lambda: self._redact(text, tenant), where)
 
+    def read_ahead(self, values: Iterable[JSON], *, tenant: str = "") -> Read:
+        """Read the texts of several values at once, for `read` of the calls that redact them. It
+        redacts nothing itself."""
+        return ReadAhead(self, tenant).read(values)
+
     def redact_json(
-        self, value: JSON, path: str = "", *, tenant: str = ""
+        self, value: JSON, path: str = "", *, tenant: str = "", read: Read = UNREAD
     ) -> tuple[JSON, dict[str, int]]:
         """Return a JSON value redacted, keys and numbers included, and the counts: a copy, or the
         value itself where nothing was found.
@@ -149,24 +154,26 @@ class Redactor:
         and taken out of the others. `path` labels the failure. Raises RedactionFailed beyond the
         limits or on other types.
         """
-        known = ReadAhead(self, tenant).read((value,))
-        if known is None:
+        if not read and read is not None:
+            read = self.read_ahead((value,), tenant=tenant)
+        if read is None:
             return value, {}
-        walk = JsonWalk(self, tenant, known)
+        walk = JsonWalk(self, tenant, read)
         return _guarded(lambda: (walk.value(value, 0), dict(walk.counts)), path)
 
     def redact_values(
-        self, values: dict[str, JSON], *, tenant: str = ""
+        self, values: dict[str, JSON], *, tenant: str = "", read: Read = UNREAD
     ) -> tuple[dict[str, JSON], dict[str, int]]:
         """`redact_json` of each value, whose names are our own; cheaper than one after the other.
         The counts are of all of them. Raises RedactionFailed."""
-        known = ReadAhead(self, tenant).read(values.values())
-        if known is None:
+        if not read and read is not None:
+            read = self.read_ahead(values.values(), tenant=tenant)
+        if read is None:
             return values, {}
         counts: Counter[str] = Counter()
         redacted = {}
         for name, value in values.items():
-            walk = JsonWalk(self, tenant, known)
+            walk = JsonWalk(self, tenant, read)
             redacted[name] = _guarded(partial(walk.value, value, 0), "")
             counts.update(walk.counts)
         return redacted, dict(counts)
