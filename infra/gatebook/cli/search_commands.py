@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -20,6 +21,7 @@ EXIT_NO_MATCH = 1
 DEFAULT_SIZE = 100
 MAX_CELL_CHARACTERS = 60
 TAIL_RETRY_SECONDS = 2.0
+MAIL_ADDRESS = re.compile(r"[^\s\"':()@]+@[^\s\"':()@]+\.[^\s\"':()@.]+")
 
 # What a table shows, in this order; where the terminal is narrow, the last of DROPPED_FIRST
 # stays longest.
@@ -209,14 +211,19 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     if printed < total and not given["ndjson"]:
         click.echo(f"{printed:,} of {total:,} shown; --size or --all shows more", err=True)
     if not total:
-        _say_no_match(given["since"], given["as_json"] or given["ndjson"])
+        if not (given["as_json"] or given["ndjson"]):
+            _say_no_match(given["since"], kind, text)
         sys.exit(EXIT_NO_MATCH)
 
 
-def _say_no_match(since: str, quiet: bool) -> None:
-    if not quiet:
+def _say_no_match(since: str, kind: str, query: str) -> None:
+    click.echo(f"no match since {since}; --since 30d or --since all looks further back", err=True)
+    if kind == "access" and MAIL_ADDRESS.search(query):
         click.echo(
-            f"no match since {since}; --since 30d or --since all looks further back", err=True
+            "a mail address is stored as a pseudonym, also as a user id: `gatebook subject status "
+            "ADDRESS --tenant TENANT` prints the tag of the person, and "
+            "`gatebook search gatebook.subject:TAG` finds the events",
+            err=True,
         )
 
 
@@ -478,11 +485,14 @@ def _reveal(hits: Sequence[Hit], event_id: str, layer: str, reason: str) -> dict
 
     async def work(desk: Desk) -> dict[str, Any]:
         from gatebook.processors.subjects import reveal
+        from gatebook.processors.subjects.erasures import erasures_of, tag_of
 
         await desk.record("event.reveal", reason, event=event_id, reveal=layer)
         document = next((h.source for h in hits if "-access-" in h.index), {})
         wanted = ("redacted", "full") if layer == "full" else ("redacted",)
-        return reveal.opened(document, await reveal.key_of(desk.ring, document), wanted)
+        key = await reveal.key_of(desk.ring, document)
+        erasures = await erasures_of(desk.store, tag_of(document))
+        return reveal.opened(document, key, wanted, erasures)
 
     return run_at_desk(work)
 
@@ -491,9 +501,16 @@ def _print_content(content: dict[str, Any] | None) -> None:
     from gatebook.processors.search.display import safe, to_json
 
     for layer, found in (content or {}).items():
-        click.echo(f"content, {layer}: {found['state']}")
+        click.echo(f"content, {layer}: {_state_of(found)}")
         for name, value in sorted(found.get("content", {}).items()):
             click.echo(f"  {safe(name)}  {to_json(value)}")
+
+
+def _state_of(found: dict[str, Any]) -> str:
+    """A layer's state; of one that was erased, when and by which job, too."""
+    if "job" not in found:
+        return str(found["state"])
+    return f"{found['state']} ({found['erased_at']}, {found['job']})"
 
 
 def _print_document(hit: Hit) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,8 +27,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 EXIT_NOT_FOUND = 1
 EXIT_INCOMPLETE = 1
+EXIT_HELD = 4
 MAX_CANDIDATES = 1_000_000
 REVEAL_CHOICES = ("none", "redacted", "full")
+MAX_TENANTS_NAMED = 5
+
+
+def _some_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("it is empty: name a person")
+    return value
+
+
+id_argument = click.argument("id_", metavar="ID", callback=_some_id)
 
 tenant_option = click.option("--tenant", default="", help="The person's tenant.")
 tag_option = click.option(
@@ -52,7 +63,22 @@ class NobodyFound(GatebookError):
     """Most likely the id or the tenant is not as the service sent it."""
 
     exit_code = EXIT_NOT_FOUND
-    next_step = "give id and --tenant as the service sends them, or --tag and gatebook.subject"
+
+    def __init__(self, tenants: Sequence[str] = ()) -> None:
+        super().__init__("no events of this subject are stored")
+        asked = "give id and --tenant as the service sends them, or --tag and gatebook.subject"
+        told = ", ".join(f"--tenant {one!a}" if one else "no --tenant" for one in tenants)
+        self.next_step = f"{asked}; events with this id are there with {told}" if told else asked
+
+
+class FolderRefused(GatebookError):
+    """The folder of an export cannot be used."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 @click.group()
@@ -103,6 +129,27 @@ class Desk:
         found = self.own.tags(self.settings).of(Subject(tenant, id_, kind))
         masked = self.redactor().redact_text(id_, tenant=tenant).text
         return Person(found, tenant, () if principal else tuple(dict.fromkeys((id_, masked))))
+
+    async def nobody(self, id_: str, tenant: str, tag: bool, principal: bool) -> NobodyFound:
+        """That nothing is stored, with the tenants under which something is."""
+        from gatebook.processors.subjects.identity import PERSON, PRINCIPAL, Subject
+
+        if tag:
+            return NobodyFound()
+        kind, tags = PRINCIPAL if principal else PERSON, self.own.tags(self.settings)
+        others = [one for one in await self.documents.tenants() if one != tenant]
+        known = [tags.of(Subject(one, id_, kind)) for one in others]
+        should: list[dict[str, Any]] = [{"terms": {"gatebook.subject": known}}]
+        if not principal:
+            should.append({"term": {"user.id": {"value": id_}}})
+        query = {"bool": {"should": should, "minimum_should_match": 1}}
+        found = [one for one in await self.documents.tenants(query) if one != tenant]
+        return NobodyFound(found[:MAX_TENANTS_NAMED])
+
+    async def events(self, person: Person) -> int:
+        """How many events of a person are stored."""
+        await self.documents.refresh()
+        return await self.documents.count(person.query())
 
     async def record(self, action: str, reason: str = "", **details: str) -> None:
         """Record the act. Raises NotRecorded."""
@@ -160,7 +207,7 @@ def _desk(settings: WorkerSettings, connection: Connection, witness: Witness) ->
 
 
 @subject.command()
-@click.argument("id_", metavar="ID")
+@id_argument
 @tenant_option
 @tag_option
 @principal_option
@@ -192,15 +239,19 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
     async def work(desk: Desk) -> dict[str, Any]:
         from gatebook.cli.privileged import operator
         from gatebook.processors.subjects.erasure import Request
+        from gatebook.processors.subjects.holds import refuse_if_held
+        from gatebook.processors.subjects.state import read_states
 
         eraser = _eraser(desk, given["timeout_seconds"], quiet=as_json)
         person = desk.person(id_, given["tenant"], given["tag"], given["principal"])
         await desk.record("subject.plan_erase", given["reason"], subject=person.tag)
         plan = await eraser.plan(person)
+        if not plan["documents"] and not plan["keys"]:
+            who = (given["tenant"], given["tag"], given["principal"])
+            raise await desk.nobody(id_, *who)
         if given["dry_run"]:
             return plan
-        if not plan["documents"] and not plan["keys"]:
-            raise NobodyFound("nothing is stored of this subject")
+        refuse_if_held((await read_states(desk.store, [person.tag]))[person.tag])
         if not given["yes"]:
             _print_plan(plan)
             click.confirm("Erase this for good?", abort=True, err=True)
@@ -210,7 +261,7 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
     found = run_at_desk(work)
     if given["dry_run"]:
         click.echo(json.dumps(found)) if as_json else _print_plan(found)
-        return
+        sys.exit(EXIT_HELD if found["holds"] else 0)
     text = json.dumps(found, indent=None if as_json else 2)
     if output is not None:
         output.write_text(text + "\n")
@@ -244,7 +295,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
     click.echo(f"  {plan['documents']} documents, {plan['documents_with_content']} with content")
     click.echo(f"  {plan['documents_with_names']} with a name or mail address (go with --names)")
     for name, count in plan["indices"].items():
-        click.echo(f"    {name}: {count}")
+        click.echo(f"    {name}: {count} with content")
     click.echo(f"  keys to destroy: {', '.join(plan['keys']) or 'none'}")
     for left in plan["remains"]:
         click.echo(f"  stays: {left['what']} in {left['where']}, until {left['until']};")
@@ -273,25 +324,29 @@ def verify_certificate(file: Any, public_key: Path | None, as_json: bool) -> Non
         return
     whose = "by the given key" if known else "by the key that stands in it"
     click.echo(f"the signature holds, {whose}")
-    click.echo(
-        f"{certificate['documents_with_content']} documents of subject {certificate['subject']}, "
-        f"{len(certificate['keys_destroyed'])} keys destroyed, {certificate['completed_at']}"
-    )
+    for name in ("subject", "documents", "documents_with_content", "completed_at"):
+        click.echo(f"  {name}: {certificate[name]}")
+    click.echo(f"  keys_destroyed: {len(certificate['keys_destroyed'])}")
 
 
 # --- holds -------------------------------------------------------------------------------------
 
 
 @subject.command()
-@click.argument("id_", metavar="ID")
+@id_argument
 @tenant_option
 @tag_option
 @principal_option
 @reason_option
 @click.option("--hold-id", default="", help="An id of yours, such as a case number.")
+@click.option("--ahead", is_flag=True, help="Also where no events of the person are stored yet.")
 @json_option
-def hold(id_: str, reason: str, hold_id: str, as_json: bool, **given: Any) -> None:
-    """Put a legal hold on a person: nothing of them is erased, nor dropped by retention."""
+def hold(id_: str, reason: str, hold_id: str, ahead: bool, as_json: bool, **given: Any) -> None:
+    """Put a legal hold on a person: nothing of them is erased, nor dropped by retention.
+
+    Where no events of the person are stored, nothing is held without --ahead: most likely the id
+    or the tenant is not as the service sends it.
+    """
 
     async def work(desk: Desk) -> dict[str, Any]:
         import time
@@ -305,6 +360,8 @@ def hold(id_: str, reason: str, hold_id: str, as_json: bool, **given: Any) -> No
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         new = Hold(id=hold_id or uuid.uuid4().hex[:12], reason=reason, by=operator(), at=now)
         await desk.record("subject.hold", reason, subject=person.tag, hold=new.id)
+        if not ahead and not await desk.events(person):
+            raise await desk.nobody(id_, **given)
         state = await holds.hold(desk.store, person.tag, new)
         return _holds_of(person.tag, state.holds)
 
@@ -312,7 +369,7 @@ def hold(id_: str, reason: str, hold_id: str, as_json: bool, **given: Any) -> No
 
 
 @subject.command()
-@click.argument("id_", metavar="ID")
+@id_argument
 @tenant_option
 @tag_option
 @principal_option
@@ -372,7 +429,7 @@ def _print_holds(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 @subject.command()
-@click.argument("id_", metavar="ID")
+@id_argument
 @tenant_option
 @tag_option
 @principal_option
@@ -388,10 +445,14 @@ def status(id_: str, as_json: bool, **given: Any) -> None:
         await desk.record("subject.status", subject=person.tag)
         state = (await read_states(desk.store, [person.tag]))[person.tag]
         jobs = await desk.store.find(JOB, tag=person.tag)
+        events = await desk.events(person)
+        if not (events or jobs or state.holds or state.generation):
+            raise await desk.nobody(id_, **given)
         return {
             "subject": person.tag,
+            "events": events,
             "has_key": bool(await desk.store.get([key_id(person.tag, state.generation)])),
-            "erased": state.generation,
+            "erased": sum(bool(job.source["done"]) for job in jobs),
             **_holds_of(person.tag, state.holds),
             "jobs": [
                 {
@@ -408,7 +469,8 @@ def status(id_: str, as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"subject {found['subject']}: erased {found['erased']} times, ", nl=False)
+    click.echo(f"subject {found['subject']}: {found['events']} events, ", nl=False)
+    click.echo(f"erased {found['erased']} times, ", nl=False)
     click.echo(f"{'a' if found['has_key'] else 'no'} key, {len(found['holds'])} legal holds")
     for job in found["jobs"]:
         state = "done" if job["done"] else f"under way, last step {(job['steps'] or ['none'])[-1]}"
@@ -416,7 +478,7 @@ def status(id_: str, as_json: bool, **given: Any) -> None:
 
 
 @subject.command()
-@click.argument("id_", metavar="ID")
+@id_argument
 @tenant_option
 @tag_option
 @principal_option
@@ -434,16 +496,34 @@ def status(id_: str, as_json: bool, **given: Any) -> None:
     show_default=True,
     help="What is opened: nothing, redacted content, or the original as well.",
 )
+@click.option("--overwrite", is_flag=True, help="Also into a folder that is not empty.")
 @json_option
-def export(id_: str, reason: str, output: Path, reveal: str, as_json: bool, **given: Any) -> None:
-    """Write all events of a person to a folder, with their content opened."""
+def export(
+    id_: str,
+    reason: str,
+    output: Path,
+    reveal: str,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Write all events of a person to a folder, with their content opened.
+
+    Of content that was erased, the events and the manifest say so, with the erasure's job and
+    time; absent is what was never kept.
+    """
 
     async def work(desk: Desk) -> dict[str, Any]:
         from gatebook.processors.subjects import reveal as opening
+        from gatebook.processors.subjects.erasures import erasures_of
 
         person = desk.person(id_, **given)
         await desk.record("subject.export", reason, subject=person.tag, reveal=reveal)
-        manifest = opening.Manifest(person.tag)
+        if not await desk.events(person):
+            raise await desk.nobody(id_, **given)
+        _make_folder(output)
+        erasures = await erasures_of(desk.store, person.tag)
+        manifest = opening.Manifest(person.tag, erasures=erasures)
         lines = opening.export(desk.documents, desk.ring, person, _layers(reveal), manifest)
         with _private_file(output / "events.ndjson") as file:
             async for line in lines:
@@ -453,17 +533,49 @@ def export(id_: str, reason: str, output: Path, reveal: str, as_json: bool, **gi
             file.write(json.dumps(summary, indent=2).encode() + b"\n")
         return summary
 
-    output.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _refuse_folder(output, overwrite)
     found = run_at_desk(work)
     if as_json:
         click.echo(json.dumps(found))
     else:
-        opened = ", ".join(f"{n} {layer}" for layer, n in found["layers_opened"].items()) or "none"
-        click.echo(f"{found['documents']} events in {output}; opened: {opened}")
+        _print_manifest(found, output)
     if found["digests_fail"]:
         click.echo(f"{len(found['digests_fail'])} events are not as they were written", err=True)
-    if found["digests_fail"] or not found["documents"]:
+    if found["digests_fail"]:
         sys.exit(EXIT_NOT_FOUND)
+
+
+def _refuse_folder(output: Path, overwrite: bool) -> None:
+    """Raises FolderRefused where there is something in it that nobody said to overwrite."""
+    try:
+        used = output.is_dir() and any(output.iterdir())
+    except OSError as error:
+        raise _not_writable(output, error) from None
+    if used and not overwrite:
+        raise FolderRefused(f"{output} is not empty", "name another folder, or give --overwrite")
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _not_writable(output, error) from None
+
+
+def _not_writable(path: Path, error: OSError) -> FolderRefused:
+    return FolderRefused(
+        f"{path} cannot be written: {error.strerror}", "name a folder with --output that can be"
+    )
+
+
+def _print_manifest(found: dict[str, Any], output: Path) -> None:
+    opened = ", ".join(f"{n} {layer}" for layer, n in found["layers_opened"].items()) or "none"
+    click.echo(f"{found['documents']} events in {output}; opened: {opened}")
+    if found["layers_erased"]:
+        erased = ", ".join(f"{n} {layer}" for layer, n in found["layers_erased"].items())
+        click.echo(f"erased: {erased}")
+    for one in found["erasures"]:
+        click.echo(f"  {one['job']}: {one['completed_at'] or 'under way'}")
 
 
 def _layers(reveal: str) -> tuple[str, ...]:
@@ -473,7 +585,12 @@ def _layers(reveal: str) -> tuple[str, ...]:
 def _private_file(path: Path) -> Any:
     import os
 
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    os.fchmod(handle, 0o600)  # one that is overwritten may have had other rights
+    return os.fdopen(handle, "wb")
 
 
 # --- pseudonyms --------------------------------------------------------------------------------
@@ -542,7 +659,11 @@ def reidentify(
 
         click.echo(safe(value))
     else:
-        click.echo(f"not found; {looked} events were opened", err=True)
+        click.echo(
+            f"not found; {looked} events were opened. Candidates can be given with --candidate or "
+            f"--stdin, and pseudonyms differ by tenant: give --tenant as the service sends it",
+            err=True,
+        )
     if value is None:
         sys.exit(EXIT_NOT_FOUND)
 

@@ -52,6 +52,14 @@ def test_an_export_holds_all_of_a_person_and_says_what_it_opened(
         assert len(originals) == (4 if reveal == "full" else 0)
         assert all(WORD in json.dumps(o["content"]) for o in originals if o["state"] == "opened")
     desk.subject("export", "nobody", "--output", str(tmp_path / "no"), expect=1)
+    assert not (tmp_path / "no").exists(), "nothing is stored: no folder that says so"
+    asked = ("subject", "export", "ada", "--reason", "test", "--output")
+    elsewhere = desk.run(*asked, str(tmp_path / "no"), expect=1).stderr
+    assert f"--tenant '{TENANT}'" in elsewhere
+    asked = (*asked[:3], "--tenant", TENANT, *asked[3:])
+    assert "is not empty" in desk.run(*asked, str(tmp_path / "full"), expect=2).stderr
+    desk.run(*asked, str(tmp_path / "full"), "--overwrite")
+    assert "/proc/nope cannot be written" in desk.run(*asked, "/proc/nope", expect=2).stderr
 
     changed = desk.of("ada")[0]["event"]["id"]
     shown = desk.json("show", changed)["documents"][0]
@@ -88,7 +96,7 @@ def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_pat
         assert "cannot be recorded" in done.stderr
         assert not done.stdout
     assert desk.of("ada") == before
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
     assert desk.json("subject", "list-holds")["subjects"] == []
 
     desk.json("show", event["event"]["id"], "--reveal", "full", "--reason", f"{MAIL} asks")
@@ -98,6 +106,52 @@ def test_nothing_is_revealed_that_cannot_be_recorded(pipeline: Pipeline, tmp_pat
     assert told["reason"].endswith(" asks")
     assert MAIL not in told["reason"]
     desk.run("show", event["event"]["id"], "--reveal", "full", expect=2)
+
+
+def test_what_was_destroyed_is_not_told_as_never_kept(pipeline: Pipeline, tmp_path: Path) -> None:
+    """After an erasure, show, export and its manifest say that content is erased, when and by
+    which job; what was never kept is absent. A hold refuses the erasure before anything is asked;
+    an erasure of nobody, a hold and a status of nobody say so."""
+    desk = Desk(pipeline)
+    event = said("ada", "redacted")
+    pipeline.publish([event, said("ada", "metadata")])
+    pipeline.wait_indexed(2)
+    who = ("--tenant", TENANT, "--reason", "test")
+    desk.subject("hold", "ada", "--hold-id", "case-1")
+    for more in (("--dry-run",), ()):
+        refused = desk.run("subject", "erase", "ada", *who, *more, expect=4)
+        assert "case-1" in refused.stdout + refused.stderr
+        assert "for good?" not in refused.stderr
+    desk.subject("release", "ada", "--hold-id", "case-1")
+    file = tmp_path / "certificate.json"
+    desk.run("subject", "erase", "ada", *who, "--yes", "--output", str(file))
+    certificate = json.loads(file.read_text())
+    told = desk.run("subject", "verify-certificate", str(file)).stdout
+    assert f"documents_with_content: {certificate['documents_with_content']}" in told
+    ask = ("show", event["event"]["id"], "--reveal", "full", "--reason", "x")
+    content = desk.json(*ask)["content"]
+    erased = {"state": "erased", "job": certificate["job"]}
+    assert content["redacted"] == {**erased, "erased_at": certificate["completed_at"]}
+    assert content["full"] == {"state": "absent"}, "the original was never kept"
+    assert f"content, redacted: erased ({certificate['completed_at']}" in desk.run(*ask).stdout
+
+    manifest = desk.subject("export", "ada", "--output", str(tmp_path / "gone"))
+    assert manifest["layers_erased"] == {"redacted": 1}
+    assert [one["job"] for one in manifest["erasures"]] == [certificate["job"]]
+    lines = (tmp_path / "gone" / "events.ndjson").read_bytes().splitlines()
+    states = [json.loads(line)["content"]["redacted"]["state"] for line in lines]
+    assert sorted(states) == ["absent", "erased"]
+    status = desk.json("subject", "status", "ada", "--tenant", TENANT)
+    assert (status["events"], status["erased"]) == (2, 1)
+
+    for command in (("status", "ada"), ("hold", "ada", "--reason", "x")):
+        nobody = desk.run("subject", *command, expect=1).stderr
+        assert "no events of this subject" in nobody
+        assert f"--tenant '{TENANT}'" in nobody
+    assert desk.json("subject", "list-holds")["subjects"] == []
+    desk.run("subject", "hold", "", "--reason", "x", expect=2)
+    missed = desk.run("search", 'user.id:"dora@example.org"', expect=1).stderr
+    assert "gatebook subject status" in missed
 
 
 def test_a_pseudonym_is_resolved_for_operators_only(pipeline: Pipeline) -> None:
@@ -116,6 +170,9 @@ def test_a_pseudonym_is_resolved_for_operators_only(pipeline: Pipeline) -> None:
     assert found == {"value": MAIL, "found_in": "events", "opened": 1}
     desk.erase("ada")
     assert desk.json(*ask, expect=1)["value"] is None
+    missed = desk.run(*ask, expect=1).stderr
+    assert "--candidate" in missed
+    assert "--tenant" in missed
     tried = desk.json(*ask, "--stdin", stdin=f"someone@else.org\n{MAIL.upper()}\n")
     assert tried["found_in"] == "candidates"
     assert tried["value"].lower() == MAIL

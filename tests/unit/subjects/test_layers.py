@@ -19,9 +19,11 @@ from gatebook.processors.sinks import bulk
 from gatebook.processors.sinks.base import Row
 from gatebook.processors.subjects import layers
 from gatebook.processors.subjects.erasure import stripped_of
+from gatebook.processors.subjects.erasures import Erasure
 from gatebook.processors.subjects.identity import PRINCIPAL, Subject, SubjectTags
-from gatebook.processors.subjects.keys import FULL, REDACTED, CannotOpen, SubjectKey
+from gatebook.processors.subjects.keys import FULL, LAYERS, REDACTED, CannotOpen, SubjectKey
 from gatebook.processors.subjects.layers import KeyEntry, Subjects
+from gatebook.processors.subjects.reveal import opened
 from gatebook.processors.subjects.verify import verify_document
 from gatebook.schemas.codec import FrameHeader, Record, build_frame, encode_event
 
@@ -139,6 +141,31 @@ def test_the_digest_holds_when_content_is_erased() -> None:
         assert verified.holds
         assert verified.content == "erased"
         assert not verify_document({**stripped, "user": {"id": "mallory"}}).holds
+
+
+def test_what_was_destroyed_is_not_told_as_never_kept() -> None:
+    """Erased is what the document was written with, or what came in too late, with the erasure
+    that took it; absent is what its level never kept. One under way has no time yet."""
+    erasures = [
+        Erasure("job.0", 0, 2 * 10**18, "2033-05-18T03:33:20Z"),
+        Erasure("job.1", 1, 4 * 10**18),
+    ]
+    for level, wanted in (("redacted", "absent"), ("full", "erased")):
+        stripped = stripped_of(document(level), ALICE, {f"{ALICE}.0"}, 0, False)
+        assert stripped is not None
+        found = opened(stripped, None, LAYERS, erasures)
+        assert found[REDACTED]["state"] == "erased"
+        assert found[REDACTED]["job"] == "job.0"
+        assert found[REDACTED]["erased_at"].startswith("2033")
+        assert found[FULL]["state"] == wanted
+    later = opened(stripped or {}, None, (REDACTED,), erasures[1:])
+    assert later[REDACTED]["erased_at"] == "under way"
+    never = opened(document("metadata"), None, LAYERS, erasures)
+    assert {one["state"] for one in never.values()} == {"absent"}
+    late = document("metadata")
+    late["gatebook"]["sealed"] = {"failed": "subject_erased"}
+    assert opened(late, None, (REDACTED,), erasures)[REDACTED]["state"] == "erased"
+    assert verify_document(late).content == "erased"
 
 
 def test_changed_content_is_noticed_while_it_is_there() -> None:

@@ -17,6 +17,7 @@ from gatebook.schemas.errors import Fatal
 PAGE_DOCUMENTS = 500
 KEEP_ALIVE = "2m"
 KIND = "access"
+MAX_TENANTS = 1_000
 TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 Dsl = dict[str, Any]
 
@@ -91,6 +92,22 @@ class Documents:
         finally:
             # If we die here, the server drops the view by itself after KEEP_ALIVE.
             await self._close(str(opened["id"]))
+
+    async def count(self, query: Dsl) -> int:
+        """How many documents match. Returns 0 where nothing was ever indexed."""
+        answer = await self._ask("POST", f"/{self._alias}/_count", absent={}, json={"query": query})
+        return int(answer.get("count", 0))
+
+    async def tenants(self, query: Dsl | None = None) -> list[str]:
+        """Tenants of the documents that match, of all without a query; an empty text stands for
+        none. At most MAX_TENANTS, those with most documents."""
+        terms = {"field": "organization.id", "missing": "", "size": MAX_TENANTS}
+        body: Dsl = {"size": 0, "aggs": {"tenants": {"terms": terms}}}
+        if query is not None:
+            body["query"] = query
+        answer = await self._ask("POST", f"/{self._alias}/_search", absent={}, json=body)
+        found = answer.get("aggregations", {}).get("tenants", {}).get("buckets", [])
+        return [str(bucket["key"]) for bucket in found]
 
     async def _pages(
         self, pit: str, query: Dsl, source: bool | Sequence[str]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 from gatebook.processors.redact import RedactionFailed, Redactor
 from gatebook.processors.subjects import layers
 from gatebook.processors.subjects.documents import Documents, Person
+from gatebook.processors.subjects.erasures import Erasure, is_erased, told
 from gatebook.processors.subjects.keyring import KeyRing
 from gatebook.processors.subjects.keys import FULL, LAYERS, CannotOpen, SubjectKey
 from gatebook.processors.subjects.verify import verify_document
@@ -29,15 +30,21 @@ _PSEUDONYM = re.compile(r"([A-Z][A-Z0-9_]*)_[a-z0-9]{1,12}_[A-Z2-7]{16}")
 
 
 def opened(
-    document: Mapping[str, Any], key: SubjectKey | None, wanted: Iterable[str] = LAYERS
+    document: Mapping[str, Any],
+    key: SubjectKey | None,
+    wanted: Iterable[str] = LAYERS,
+    erasures: Sequence[Erasure] = (),
 ) -> dict[str, Any]:
-    """Each wanted layer of a document: its state, and the content where it opens."""
+    """Each wanted layer of a document: its state, and the content where it opens. `erasures` of
+    its subject say when what is erased went; absent is what was never kept."""
     found: dict[str, Any] = {}
     for layer in wanted:
         if not layers.value_at(document, ("gatebook", "sealed", layer)):
-            found[layer] = {"state": ABSENT}
-        elif key is None:
-            found[layer] = {"state": ERASED}  # the key is gone, this copy is not
+            gone = is_erased(document, layer, erasures)
+            erased = {"state": ERASED, **told(document, erasures)}
+            found[layer] = erased if gone else {"state": ABSENT}
+        elif key is None:  # the key is gone, this copy is not
+            found[layer] = {"state": ERASED, **told(document, erasures)}
         else:
             found[layer] = _opened(document, layer, key)
     return found
@@ -63,10 +70,19 @@ class Manifest:
 
     subject: str
     documents: int = 0
+    erasures: Sequence[Erasure] = ()
     opened: dict[str, int] = field(default_factory=dict)
+    erased: dict[str, int] = field(default_factory=dict)
     digests_hold: int = 0
     digests_fail: list[str] = field(default_factory=list)
     _digest: Any = field(default_factory=hashlib.sha256)
+
+    def count(self, content: Mapping[str, Any]) -> None:
+        """Count the layers of one document."""
+        for layer, found in content.items():
+            self.opened[layer] = self.opened.get(layer, 0) + (found["state"] == OPENED)
+            if found["state"] == ERASED:
+                self.erased[layer] = self.erased.get(layer, 0) + 1
 
     def add(self, line: bytes, event_id: str, holds: bool) -> None:
         """Count one line, with its line feed."""
@@ -83,6 +99,8 @@ class Manifest:
             "subject": self.subject,
             "documents": self.documents,
             "layers_opened": dict(sorted(self.opened.items())),
+            "layers_erased": dict(sorted(self.erased.items())),
+            "erasures": [one.told() for one in self.erasures],
             "digests_hold": self.digests_hold,
             "digests_fail": self.digests_fail,
             "sha256": self._digest.hexdigest(),
@@ -99,10 +117,9 @@ async def export(
     await documents.refresh()
     async for found in documents.scan(person.query()):
         key = await _cached_key(ring, found.source, known)
-        content = opened(found.source, key, layers_wanted)
+        content = opened(found.source, key, layers_wanted, manifest.erasures)
         verified = verify_document(found.source, key)
-        for layer, state in content.items():
-            manifest.opened[layer] = manifest.opened.get(layer, 0) + (state["state"] == OPENED)
+        manifest.count(content)
         row = {
             "index": found.index,
             "document": found.source,

@@ -11,6 +11,7 @@ from gatebook.processors.subjects.identity import SubjectTags
 from gatebook.processors.subjects.keys import LAYERS, CannotOpen, SubjectKey
 from gatebook.processors.subjects.layers import (
     ERASED_NAME,
+    SUBJECT_ERASED,
     commitment_to_names,
     identifiers,
     open_layer,
@@ -55,10 +56,13 @@ def verify_document(
 
 
 def content_of(document: Mapping[str, Any]) -> str:
-    """present, erased or none: whether the document holds content that it was written with."""
+    """present, erased or none: whether the document holds content that it was written with, or
+    that came in after an erasure and was not kept."""
     if any(value_at(document, ("gatebook", "sealed", layer)) for layer in LAYERS):
         return PRESENT
     if value_at(document, ("gatebook", "sealed", "key_id")):
+        return ERASED
+    if value_at(document, ("gatebook", "sealed", "failed")) == SUBJECT_ERASED:
         return ERASED
     return PRESENT if value_at(document, ("gen_ai", "input")) else NONE
 
