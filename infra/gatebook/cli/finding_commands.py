@@ -22,6 +22,15 @@ EXIT_NOTHING = 1
 MAX_CELL_CHARACTERS = 60
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.UsageError("the id is empty")
+    return value
+
+
+id_argument = click.argument("finding_id", callback=_not_empty)
 by_option = click.option("--by", default="", help="Who says so; default: the user at the terminal.")
 
 
@@ -134,7 +143,7 @@ def _print_counts(counts: dict[str, dict[str, int]]) -> None:
 
 
 @finding.command("show")
-@click.argument("finding_id")
+@id_argument
 @json_option
 def show_command(finding_id: str, as_json: bool) -> None:
     """Show a finding, all that was said of it, and where it was delivered.
@@ -197,7 +206,7 @@ def _quoted(text: str) -> str:
 
 
 @finding.command("close")
-@click.argument("finding_id")
+@id_argument
 @click.option("--verdict", type=click.Choice(VERDICTS), required=True, help="What it was.")
 @click.option("--reason", default="", help="Why, for whoever looks at it later.")
 @by_option
@@ -214,7 +223,7 @@ def close_command(finding_id: str, verdict: str, reason: str, by: str) -> None:
 
 
 @finding.command("ack")
-@click.argument("finding_id")
+@id_argument
 @by_option
 def ack_command(finding_id: str, by: str) -> None:
     """Say that somebody has it in hand; targets that know such a step are told."""

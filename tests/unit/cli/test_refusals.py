@@ -38,9 +38,9 @@ def test_a_supervisor_does_not_start_what_could_not_live(
     assert "starting it anew" not in said
 
 
-@pytest.mark.parametrize("identity", ["", " "])
-def test_an_empty_id_is_wrong_usage(tmp_path: Path, identity: str) -> None:
+@pytest.mark.parametrize("command", [["show", ""], ["show", " "], ["finding", "show", ""]])
+def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
     """A shell variable that was not set is no outage of Elasticsearch."""
-    code, said = gatebook(tmp_path, "show", identity)
+    code, said = gatebook(tmp_path, *command)
     assert code == 2
     assert "the id is empty" in said
