@@ -263,14 +263,24 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
         click.echo(json.dumps(found)) if as_json else _print_plan(found)
         sys.exit(EXIT_HELD if found["holds"] else 0)
     text = json.dumps(found, indent=None if as_json else 2)
-    if output is not None:
-        output.write_text(text + "\n")
-        click.echo(f"certificate: {output}", err=True)
-    else:
+    if not _written(output, text):
         click.echo(text)
     if not found["complete"]:
         click.echo("not everything is unreadable yet: see `remains`", err=True)
         sys.exit(EXIT_INCOMPLETE)
+
+
+def _written(output: Path | None, text: str) -> bool:
+    """Whether the certificate went to its file; where it cannot, it is printed, not lost."""
+    if output is None:
+        return False
+    try:
+        output.write_text(text + "\n")
+    except OSError as error:
+        click.echo(f"{output} cannot be written: {error.strerror}; the certificate:", err=True)
+        return False
+    click.echo(f"certificate: {output}", err=True)
+    return True
 
 
 def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:

@@ -56,10 +56,10 @@ def test_an_export_holds_all_of_a_person_and_says_what_it_opened(
     asked = ("subject", "export", "ada", "--reason", "test", "--output")
     elsewhere = desk.run(*asked, str(tmp_path / "no"), expect=1).stderr
     assert f"--tenant '{TENANT}'" in elsewhere
-    asked = (*asked[:3], "--tenant", TENANT, *asked[3:])
-    assert "is not empty" in desk.run(*asked, str(tmp_path / "full"), expect=2).stderr
-    desk.run(*asked, str(tmp_path / "full"), "--overwrite")
-    assert "/proc/nope cannot be written" in desk.run(*asked, "/proc/nope", expect=2).stderr
+    hers = ("subject", "export", "ada", "--tenant", TENANT, "--reason", "test", "--output")
+    assert "is not empty" in desk.run(*hers, str(tmp_path / "full"), expect=2).stderr
+    desk.run(*hers, str(tmp_path / "full"), "--overwrite")
+    assert "/proc/nope cannot be written" in desk.run(*hers, "/proc/nope", expect=2).stderr
 
     changed = desk.of("ada")[0]["event"]["id"]
     shown = desk.json("show", changed)["documents"][0]
