@@ -5,6 +5,7 @@ One broker proves crash recovery, not the loss of a replica.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.sealed import make_keys
 from tests.waiting import wait_until
 
 from gatebook.producers.config import ProducerSettings
@@ -305,10 +308,12 @@ def test_a_frame_above_the_brokers_limit_is_sent_in_parts(
     """And an event that alone is above it goes without its content."""
     topic = topic_name(namespace, ACCESS)
     create_topic(engines.kafka_bootstrap, topic, **{"max.message.bytes": "20000"})
-    recorder = Recorder(settings)
+    make_keys(Path(settings.home))
+    recorder = Recorder(msgspec.structs.replace(settings, capture_level="redacted"))
     for number in range(60):
         size = 100_000 if number == 30 else 2000
-        recorder.emit({**EVENT, "content": random.Random(number).randbytes(size)})
+        content = json.dumps({"input_messages": random.Random(number).randbytes(size // 2).hex()})
+        recorder.emit({**EVENT, "content": content.encode(), "content_encoding": "json"})
 
     assert recorder.close(60).complete
     frames = read_all(engines.kafka_bootstrap, topic)
