@@ -213,7 +213,7 @@ def test_the_command_reports_and_exits_by_what_it_found(
     [
         ("GATEBOOK_KAFKA_BOOTSTRAP", "127.0.0.1:{port}", "Kafka does not answer"),
         ("GATEBOOK_ELASTICSEARCH_URL", "http://127.0.0.1:{port}", "Elasticsearch does not answer"),
-        ("GATEBOOK_NAMESPACE", "Not/Valid", "namespace"),
+        ("GATEBOOK_NAMESPACE", "Not/Valid", "GATEBOOK_NAMESPACE"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_next_step(
