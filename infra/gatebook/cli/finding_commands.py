@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from gatebook.cli.cluster import run_on_cluster
 
 if TYPE_CHECKING:
     from gatebook.processors.alerts.verdicts import Problem, Word
     from gatebook.processors.sinks.connection import Connection
 
-T = TypeVar("T")
 VERDICTS = ("true_positive", "false_positive", "benign")
 STATES = ("open", "firing", "acknowledged", "resolved", "closed", "all")
 EXIT_NOTHING = 1
@@ -68,7 +68,7 @@ def list_command(
         kept = [p for p in found if matching is None or p.finding["event"]["id"] in matching]
         return kept, await verdict_counts(connection, _namespace())
 
-    found, counts = _run(read)
+    found, counts = run_on_cluster(read)
     wanted = "closed" if verdict and state == "open" else state
     shown = [p for p in found if _is_shown(p, wanted, verdict, rule)]
     if as_json:
@@ -93,7 +93,7 @@ def verdicts_by_rule() -> dict[str, dict[str, int]]:
     """Rule id to verdict to how many problems were closed so, from the index."""
     from gatebook.processors.alerts.verdicts import verdict_counts
 
-    return _run(lambda connection: verdict_counts(connection, _namespace()))
+    return run_on_cluster(lambda connection: verdict_counts(connection, _namespace()))
 
 
 def _is_shown(problem: Problem, state: str, verdict: str | None, rule: str | None) -> bool:
@@ -153,7 +153,7 @@ def show_command(finding_id: str, as_json: bool) -> None:
     """
     from gatebook.processors.search.display import flatten, render, safe
 
-    documents = _run(lambda connection: _all_of(connection, finding_id))
+    documents = run_on_cluster(lambda connection: _all_of(connection, finding_id))
     if as_json:
         _print_json(documents)
     for document in () if as_json else documents:
@@ -236,7 +236,7 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
     from gatebook.processors.config import from_env, kafka_properties
     from gatebook.schemas.confluent import wire_from_env
 
-    cited = newest_firing(_run(lambda c: _findings(c, [finding_id])), finding_id)
+    cited = newest_firing(run_on_cluster(lambda c: _findings(c, [finding_id])), finding_id)
     if cited is None:
         click.echo("no finding has this id", err=True)
         sys.exit(EXIT_NOTHING)
@@ -264,28 +264,6 @@ def _namespace() -> str:
     from gatebook.processors.config import from_env
 
     return from_env().namespace
-
-
-def _run(work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Run against the cluster of the settings; an outage becomes an error with a next step."""
-    from gatebook.processors.config import from_env
-    from gatebook.processors.search.service import SearchFailed
-    from gatebook.processors.sinks.connection import Connection, Unreachable
-    from gatebook.processors.sinks.settings import elasticsearch_settings
-
-    async def run() -> T:
-        connection = Connection(elasticsearch_settings(url=from_env().elasticsearch_url))
-        try:
-            return await work(connection)
-        except Unreachable as error:
-            raise SearchFailed(
-                f"Elasticsearch does not answer at {connection.address} ({error})",
-                "start it (`gatebook up`), or set GATEBOOK_ELASTICSEARCH_URL",
-            ) from None
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 COMMANDS = [finding]

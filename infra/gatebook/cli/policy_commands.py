@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.cluster import run_on_cluster
 from gatebook.cli.policy_break_glass import break_glass
 from gatebook.cli.policy_shared import (
     json_option,
@@ -17,6 +18,7 @@ from gatebook.cli.policy_shared import (
 )
 
 if TYPE_CHECKING:
+    from gatebook.processors.sinks.connection import Connection
     from gatebook.producers.policy.compare import Change, Comparison, Group
     from gatebook.producers.policy.match import Decision
 
@@ -131,37 +133,27 @@ def dry_run(file: Path, since: str, until: str, against: Path | None, as_json: b
     answers, so they are an upper bound. Exit codes: 0 compared; 2 a policy or an option is wrong;
     3 Elasticsearch cannot be reached.
     """
-    import asyncio
-
     from gatebook.producers.policy.compare import compare
 
     new = read_policy(file)
     old = read_policy(against) if against else None
-    found = compare(new, old, asyncio.run(_history(since, until)))
+    found = compare(new, old, _history(since, until))
     if as_json:
         print_json(found)
     else:
         _print_comparison(found, since)
 
 
-async def _history(since: str, until: str) -> list[Group]:
+def _history(since: str, until: str) -> list[Group]:
     from gatebook.cli.policy_history import groups
     from gatebook.processors.config import from_env
-    from gatebook.processors.search.service import SearchFailed
-    from gatebook.processors.sinks.connection import Connection, Unreachable
-    from gatebook.processors.sinks.settings import elasticsearch_settings
 
-    settings = from_env()
-    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
-    try:
-        return [one async for one in groups(connection, settings.namespace, since, until)]
-    except Unreachable as error:
-        raise SearchFailed(
-            f"Elasticsearch does not answer at {connection.address} ({error})",
-            "start it (`gatebook up`), or set GATEBOOK_ELASTICSEARCH_URL",
-        ) from None
-    finally:
-        await connection.close()
+    namespace = from_env().namespace
+
+    async def read(connection: Connection) -> list[Group]:
+        return [one async for one in groups(connection, namespace, since, until)]
+
+    return run_on_cluster(read)
 
 
 def _print_comparison(found: Comparison, since: str) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from gatebook.cli.cluster import run_on_cluster
 
 if TYPE_CHECKING:
     from gatebook.processors.search.service import Hit, Page
     from gatebook.processors.setup import SetupReport
     from gatebook.processors.sinks.connection import Connection
 
-T = TypeVar("T")
 KINDS = ("access", "finding", "deadletter", "alert")
 EXIT_NO_MATCH = 1
 DEFAULT_SIZE = 100
@@ -207,7 +208,7 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
             [page async for page in pages], kind, shown, bool(fields), given["as_json"]
         )
 
-    total, printed = _run(work)
+    total, printed = run_on_cluster(work)
     if printed < total and not given["ndjson"]:
         click.echo(f"{printed:,} of {total:,} shown; --size or --all shows more", err=True)
     if not total:
@@ -383,7 +384,7 @@ def tail(
                 return
 
     try:
-        _run(work)
+        run_on_cluster(work)
     except KeyboardInterrupt:
         click.echo("", err=True)
 
@@ -451,7 +452,7 @@ def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
         raise click.UsageError("the id is empty")
     if reveal and not reason:
         raise click.UsageError("--reveal needs --reason")
-    hits = _run(lambda connection: service.find(connection, _namespace(), event_id))
+    hits = run_on_cluster(lambda connection: service.find(connection, _namespace(), event_id))
     content = _reveal(hits, event_id, reveal, reason) if reveal and hits else None
     if as_json:
         documents = [
@@ -533,31 +534,6 @@ def _namespace() -> str:
     from gatebook.processors.config import from_env
 
     return from_env().namespace
-
-
-def _run(work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Run against the cluster of the settings; an outage becomes an error with a next step."""
-    import asyncio
-
-    from gatebook.processors.config import from_env
-    from gatebook.processors.search.service import SearchFailed
-    from gatebook.processors.sinks.connection import Connection, Unreachable
-    from gatebook.processors.sinks.settings import elasticsearch_settings
-
-    connection = Connection(elasticsearch_settings(url=from_env().elasticsearch_url))
-
-    async def run() -> T:
-        try:
-            return await work(connection)
-        except Unreachable as error:
-            raise SearchFailed(
-                f"Elasticsearch does not answer at {connection.address} ({error})",
-                "start it (`gatebook up`), or set GATEBOOK_ELASTICSEARCH_URL",
-            ) from None
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 COMMANDS = [setup, search, tail, show]

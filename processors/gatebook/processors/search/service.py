@@ -195,7 +195,7 @@ async def _ask(client: Connection, path: str, *, absent: Any = None, **given: An
     """
     for wait_seconds in TRANSIENT_WAITS_SECONDS:
         answer = await client.request("POST", path, **given)
-        if not _is_transient(answer):
+        if not answer.is_transient:
             break
         await asyncio.sleep(wait_seconds)
     else:
@@ -205,13 +205,6 @@ async def _ask(client: Connection, path: str, *, absent: Any = None, **given: An
     found = _good(answer)
     _check_shards(found)
     return found
-
-
-def _is_transient(answer: Answer) -> bool:
-    if answer.status != 200:
-        return answer.status in (429, 502, 503, 504)
-    shards = answer.body.get("_shards") if isinstance(answer.body, dict) else None
-    return bool(isinstance(shards, dict) and shards.get("failed"))
 
 
 def _good(answer: Answer) -> dict[str, Any]:

@@ -39,6 +39,14 @@ class Answer:
         found = error.get("type") if isinstance(error, dict) else None
         return found if isinstance(found, str) else ""
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may well succeed later: busy, or not all shards answered."""
+        if self.status != 200:
+            return self.status in (429, 502, 503, 504)
+        shards = self.body.get("_shards") if isinstance(self.body, dict) else None
+        return bool(isinstance(shards, dict) and shards.get("failed"))
+
 
 class Connection:
     """Requests to one cluster. Belongs to one event loop; close it when done."""

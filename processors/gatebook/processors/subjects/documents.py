@@ -197,7 +197,7 @@ class Documents:
                 answer = await self._connection.request(method, path, **given)
             except Unreachable as error:
                 raise StoreAway(str(error)) from None
-            if wait_seconds is None or not _is_transient(answer):
+            if wait_seconds is None or not answer.is_transient:
                 break
             await asyncio.sleep(wait_seconds)
         if absent is not None and answer.status == 404:
@@ -216,15 +216,8 @@ def _lines(found: Found, source: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"index": action}) + b"\n" + body + b"\n"
 
 
-def _is_transient(answer: Answer) -> bool:
-    if answer.status != 200:
-        return answer.status in (429, 502, 503, 504)
-    shards = answer.body.get("_shards") if isinstance(answer.body, dict) else None
-    return bool(isinstance(shards, dict) and shards.get("failed"))
-
-
 def _good(answer: Answer) -> dict[str, Any]:
-    if answer.status == 200 and isinstance(answer.body, dict) and not _is_transient(answer):
+    if answer.status == 200 and isinstance(answer.body, dict) and not answer.is_transient:
         return answer.body
     if answer.status in (401, 403) and answer.error_type != "cluster_block_exception":
         raise Fatal(
