@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
 
-.PHONY: help demo test unit lint types format imports tidy generate bench bench-redaction bench-detection lock jars up down clean
+.PHONY: help demo test browser unit lint types format imports tidy generate bench bench-redaction bench-detection lock jars up down clean
 
 help:
 	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
@@ -29,8 +29,12 @@ $(STAMP): pyproject.toml infra/requirements.lock
 demo: $(STAMP)
 	$(BIN)/gatebook demo
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+# Brings Chromium where there is none: the console's tests drive it.
+browser: $(STAMP)
+	@infra/browser.sh $(BIN)/python
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit
