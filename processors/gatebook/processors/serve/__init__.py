@@ -1,0 +1,1 @@
+"""The search service: an HTTP API over the indices, and the console in front of it."""

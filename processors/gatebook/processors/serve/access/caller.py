@@ -1,0 +1,139 @@
+"""The caller of a request, and the dependencies by which routes ask for one.
+
+    @router.post("/search")
+    async def search(body: SearchRequest, acts: Acts = Depends(requires(Permission.SEARCH))): ...
+
+The middleware of `guard` finds out who calls and leaves it in `request.state.caller`. Where it did
+not, there is no caller: a service that is put together wrongly refuses everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from gatebook.processors.serve.access.roles import ROLES, Permission, permissions_of
+from gatebook.processors.serve.audit import Acts, acts_of
+from gatebook.schemas.errors import GatebookError
+
+__all__ = [
+    "ROLES",
+    "Caller",
+    "Permission",
+    "Refused",
+    "current_caller",
+    "permission_of_route",
+    "requires",
+    "scope_filter",
+]
+
+METHODS = ("oidc", "api_token", "login_link", "os_account")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. `tenants` None means all of them; an empty set means none. `credential_id` is a
+    digest, never the token or the session itself."""
+
+    id: str
+    name: str = ""
+    method: str = ""
+    roles: frozenset[str] = frozenset()
+    tenants: frozenset[str] | None = frozenset()
+    credential_id: str = ""
+
+    @property
+    def permissions(self) -> frozenset[Permission]:
+        """All that the roles allow together."""
+        return permissions_of(self.roles)
+
+    def may(self, permission: Permission) -> bool:
+        """Whether one of the roles allows it."""
+        return permission in self.permissions
+
+
+class Refused(GatebookError):
+    """The request is not carried out. `kind` is a code, `status` the HTTP status."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        next_step: str = "",
+        position: int | None = None,
+        retry_after_seconds: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.next_step = next_step
+        self.position = position
+        self.retry_after_seconds = retry_after_seconds
+
+    def body(self) -> dict[str, Any]:
+        """As the API answers it."""
+        told: dict[str, Any] = {"type": self.kind, "message": self.message}
+        if self.position is not None:
+            told["position"] = self.position
+        if self.next_step:
+            told["next_step"] = self.next_step
+        return {"error": told}
+
+
+def unauthenticated() -> Refused:
+    """Nobody is known by what the request carries."""
+    return Refused(401, "unauthenticated", "sign in first", "open /login, or send an API token")
+
+
+def current_caller(request: Request) -> Caller:
+    """The caller of this request. Raises Refused (401)."""
+    caller = getattr(request.state, "caller", None)
+    if not isinstance(caller, Caller):
+        raise unauthenticated()
+    return caller
+
+
+def requires(permission: Permission) -> Callable[[Request], Awaitable[Acts]]:
+    """A dependency that gives the request's Acts (its `.caller`, and `.record`) to callers who may
+    do this. Others are refused with 401 or 403, and that is recorded."""
+
+    async def granted(request: Request) -> Acts:
+        caller = current_caller(request)
+        if not caller.may(permission):
+            raise Refused(
+                403,
+                "forbidden",
+                f"your roles do not allow this ({permission})",
+                "ask an administrator for a role that does",
+            )
+        return acts_of(request, caller)
+
+    granted.permission = permission  # type: ignore[attr-defined]  # read by permission_of_route
+    return granted
+
+
+def permission_of_route(route: Any) -> Permission | None:
+    """The permission a route asks for; None where it asks for none."""
+    waiting = [route.dependant] if getattr(route, "dependant", None) else []
+    while waiting:
+        dependant = waiting.pop()
+        found = getattr(dependant.call, "permission", None)
+        if isinstance(found, Permission):
+            return found
+        waiting += dependant.dependencies
+    return None
+
+
+def scope_filter(caller: Caller) -> dict[str, Any] | None:
+    """What every query of this caller is narrowed by; None for a caller of all tenants. Documents
+    without organization.id belong to no tenant, and are seen by those callers alone."""
+    if caller.tenants is None:
+        return None
+    if not caller.tenants:
+        return {"match_none": {}}
+    return {"terms": {"organization.id": sorted(caller.tenants)}}

@@ -1,0 +1,109 @@
+"""The audit of the auditors: every look at the log, and every refused one, is an event of it.
+
+The service does not know how events are recorded: whoever starts it gives it an `Audit`. Routes
+use the request's `Acts`:
+
+    acts.note("search", query=text, total=str(total))           goes on at once
+    await acts.record("event.reveal", reason=why, event=id)     durable when it returns
+
+What shows or takes content, and what changes something, is recorded with `record` before it is
+shown or done; where that cannot be, Unrecorded is raised and nothing is shown or done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gatebook.schemas.errors import GatebookError
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from gatebook.processors.serve.access.caller import Caller
+
+SUCCESS = "success"
+FAILURE = "failure"
+
+
+class Unrecorded(GatebookError):
+    """The act could not be made durable, so it was not done. The API answers 503."""
+
+    exit_code = 6
+    next_step = "see that GATEBOOK_SPOOL_DIR (default: spool in GATEBOOK_HOME) can be written"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFacts:
+    """What is known of the request that an act came by. `route` is a template, never the path
+    itself; all empty for an act at the command line."""
+
+    method: str = ""
+    route: str = ""
+    address: str = ""
+    user_agent: str = ""
+    request_id: str = ""
+
+
+class Audit(Protocol):
+    """Takes acts into the log. `caller` is None where nobody is known, as at a failed login."""
+
+    def note(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """Take an act without waiting. It is not durable on return. Never raises."""
+
+    async def record(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """Returns once the act's event is durable. Raises Unrecorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acts:
+    """The acts of one request's caller."""
+
+    caller: Caller
+    audit: Audit
+    http: HttpFacts
+
+    def note(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
+        """See Audit.note. Details that are empty are left out."""
+        self.audit.note(self.caller, action, outcome, _given(details), self.http)
+
+    async def record(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
+        """See Audit.record. Details that are empty are left out."""
+        await self.audit.record(self.caller, action, outcome, _given(details), self.http)
+
+
+def _given(details: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in details.items() if text}
+
+
+def acts_of(request: Request, caller: Caller) -> Acts:
+    """The acts of a request. Raises where the service has no audit: it must not answer then."""
+    audit: Any = request.app.state.audit
+    return Acts(caller, audit, http_facts(request))
+
+
+def http_facts(request: Request) -> HttpFacts:
+    """What the log says of a request. The route is known once routing is done."""
+    route = request.scope.get("route")
+    return HttpFacts(
+        method=request.method,
+        route=str(getattr(route, "path", "")),
+        address=str(getattr(request.state, "address", "")),
+        user_agent=request.headers.get("user-agent", "")[:512],
+        request_id=str(getattr(request.state, "request_id", "")),
+    )
