@@ -1,0 +1,3 @@
+"""Hourly and daily summaries of accesses: exact counts and mergeable sketches, kept when details
+go.
+"""

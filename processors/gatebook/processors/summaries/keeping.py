@@ -1,0 +1,49 @@
+"""What has to happen before details go: their hours are summed up, and what goes is carried on.
+
+Whoever takes details away (retention, thinning) calls, in this order:
+
+    await ensure(client, namespace, since, until)      hours are summed up, or it raises
+    ... write blocks on; what remains is written into new indices, not searched yet ...
+    await freeze(client, namespace, leaving=[old], coming=[new, held])
+    ... one aliases call: the old index goes, the new ones take its place ...
+
+The summary of an hour is at all times `carried + details`: the sum of what stood in details that
+went, and of the details that are there. `freeze` works out what will be carried once `leaving` is
+gone and `coming` is there, and keeps it beside; it counts from the moment the alias does not show
+`leaving` any more. So a crash at any step, and a retention that gives up after `freeze`, leave
+every count as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from gatebook.processors.sinks.connection import Connection
+from gatebook.schemas.errors import GatebookError
+
+
+class NotSummed(GatebookError):
+    """An hour could not be summed up, so its details must stay."""
+
+    next_step = "run `gatebook summary run`, and see that Elasticsearch is green"
+
+
+async def ensure(client: Connection, namespace: str, since: datetime, until: datetime) -> None:
+    """Returns when every hour that touches [since, until) is summed up from the details that a
+    search finds now. Events that come in later are taken up by the next run. Raises NotSummed,
+    SearchFailed, Unreachable."""
+    raise NotSummed("summaries are not built yet")
+
+
+async def freeze(
+    client: Connection, namespace: str, leaving: Sequence[str], coming: Sequence[str]
+) -> None:
+    """Keep what the details in `leaving` say that those in `coming` will not say any more.
+
+    leaving: concrete indices behind the alias that will go. coming: those that take the place of
+    a part of them, complete and refreshed; none where all goes. Neither may be written to from
+    here until the alias is changed (put a write block on both). Calling it again with the same
+    `leaving` replaces what was kept before. Raises NotSummed, SearchFailed, Unreachable.
+    """
+    raise NotSummed("summaries are not built yet")
