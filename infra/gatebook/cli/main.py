@@ -42,6 +42,7 @@ COMMANDS = {
     "attach": "attach_commands",
     "keys": "keys_commands",
     "subject": "subject_commands",
+    "archive": "archive_commands",
     "settings": "settings_commands",
     "metrics": "settings_commands",
     "proxy": "proxy_commands",

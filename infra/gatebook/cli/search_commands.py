@@ -173,6 +173,7 @@ def _print_report(report: SetupReport, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: total and events.")
 @click.option("--ndjson", is_flag=True, help="One JSON document per line.")
 @click.option("--list-fields", is_flag=True, help="Show the fields a query may name.")
+@click.option("--restored", is_flag=True, help="Look in what `archive restore` brought back.")
 def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **given: Any) -> None:
     """Find events, newest first.
 
@@ -200,7 +201,14 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
 
     async def work(connection: Connection) -> tuple[int, int]:
         pages = service.search(
-            connection, _namespace(), text, since, given["until"], size, given["sort"], kind
+            connection,
+            _namespace(given["restored"]),
+            text,
+            since,
+            given["until"],
+            size,
+            given["sort"],
+            kind,
         )
         if given["ndjson"]:
             return await _stream(pages, bool(fields), shown)
@@ -530,10 +538,13 @@ def _print_document(hit: Hit) -> None:
 # --- shared ------------------------------------------------------------------------------------
 
 
-def _namespace() -> str:
+def _namespace(restored: bool = False) -> str:
+    """The live namespace, or that of what archives were restored into."""
+    from gatebook.processors.archive.restore import restored_namespace
     from gatebook.processors.config import from_env
 
-    return from_env().namespace
+    found = from_env().namespace
+    return restored_namespace(found) if restored else found
 
 
 COMMANDS = [setup, search, tail, show]

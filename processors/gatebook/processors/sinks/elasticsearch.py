@@ -23,7 +23,8 @@ from gatebook.processors.sinks.retrying import Retrying
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
 from gatebook.schemas.errors import Fatal
 
-_NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+# What an archive is restored into has a namespace of its own beside the live one.
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}(-restored)?")
 _UNREACHABLE = Verdict(Decision.RETRY, "unreachable")
 Judged = list[tuple[Row, Verdict]]
 

@@ -18,6 +18,7 @@ from gatebook.schemas.errors import Fatal, GatebookError
 
 FORMAT = "gatebook-erasure/1"
 SEED_BYTES = 32
+_NONE = {FORMAT: "this is no certificate of erasure"}
 
 
 class NotVerified(GatebookError):
@@ -49,9 +50,10 @@ class Signer:
         """The public key in base64."""
         return base64.b64encode(self.private.public_key().public_bytes_raw()).decode()
 
-    def sign(self, statement: Mapping[str, Any]) -> dict[str, Any]:
-        """The statement with its signature and the public key."""
-        signed = {**statement, "format": FORMAT, "public_key": self.public}
+    def sign(self, statement: Mapping[str, Any], format_: str = FORMAT) -> dict[str, Any]:
+        """The statement with its signature and the public key. `format_` says what it states: a
+        signature of one kind never holds for another."""
+        signed = {**statement, "format": format_, "public_key": self.public}
         signature = self.private.sign(_covered(signed))
         return {**signed, "signature": base64.b64encode(signature).decode()}
 
@@ -76,20 +78,20 @@ def _covered(certificate: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
-def verify_certificate(data: bytes, public_key: str = "") -> dict[str, Any]:
+def verify_certificate(data: bytes, public_key: str = "", format_: str = FORMAT) -> dict[str, Any]:
     """The certificate, where its signature holds. Without `public_key` (base64) it is checked
     against the key that stands in it: that shows it was not changed, not who made it.
     Raises NotVerified."""
     try:
         certificate = orjson.loads(data)
-        if certificate["format"] != FORMAT:
-            raise NotVerified("this is no certificate of erasure")
+        if certificate["format"] != format_:
+            raise NotVerified(_NONE.get(format_, "this is none"))
         if public_key and certificate["public_key"] != public_key.strip():
             raise NotVerified("another key signed this certificate")
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(certificate["public_key"]))
         key.verify(base64.b64decode(certificate["signature"]), _covered(certificate))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        raise NotVerified("this is no certificate of erasure") from None
+        raise NotVerified(_NONE.get(format_, "this is none")) from None
     except InvalidSignature:
         raise NotVerified("the signature does not hold: the certificate was changed") from None
     return dict(certificate)

@@ -1,0 +1,456 @@
+"""`gatebook archive`: documents into signed files, and back into an index of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gatebook.cli.cluster import run_on_cluster
+from gatebook.schemas.errors import GatebookError
+
+if TYPE_CHECKING:
+    from gatebook.cli.subject_commands import Desk
+    from gatebook.processors.archive.manifest import Manifest, Wanted
+    from gatebook.processors.archive.restore import Restored
+    from gatebook.processors.archive.store import Store
+    from gatebook.processors.archive.verify import Verified
+    from gatebook.processors.sinks.connection import Connection
+
+T = TypeVar("T")
+KINDS = ("access", "finding", "deadletter", "alert")
+EXIT_INCOMPLETE = 1
+EXIT_HELD = 4
+MIB = 1024 * 1024
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+reason_option = click.option("--reason", required=True, help="Why; stands in the recorded event.")
+key_option = click.option(
+    "--public-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The operator's public key (certificates.pub), to see who signed.",
+)
+
+
+class HeldInArchive(GatebookError):
+    """An archive holds events of a subject under legal hold."""
+
+    exit_code = EXIT_HELD
+    next_step = "`gatebook subject list-holds` shows the holds; `release` ends one"
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"a legal hold stands on the subject of {event_id!a}: it is not deleted")
+
+
+@click.group()
+def archive() -> None:
+    """Documents of the index in files that outlive it.
+
+    \b
+      gatebook archive export backups/ --since 2026-10-01 --until 2026-11-01 --reason "policy 4"
+      gatebook archive verify backups/access-20261001T000000Z-20261101T000000Z
+      gatebook archive restore backups/access-20261001T000000Z-20261101T000000Z --reason "case 7"
+      gatebook search --restored 'user.id:alice' --since all
+
+    An archive is a folder of Avro or Parquet files with a signed manifest. Sealed content is in it
+    as ciphertext: what is erased later cannot be read there either. Text that was opened for
+    search, names and mail addresses are left out unless --with-text or --with-names asks for them:
+    no erasure reaches a file. STORE is a folder, or the address of a plug-in's store.
+
+    export, restore and drop are events of their own, durable before anything is done.
+
+    Exit codes: 0 good; 1 it differs, or was not done in full; 2 wrong usage, or there is no such
+    archive; 3 Elasticsearch or the store does not answer; 4 a legal hold stands in the way; 6 it
+    could not be recorded.
+    """
+
+
+# --- export ------------------------------------------------------------------------------------
+
+
+@archive.command()
+@click.argument("store")
+@click.argument("query", nargs=-1)
+@click.option("--since", required=True, help="From (30d, 2026-11-01), or `all`.")
+@click.option("--until", default="now", show_default=True, help="Up to, exclusive.")
+@click.option("--kind", type=click.Choice(KINDS), default="access", show_default=True)
+@click.option("--name", default="", help="Name of the archive; default: made of kind and range.")
+@click.option("--format", "format_", type=click.Choice(("avro", "parquet")), default="avro")
+@click.option("--codec", default="", help="deflate or zstd; default: deflate, zstd in Parquet.")
+@click.option(
+    "--file-mib", type=click.FloatRange(0.01), default=256.0, show_default=True, help="File size."
+)
+@click.option("--with-text", is_flag=True, help="Text that could be searched, in the open.")
+@click.option("--with-names", is_flag=True, help="user.name and user.email, in the open.")
+@reason_option
+@json_option
+def export(store: str, query: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Write the documents that match into an archive in STORE.
+
+    Unlike a search it takes intents, too. Interrupted, the same command goes on after the last
+    whole file; where the archive is whole already, nothing is done. The manifest is written last:
+    a folder without one is no archive yet.
+    """
+    from gatebook.processors.archive.store import store_of
+
+    opened = store_of(store)
+    wanted = _wanted(" ".join(query), given)
+    name = given["name"] or _unfinished(opened, wanted) or _name(wanted)
+
+    async def work(desk: Desk) -> Manifest:
+        from gatebook.processors.archive.export import Exporter
+        from gatebook.processors.subjects.certificate import Signer
+
+        told = {
+            "archive": name,
+            "query": wanted.query,
+            "kind": wanted.kind,
+            "since": wanted.since,
+            "until": wanted.until,
+            "in_the_open": _in_the_open(wanted),
+        }
+        await desk.record("archive.export", given["reason"], **told)
+        signer = Signer.from_file(desk.own.certificate_key_path(desk.settings))
+        exporter = Exporter(
+            desk.connection, desk.settings.namespace, opened.sub(name), name, signer, _progress
+        )
+        return await exporter.run(wanted)
+
+    _print_manifest(_at_desk(work), store, as_json)
+
+
+def _wanted(query: str, given: dict[str, Any]) -> Wanted:
+    """What is asked for, with times made absolute. Raises TimeError, WrongArchive."""
+    from datetime import UTC, datetime
+
+    from gatebook.processors.archive.export import codec_of
+    from gatebook.processors.archive.manifest import Wanted
+    from gatebook.processors.search.dsl import compile_query
+    from gatebook.processors.search.fields import fields_of
+    from gatebook.processors.search.times import parse_time
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    since = "" if given["since"] == "all" else parse_time(given["since"], now)
+    until = parse_time(given["until"], now)
+    if since and since.rstrip("Z") >= until.rstrip("Z"):
+        raise click.UsageError("the time range is empty: --until is not later than --since")
+    compile_query(query, fields_of(given["kind"]))  # before anything is recorded
+    return Wanted(
+        kind=given["kind"],
+        query=query,
+        since=since,
+        until=until,
+        asked=(given["since"], given["until"]),
+        format=given["format_"],
+        codec=codec_of(given["codec"], given["format_"]),
+        file_bytes=int(given["file_mib"] * MIB),
+        with_text=given["with_text"],
+        with_names=given["with_names"],
+    )
+
+
+def _name(wanted: Wanted) -> str:
+    since, until = (_stamp(text) for text in (wanted.since, wanted.until))
+    return f"{wanted.kind}-{since or 'begin'}-{until}"
+
+
+def _stamp(text: str) -> str:
+    return "".join(c for c in text[:19] if c not in "-:") + ("Z" if text else "")
+
+
+def _unfinished(store: Store, wanted: Wanted) -> str:
+    """The archive that the same command began, and did not finish; "" where there is none."""
+    from gatebook.processors.archive.manifest import MANIFEST, read_progress
+
+    for name in reversed(store.folders()):
+        folder = store.sub(name)
+        found = None if MANIFEST in folder.names() else read_progress(folder)
+        if found is not None and found.wanted.same_as(wanted):
+            click.echo(f"going on with {name}", err=True)
+            return name
+    return ""
+
+
+def _in_the_open(wanted: Wanted) -> str:
+    flags = {"text": wanted.with_text, "names": wanted.with_names}
+    return ",".join(name for name, is_set in flags.items() if is_set)
+
+
+def _progress(documents: int, total: int) -> None:
+    if sys.stderr.isatty() or documents == total:
+        click.echo(f"  {documents:,} of {total:,} documents", err=True)
+
+
+def _print_manifest(manifest: Manifest, store: str, as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        click.echo(msgspec.json.encode(manifest).decode())
+        return
+    size = sum(file.bytes for file in manifest.files)
+    click.echo(f"{store.rstrip('/')}/{manifest.name}")
+    click.echo(f"  {manifest.documents:,} documents in {len(manifest.files)} files, {size:,} bytes")
+    click.echo(f"  from {manifest.since or 'the beginning'} up to {manifest.until}")
+    if manifest.fields_left_out:
+        click.echo(f"  left out: {', '.join(manifest.fields_left_out)}")
+    if manifest.left_out.unchecked:
+        count = manifest.left_out.unchecked
+        click.echo(f"  {count:,} documents were digested with what is left out, before commitments")
+    click.echo(f"  root {manifest.root}")
+
+
+# --- verify ------------------------------------------------------------------------------------
+
+
+@archive.command(name="verify")
+@click.argument("address", metavar="ARCHIVE")
+@key_option
+@json_option
+def verify_(address: str, public_key: Path | None, as_json: bool) -> None:
+    """Check an archive: signature, files, order, each document's digest. Needs no server.
+
+    Without --public-key the signature shows that nothing was changed since it was signed, not who
+    signed. Exit codes: 0 it holds; 1 it differs, and the first bad file and record are named;
+    2 there is no archive.
+    """
+    from gatebook.processors.archive.store import store_of
+
+    found = _verified(store_of(address), public_key)
+    if as_json:
+        _print_json(_told(found))
+        return
+    manifest = found.manifest
+    click.echo(f"good: {found.documents:,} documents in {len(manifest.files)} files")
+    who = "the key given" if found.is_pinned else "a key nobody vouches for: give --public-key"
+    click.echo(f"  signed by {manifest.public_key} ({who})")
+    if found.unchecked:
+        click.echo(f"  {found.unchecked:,} digests cannot be checked without what was left out")
+    for name in found.extra:
+        click.echo(f"  not of the archive: {name!a}", err=True)
+
+
+def _verified(store: Store, public_key: Path | None) -> Verified:
+    from gatebook.processors.archive.verify import verify
+
+    return verify(store, public_key.read_text().strip() if public_key else "")
+
+
+def _told(found: Verified) -> dict[str, Any]:
+    return {
+        "good": True,
+        "name": found.manifest.name,
+        "documents": found.documents,
+        "unchecked": found.unchecked,
+        "files": len(found.manifest.files),
+        "extra": found.extra,
+        "root": found.manifest.root,
+        "public_key": found.manifest.public_key,
+        "pinned": found.is_pinned,
+    }
+
+
+# --- restore -----------------------------------------------------------------------------------
+
+
+@archive.command()
+@click.argument("address", metavar="ARCHIVE")
+@key_option
+@click.option("--no-text", is_flag=True, help="Do not open sealed content for search.")
+@reason_option
+@json_option
+def restore(
+    address: str, public_key: Path | None, no_text: bool, reason: str, as_json: bool
+) -> None:
+    """Bring an archive back into an index apart from the live one: `gatebook search --restored`.
+
+    It is verified first. Documents that are there stay as they are, so it can be run again. What
+    was erased since the export is left out; text is opened for search again where the key still
+    is there. Without --public-key it has to be signed by the key of this operator.
+    """
+    from gatebook.processors.archive.store import store_of
+
+    store = store_of(address)
+    given_key = public_key.read_text().strip() if public_key else ""
+
+    async def work(desk: Desk) -> Restored:
+        from gatebook.processors.archive.restore import Restorer
+        from gatebook.processors.archive.verify import verify
+        from gatebook.processors.sinks.settings import elasticsearch_settings, sink_settings
+        from gatebook.processors.subjects.certificate import Signer
+        from gatebook.processors.subjects.searchable import SearchText
+
+        ours = Signer.from_file(desk.own.certificate_key_path(desk.settings)).public
+        found = verify(store, given_key or ours)
+        await desk.record("archive.restore", reason, archive=found.manifest.name)
+        restorer = Restorer(
+            desk.settings.namespace,
+            elasticsearch_settings(url=desk.settings.elasticsearch_url),
+            sink_settings(),
+            desk.store,
+            None if no_text else SearchText(desk.ring),
+        )
+        return await restorer.run(store, found.manifest, _progress)
+
+    done = _at_desk(work)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(done).decode())
+    else:
+        _print_restored(done)
+    if done.rejected:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+def _print_restored(done: Restored) -> None:
+    click.echo(f"{done.documents:,} documents: {done.indexed:,} restored, {done.already:,} there")
+    if done.erased:
+        click.echo(f"  {done.erased:,} without what was erased since the export")
+    for reason in done.reasons:
+        click.echo(f"  rejected: {reason}", err=True)
+
+
+# --- list and drop -----------------------------------------------------------------------------
+
+
+@archive.command(name="list")
+@click.argument("store", required=False)
+@json_option
+def list_(store: str | None, as_json: bool) -> None:
+    """List the archives in STORE; without it, the indices of what was restored.
+
+    Signatures are checked, files are not: `gatebook archive verify` does.
+    """
+    found = _restored() if store is None else _archives(store)
+    if as_json:
+        _print_json(found)
+        return
+    for one in found:
+        click.echo("  ".join(str(value) for value in one.values()))
+    if not found:
+        click.echo("there is none", err=True)
+
+
+def _restored() -> list[dict[str, Any]]:
+    from gatebook.processors.archive.restore import restored_indices
+
+    async def work(connection: Connection) -> dict[str, int]:
+        return await restored_indices(connection, _namespace())
+
+    found = run_on_cluster(work)
+    return [{"index": name, "documents": count} for name, count in found.items()]
+
+
+def _archives(address: str) -> list[dict[str, Any]]:
+    from gatebook.processors.archive.store import store_of
+
+    store = store_of(address)
+    return [found for name in store.folders() if (found := _listed(store.sub(name), name))]
+
+
+def _listed(folder: Store, name: str) -> dict[str, Any] | None:
+    """One line of the list; None for a folder that is no archive."""
+    from gatebook.processors.archive.errors import Differs, WrongArchive
+    from gatebook.processors.archive.manifest import read_manifest, read_progress
+
+    try:
+        found = read_manifest(folder)
+    except Differs as error:
+        return {"name": name, "state": f"differs: {error}"}
+    except WrongArchive:
+        under_way = read_progress(folder)
+        if under_way is None:
+            return None
+        state = f"unfinished: {under_way.documents} of {under_way.total} documents"
+        return {"name": name, "state": state}
+    size = sum(file.bytes for file in found.files)
+    return {
+        "name": name,
+        "state": "whole",
+        "documents": found.documents,
+        "bytes": size,
+        "since": found.since,
+        "until": found.until,
+    }
+
+
+@archive.command()
+@click.argument("address", metavar="[ARCHIVE]", required=False)
+@click.option("--restored", is_flag=True, help="Drop the indices of what was restored instead.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@reason_option
+@json_option
+def drop(address: str | None, restored: bool, yes: bool, reason: str, as_json: bool) -> None:
+    """Delete an archive, or with --restored every index of what was restored.
+
+    An archive that holds events of a subject under legal hold is not deleted.
+    """
+    if bool(address) == restored:
+        raise click.UsageError("name an archive, or give --restored")
+    if not yes:
+        click.confirm("Delete this for good?", abort=True, err=True)
+    gone = _drop_restored(reason) if address is None else _drop_archive(address, reason)
+    if as_json:
+        _print_json(gone)
+    else:
+        click.echo(f"dropped: {', '.join(gone) or 'nothing was there'}")
+
+
+def _drop_restored(reason: str) -> dict[str, int]:
+    async def work(desk: Desk) -> dict[str, int]:
+        from gatebook.processors.archive.restore import drop_restored
+
+        await desk.record("archive.drop", reason, archive="restored")
+        return await drop_restored(desk.connection, desk.settings.namespace)
+
+    return _at_desk(work)
+
+
+def _drop_archive(address: str, reason: str) -> dict[str, int]:
+    from gatebook.processors.archive.manifest import MANIFEST, read_manifest
+    from gatebook.processors.archive.store import store_of
+
+    store = store_of(address)
+    manifest = read_manifest(store)
+
+    async def work(desk: Desk) -> dict[str, int]:
+        from gatebook.processors.archive.restore import held_in
+        from gatebook.processors.subjects.holds import held_subjects
+
+        held = await held_subjects(desk.store)
+        if held and (first := next(held_in(store, manifest, held), "")):
+            raise HeldInArchive(first)
+        await desk.record("archive.drop", reason, archive=manifest.name)
+        # If we die between these, a folder without a manifest is left: no archive any more.
+        store.delete(MANIFEST)
+        store.drop()
+        return {manifest.name: manifest.documents}
+
+    return _at_desk(work)
+
+
+# --- shared ------------------------------------------------------------------------------------
+
+
+def _at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
+    from gatebook.cli.subject_commands import run_at_desk
+
+    return run_at_desk(work)
+
+
+def _print_json(found: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(found).decode())
+
+
+def _namespace() -> str:
+    from gatebook.processors.config import from_env
+
+    return from_env().namespace
+
+
+COMMANDS = [archive]
