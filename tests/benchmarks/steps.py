@@ -20,11 +20,13 @@ from tests.sealed import make_keys
 from gatebook.processors import render
 from gatebook.processors.enrich import Catalog, Directory, Person, ServiceEntry, enrich
 from gatebook.processors.intake import (
+    BATCH_EVENTS,
     IntakeContext,
     IntakeResult,
+    Passing,
     Source,
-    build_document,
     document_frames,
+    open_content,
     process_frame,
     redact_event,
 )
@@ -34,12 +36,13 @@ from gatebook.producers.config import ProducerSettings
 from gatebook.producers.sealer import Sealer
 from gatebook.schemas.codec import (
     FrameHeader,
+    Record,
     build_frame,
     decode_event,
     encode_event,
     open_frame,
 )
-from gatebook.schemas.documents import to_document
+from gatebook.schemas.documents import Document, to_document
 from gatebook.schemas.keys import FileSource
 from gatebook.schemas.registry import load
 
@@ -85,14 +88,11 @@ class Fixture:
             for n in range(0, count, FRAME_EVENTS)
         ]
         self.documents = [to_document("access_event.v2", event) for event in self.decoded]
-        self.built = [
-            build_document(dict(event), HEADER, 0, self.context(), IntakeResult())
-            for event in self.decoded
-        ]
         self._make_sealed()
         context = self.context()
         self.results = [process_frame(f, SOURCE, context, self.now) for f in self.frames]
         assert sum(len(result.documents) for result in self.results) == count
+        self.built = [orjson.loads(d.body) for result in self.results for d in result.documents]
 
     def _make_sealed(self) -> None:
         """Events with 1 KB of content, in the open and sealed, and both sides of the keys."""
@@ -204,9 +204,21 @@ def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
         context, result = fixture.context(), IntakeResult()
 
         def work() -> None:
-            for document, event in zip(documents, given, strict=True):
-                redact_event(document, event, context, result)
+            for first in range(0, len(given), BATCH_EVENTS):
+                part = slice(first, first + BATCH_EVENTS)
+                redact(documents[part], given[part])
             assert not result.redaction_failures
+
+        def redact(documents: list[Document], given: list[Record]) -> None:
+            batch = [
+                Passing(0, b"", event, document)
+                for document, event in zip(documents, given, strict=True)
+            ]
+            for passing in batch:
+                open_content(passing, context, result)
+            looks = context.screen.look([passing.texts for passing in batch])
+            for passing, passing.look in zip(batch, looks, strict=True):
+                redact_event(passing, context, result)
 
         return work
 

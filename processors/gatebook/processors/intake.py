@@ -2,6 +2,10 @@
 
 The frame is the unit of acknowledgement, the event the unit of rejection: what cannot be
 processed becomes a dead letter, its neighbours go on.
+
+A frame's events go through in batches, step by step: all are decoded, then all are opened, and so
+on. What a step needs is at hand then, and the texts of a batch are looked through in one pass; an
+event comes out the same in whatever company it came.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -20,8 +24,16 @@ import msgspec
 from gatebook.processors import render
 from gatebook.processors.clean import CleanTexts
 from gatebook.processors.enrich import Catalog, enrich
+from gatebook.processors.fields import (
+    Field,
+    add_counts,
+    fields_to_read,
+    redact_fields,
+    values_of,
+)
 from gatebook.processors.opening import ContentOpener
-from gatebook.processors.redact import SECRET_KINDS, RedactionFailed, Redactor
+from gatebook.processors.redact import RedactionFailed, Redactor
+from gatebook.processors.screen import UNKNOWN, Look, Screen, Texts
 from gatebook.processors.signals import signals_of
 from gatebook.processors.subjects import layers
 from gatebook.processors.subjects.identity import subject_of
@@ -55,11 +67,12 @@ DOCUMENT_FRAME_BYTES = 2 * 1024 * 1024
 # A document may grow beyond its event: JSON writes a control character as six.
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 MAX_PRINCIPAL_CHARS = 256
-MAX_FIELD_CHARS = 64 * 1024
+BATCH_EVENTS = 64
+"""So many go through together. More would share no more, and hold more in memory at once."""
 # An id is a code. Anything else in its place could be what somebody typed, and is not kept.
 EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 TRACE_ID = re.compile(r"[0-9A-Fa-f-]{1,64}")
-Redact = Callable[[Any], tuple[Any, dict[str, int]]]
+_CONTENT = msgspec.json.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,11 @@ class IntakeContext:
     level full."""
     opener: ContentOpener = field(default_factory=ContentOpener)
     """Opens what producers sealed; the default has no keys, so that such content is lost."""
+
+    @cached_property
+    def screen(self) -> Screen:
+        """Looks through the texts of a batch for this redactor."""
+        return Screen(self.redactor)
 
 
 @dataclass(frozen=True)
@@ -118,8 +136,29 @@ class IntakeResult:
     """Events whose content is left out because their subject was erased since."""
 
 
-class _KeyMissing(Exception):
-    """The event's content cannot be sealed before its subject's key is fetched."""
+@dataclass(slots=True)
+class Passing:
+    """An event on its way through intake, and what the steps so far know of it."""
+
+    index: int
+    """Its place in the frame."""
+    data: bytes
+    event: Record = field(default_factory=dict)
+    document: Document = field(default_factory=dict)
+    entry: KeyEntry | None = None
+    """Its subject's key, where content is to be kept."""
+    content: bytes = b""
+    values: dict[str, Any] = field(default_factory=dict)
+    """The content by field; empty where it cannot be read."""
+    unreadable: str = ""
+    """Why it cannot."""
+    fields: list[Field] = field(default_factory=list)
+    """Those that may hold a value."""
+    texts: Texts | None = None
+    look: Look = UNKNOWN
+    redacted: dict[str, Any] | None = None
+    """The content, redacted, where there is any and that went well."""
+    rendered: RenderedDocument | None = None
 
 
 def process_frame(
@@ -145,7 +184,7 @@ def process_frame(
         result.dead_letters.append(letter)
         return result
     result.header = frame.header
-    _process_events(frame, source, context, ingested_at_ns, result)
+    _Intake(frame, source, context, ingested_at_ns, result).run()
     return result
 
 
@@ -158,27 +197,82 @@ def _open(message: bytes, wire: WireFormat) -> OpenedFrame:
         raise RecordRejected("undecodable_frame", type(error).__name__) from None
 
 
-def _process_events(
-    frame: OpenedFrame,
-    source: Source,
-    context: IntakeContext,
-    ingested_at_ns: int,
-    result: IntakeResult,
-) -> None:
-    for index, data in enumerate(frame.events):
-        event: Record = {}
-        try:
-            event = decode_event(data, frame.event_schema)
-            check_event(event, ingested_at_ns)
-            document = build_document(event, frame.header, index, context, result)
-            result.documents.append(_rendered(event, document, ingested_at_ns))
-        except _KeyMissing:
-            continue
-        except KeysUnavailable:
-            raise
-        except Exception as error:  # one event must never stop the stream
-            letter = _letter_for_event(error, source, data, frame.header, index, event)
-            result.dead_letters.append(letter)
+@dataclass(frozen=True, slots=True)
+class _Intake:
+    """The way of a frame's events. Each step does its part for one event, or raises: that event
+    becomes a dead letter then."""
+
+    frame: OpenedFrame
+    source: Source
+    context: IntakeContext
+    ingested_at_ns: int
+    result: IntakeResult
+
+    def run(self) -> None:
+        for first in range(0, len(self.frame.events), BATCH_EVENTS):
+            part = self.frame.events[first : first + BATCH_EVENTS]
+            self._batch([Passing(first + n, data) for n, data in enumerate(part)])
+
+    def _batch(self, events: list[Passing]) -> None:
+        letters: dict[int, Record] = {}
+        for step in (self._decode, self._describe, self._name_subject):
+            events = self._each(step, events, letters)
+        if self.result.missing_subjects:
+            return  # all of the frame is processed again with their keys
+        events = self._each(self._open, events, letters)
+        looks = self.context.screen.look([passing.texts for passing in events])
+        for passing, look in zip(events, looks, strict=True):
+            passing.look = look
+        for step in (self._redact, self._keep, self._render):
+            events = self._each(step, events, letters)
+        self.result.documents += [event.rendered for event in events if event.rendered]
+        self.result.dead_letters += [letters[index] for index in sorted(letters)]
+
+    def _each(
+        self, step: Callable[[Passing], None], events: list[Passing], letters: dict[int, Record]
+    ) -> list[Passing]:
+        """The events the step went well for."""
+        going_on = []
+        for passing in events:
+            try:
+                step(passing)
+            except KeysUnavailable:
+                raise
+            except Exception as error:  # one event must never stop the stream
+                letters[passing.index] = self._letter(error, passing)
+            else:
+                going_on.append(passing)
+        return going_on
+
+    def _letter(self, error: Exception, passing: Passing) -> Record:
+        header, index = self.frame.header, passing.index
+        return _letter_for_event(error, self.source, passing.data, header, index, passing.event)
+
+    # ---- steps ---------------------------------------------------------------------------------
+
+    def _decode(self, passing: Passing) -> None:
+        passing.event = decode_event(passing.data, self.frame.event_schema)
+        check_event(passing.event, self.ingested_at_ns)
+
+    def _describe(self, passing: Passing) -> None:
+        passing.document = describe(
+            passing.event, self.frame.header, passing.index, self.context.catalog
+        )
+
+    def _name_subject(self, passing: Passing) -> None:
+        passing.entry = name_subject(passing.document, passing.event, self.context, self.result)
+
+    def _open(self, passing: Passing) -> None:
+        open_content(passing, self.context, self.result)
+
+    def _redact(self, passing: Passing) -> None:
+        redact_event(passing, self.context, self.result)
+
+    def _keep(self, passing: Passing) -> None:
+        keep_content(passing, self.context, self.result)
+
+    def _render(self, passing: Passing) -> None:
+        passing.rendered = _rendered(passing.event, passing.document, self.ingested_at_ns)
 
 
 def _letter_for_event(
@@ -211,29 +305,21 @@ def check_event(event: Record, ingested_at_ns: int) -> None:
         raise RecordRejected("invalid_event", "event.end")
 
 
-def build_document(
-    event: Record, header: FrameHeader, index: int, context: IntakeContext, result: IntakeResult
-) -> Document:
-    """The document of one event, enriched and redacted, without hash and ingestion time."""
-    document = enrich(to_document("access_event.v2", event), context.catalog)
+def describe(event: Record, header: FrameHeader, index: int, catalog: Catalog) -> Document:
+    """The document of an event, enriched and numbered; nothing in it is redacted yet."""
+    document = enrich(to_document("access_event.v2", event), catalog)
     ours = document.setdefault("gatebook", {})
     ours["producer_id"] = header.producer_id
     ours["epoch"] = header.epoch
     ours["sequence"] = header.first_sequence + index
-    entry = _name_subject(document, event, context, result)
-    content = redact_event(document, event, context, result)
-    ours["principal"] = principal_of(document)  # of the masked identity, or it would tell the plain
-    _keep_content(document, event, content, entry, context)
-    result.erased += bool(content and entry and event["timestamp"] < entry.erased_before_ns)
     return document
 
 
-def _name_subject(
+def name_subject(
     document: Document, event: Record, context: IntakeContext, result: IntakeResult
 ) -> KeyEntry | None:
     """Put the subject's tag into the document, of the person as the producer named them; the key
-    where content is to be kept. Raises _KeyMissing where that key, or one before it in this frame,
-    is not at hand."""
+    where content is to be kept. A key that is not at hand is noted as missing."""
     subjects = context.subjects
     if subjects is None:
         return None
@@ -244,26 +330,22 @@ def _name_subject(
     entry = subjects.keys.get(tag)
     if entry is None:
         result.missing_subjects.add(tag)
-    if result.missing_subjects:
-        raise _KeyMissing
     return entry
 
 
-def _keep_content(
-    document: Document,
-    event: Record,
-    content: Content | None,
-    entry: KeyEntry | None,
-    context: IntakeContext,
-) -> None:
+def keep_content(passing: Passing, context: IntakeContext, result: IntakeResult) -> None:
     """What the level allows: sealed for the subject, or as text where there are no keys."""
+    document, redacted, entry = passing.document, passing.redacted, passing.entry
     if context.subjects is None:
-        if content is not None and layers.is_searchable(document):
-            layers.place_text(document, content.redacted)
+        if redacted is not None and layers.is_searchable(document):
+            layers.place_text(document, redacted)
         return
     sealed: dict[str, bytes] = {}
-    if content is not None and entry is not None:
-        sealed = layers.seal_content(document, content, entry, event["timestamp"])
+    if redacted is not None and entry is not None:
+        timestamp_ns = passing.event["timestamp"]
+        content = Content(passing.content, redacted)
+        sealed = layers.seal_content(document, content, entry, timestamp_ns)
+        result.erased += timestamp_ns < entry.erased_before_ns
     layers.commit(document, sealed, entry.key if entry else None, context.subjects.tags)
 
 
@@ -291,85 +373,37 @@ def principal_of(document: Mapping[str, Any]) -> str:
     return f"{principal[: MAX_PRINCIPAL_CHARS - 65]}#{digest}"
 
 
-# What a client, a model server or an operator wrote freely is redacted like content.
-FREE_TEXT_FIELDS = (
-    ("user_agent", "original"),
-    ("user_agent", "name"),
-    ("user_agent", "version"),
-    ("url", "path"),
-    ("error", "message"),
-    ("error", "code"),
-    ("error", "type"),
-    ("gen_ai", "request", "model"),
-    ("gen_ai", "request", "stop_sequences"),
-    ("gen_ai", "response", "model"),
-    ("gen_ai", "conversation", "id"),
-    ("gen_ai", "tool", "offered"),
-    ("gen_ai", "tool", "called"),
-    ("gatebook", "identity", "on_behalf_of"),
-    ("gatebook", "attributes"),
-    ("http", "request", "id"),
-    ("session", "id"),
-)
-# Who called, and codes that say what happened, have to stay readable: a number in them is no
-# telephone number. A mail address or a credential in them is masked all the same; the same
-# person still reads the same. What is in neither list holds numbers, our own digests, names from
-# the service's configuration, or user.email, which is there only where the policy allows it.
-CODE_FIELDS = (
-    ("user", "id"),
-    ("user", "name"),
-    ("user", "roles"),
-    ("organization", "id"),
-    ("gatebook", "identity", "key_id"),
-    ("gatebook", "identity", "issuer"),
-    ("gatebook", "model", "resolved"),
-    ("url", "domain"),
-    ("http", "request", "method"),
-    ("event", "action"),
-    ("event", "reason"),
-    ("gen_ai", "operation", "name"),
-    ("gen_ai", "provider", "name"),
-    ("gen_ai", "response", "id"),
-    ("gen_ai", "response", "finish_reasons"),
-)
-CODE_KINDS = SECRET_KINDS | {"email"}
-_CODES = frozenset(CODE_FIELDS)
-
-
-def redact_event(
-    document: Document, event: Record, context: IntakeContext, result: IntakeResult
-) -> Content | None:
-    """Redact the document's free text in place; the content, redacted, where there is any. Fails
-    closed: a text that cannot be redacted is dropped, the event goes on and says so."""
-    counts: dict[str, int] = {}
-    content, data = None, b""
-    unreadable: list[str] = []
-    values: dict[str, Any] = {}
-    tenant = document.get("organization", {}).get("id", "")
+def open_content(passing: Passing, context: IntakeContext, result: IntakeResult) -> None:
+    """Open and decode the content, and see which fields are to be read."""
+    document = passing.document
     _drop_malformed(document)
+    passing.fields = fields_to_read(document, context.clean)
     try:
-        data = _opened_content(document, event, context.opener)
-        values = _decoded_content(document, data)
+        passing.content = _opened_content(document, passing.event, context.opener)
+        passing.values = _decoded_content(passing.content)
     except RedactionFailed as error:
-        unreadable.append(error.reason)
+        passing.unreadable = error.reason
     except SealedFailed as error:
         named = {"key_id": error.key_id} if error.key_id else {}
         document["gatebook"]["sealed"] = {"failed": error.reason, **named}
         result.sealed_failures.append(error.reason)
-        data = b""
-    fields = _fields_to_read(document, context.clean)
-    texts = [holder[path[-1]] for path, holder in fields]
-    read = context.redactor.read_ahead([*texts, *values.values()], tenant=tenant)
-    redact = partial(context.redactor.redact_json, tenant=tenant, read=read)
-    failed = _redact_fields(fields, redact, counts, context.clean)
-    if data and not unreadable:
-        try:
-            redacted, found = context.redactor.redact_values(values, tenant=tenant, read=read)
-            content = Content(data, redacted)
-            _add(counts, found)
-        except RedactionFailed as error:
-            failed.append(error.reason)
-    failed += unreadable
+    fields = values_of(passing.fields)
+    passing.texts = context.screen.texts(fields, passing.values, len(passing.content))
+
+
+def redact_event(passing: Passing, context: IntakeContext, result: IntakeResult) -> None:
+    """Redact the document's free text in place, and the content. Fails closed: a text that cannot
+    be redacted is dropped, the event goes on and says so."""
+    document = passing.document
+    counts: dict[str, int] = {}
+    if passing.look.may_signal and (found := signals_of(passing.values)):
+        document["gatebook"].setdefault("content", {})["signals"] = found
+    if passing.look.is_clean:
+        failed = _pass_over(passing, context.clean)
+    else:
+        failed = _redact_texts(passing, context, counts)
+    if passing.unreadable:
+        failed.append(passing.unreadable)
     summary = document["gatebook"].setdefault("redaction", {})
     summary["policy_version"] = context.redaction_version
     if counts:
@@ -377,7 +411,37 @@ def redact_event(
     if failed:
         summary["failed"] = failed[-1]
         result.redaction_failures.append(failed[-1])
-    return content
+    # Of the masked identity, or it would tell the plain.
+    document["gatebook"]["principal"] = principal_of(document)
+
+
+def _pass_over(passing: Passing, clean: CleanTexts) -> list[str]:
+    for value in values_of(passing.fields):
+        clean.add(value)
+    if passing.content and not passing.unreadable:
+        passing.redacted = passing.values
+    return []
+
+
+def _redact_texts(passing: Passing, context: IntakeContext, counts: dict[str, int]) -> list[str]:
+    """Redact fields and content; why that failed, where it did."""
+    redactor, read = context.redactor, passing.look.read
+    tenant = passing.document.get("organization", {}).get("id", "")
+    if not read:
+        texts = values_of(passing.fields)
+        read = redactor.read_ahead([*texts, *passing.values.values()], tenant=tenant)
+    redact = partial(redactor.redact_json, tenant=tenant, read=read)
+    remembers = not redactor.allow  # it lets a tenant's texts pass that are no other's
+    failed = redact_fields(passing.fields, redact, counts, context.clean, remembers)
+    if passing.content and not passing.unreadable:
+        try:
+            passing.redacted, found = redactor.redact_values(
+                passing.values, tenant=tenant, read=read
+            )
+            add_counts(counts, found)
+        except RedactionFailed as error:
+            failed.append(error.reason)
+    return failed
 
 
 def _drop_malformed(document: Document) -> None:
@@ -388,66 +452,6 @@ def _drop_malformed(document: Document) -> None:
     for name in ("trace", "span"):
         if name in document and not TRACE_ID.fullmatch(document[name].get("id", "")):
             del document[name]
-
-
-def _add(counts: dict[str, int], found: Mapping[str, int]) -> None:
-    for kind, number in found.items():
-        counts[kind] = counts.get(kind, 0) + number
-
-
-def _holder(document: Document, path: Sequence[str]) -> Document | None:
-    node: Any = document
-    for name in path[:-1]:
-        node = node.get(name)
-        if not isinstance(node, dict):
-            return None
-    return node if path[-1] in node else None
-
-
-def _sized(value: Any) -> Any:
-    """A field's value. What is longer than anybody's name, route or error is no such thing: the
-    index would not find it, and it could make its document too large for the event."""
-    if isinstance(value, str) and len(value) > MAX_FIELD_CHARS:
-        raise RedactionFailed(RedactionFailed.OVERSIZE)
-    return value
-
-
-Field = tuple[tuple[str, ...], Document]
-"""A path, and what holds the value."""
-
-
-def _fields_to_read(document: Document, clean: CleanTexts) -> list[Field]:
-    """Fields that may hold a value."""
-    fields: list[Field] = []
-    for path in FREE_TEXT_FIELDS + CODE_FIELDS:
-        holder = _holder(document, path)
-        if holder is not None and holder[path[-1]] not in clean:
-            fields.append((path, holder))
-    return fields
-
-
-def _redact_fields(
-    fields: Sequence[Field],
-    redact: Redact,
-    counts: dict[str, int],
-    clean: CleanTexts,
-) -> list[str]:
-    """Redact in place; what cannot be redacted goes, its neighbours stay. Reasons of failures."""
-    failed = []
-    for path, holder in fields:
-        try:
-            value, found = redact(_sized(holder[path[-1]]))
-        except RedactionFailed as error:
-            del holder[path[-1]]
-            failed.append(error.reason)
-            continue
-        if not found:
-            clean.add(value)
-        elif path in _CODES and CODE_KINDS.isdisjoint(found):
-            continue
-        holder[path[-1]] = value
-        _add(counts, found)
-    return failed
 
 
 def _opened_content(document: Document, event: Record, opener: ContentOpener) -> bytes:
@@ -461,17 +465,14 @@ def _opened_content(document: Document, event: Record, opener: ContentOpener) ->
     return opener.open(data, event, document["gatebook"]["producer_id"])
 
 
-def _decoded_content(document: Document, data: bytes) -> dict[str, Any]:
-    """Opened content by field; what signals it gives stand in the document then."""
+def _decoded_content(data: bytes) -> dict[str, Any]:
+    """Opened content by field. Raises RedactionFailed."""
     if not data:
         return {}
     try:
-        values = msgspec.json.decode(data, type=dict[str, Any])
+        return _CONTENT.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RedactionFailed("undecodable_content") from None
-    if found_signals := signals_of(values):
-        document["gatebook"].setdefault("content", {})["signals"] = found_signals
-    return values
 
 
 def _rendered(event: Record, document: Document, ingested_at_ns: int) -> RenderedDocument:

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from gatebook.processors import render
 from gatebook.processors.enrich import Catalog
+from gatebook.processors.fields import CODE_FIELDS, FREE_TEXT_FIELDS
 from gatebook.processors.intake import (
-    CODE_FIELDS,
-    FREE_TEXT_FIELDS,
     LOSS_REASONS,
     MAX_DOCUMENT_BYTES,
     MAX_PRINCIPAL_CHARS,

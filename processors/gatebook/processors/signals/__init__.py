@@ -19,6 +19,7 @@ import re2
 Where = Literal["input", "output", "any"]
 INPUT_FIELDS = ("input_messages", "system_instructions", "tools")
 OUTPUT_FIELDS = ("output_messages", "error_text")
+FIELDS = INPUT_FIELDS + OUTPUT_FIELDS
 MAX_DEPTH = 32
 
 
@@ -76,24 +77,47 @@ def signals_of(content: Mapping[str, Any]) -> list[str]:
     `content` is the JSON object of a captured event: {input_messages, system_instructions,
     output_messages, tools, error_text}.
     """
-    if not _matcher("either").names(_text(content, INPUT_FIELDS + OUTPUT_FIELDS)):
+    if not _matcher("either").names(_text(content, FIELDS)):
         return []  # nearly always: read once, and not once for each side
     found = _matcher("input").names(_text(content, INPUT_FIELDS))
     found |= _matcher("output").names(_text(content, OUTPUT_FIELDS))
     return sorted(found)
 
 
+def suspected(contents: Sequence[Sequence[str]]) -> set[int]:
+    """Numbers of the contents in which there may be a signal; each is given as its texts, in the
+    order of FIELDS. Of the others `signals_of` says that there is none.
+
+    All are read as one text; only where something is in it, its halves are, and so on.
+    """
+    texts = [_readable("\n".join(texts)) for texts in contents]
+    return set(_search(texts, 0, len(texts)))
+
+
+def _search(texts: Sequence[str], first: int, end: int) -> list[int]:
+    if first == end or not _matcher("either").names("\n".join(texts[first:end])):
+        return []
+    if end - first == 1:
+        return [first]
+    middle = (first + end) // 2
+    return _search(texts, first, middle) + _search(texts, middle, end)
+
+
 def _text(content: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """The texts of these fields, one below the other, as a reader would take them: without
-    invisible characters, with full-width letters as plain ones."""
+    """The texts of these fields, one below the other, as a reader would take them."""
     texts: list[str] = []
     for name in fields:
         _gather(content.get(name), 0, texts)
-    joined = "\n".join(texts)
-    if joined.isascii():
-        return joined
-    plain = unicodedata.normalize("NFKC", joined)
-    return "".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Cs"))
+    return _readable("\n".join(texts))
+
+
+def _readable(text: str) -> str:
+    """Without invisible characters, with full-width letters as plain ones."""
+    if text.isascii():
+        return text
+    plain = unicodedata.normalize("NFKC", text)
+    unseen = [c for c in set(plain) if unicodedata.category(c) in ("Cf", "Cs")]
+    return plain.translate(dict.fromkeys(map(ord, unseen))) if unseen else plain
 
 
 def _gather(value: Any, depth: int, texts: list[str]) -> None:

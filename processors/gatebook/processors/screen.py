@@ -1,0 +1,203 @@
+"""Reads the texts of many events in one pass, before each event goes its own way.
+
+Most events hold nothing that a rule of the redactor or a signal begins at. Of those this says so,
+and they are passed over; joined, many texts cost little more than one. It redacts nothing and it
+decides nothing else: an event that it says nothing of is read alone, and comes out the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from gatebook.processors import signals
+from gatebook.processors.redact import Redacted, Redactor
+from gatebook.processors.redact.ahead import (
+    LEAST_LONG_NUMBER,
+    MAX_WORD_CHARS,
+    MAX_WORDS,
+    UNREAD,
+    WORD,
+    Read,
+    part_keys,
+    secret_kind,
+)
+
+MAX_EVENT_BYTES = 16 * 1024
+"""Of the texts of one event. Of a larger one nothing is said: its own reading costs more by far."""
+TOGETHER_BYTES = 8 * 1024
+"""So much is read at once: enough to share the fixed cost, and a value suspects few others."""
+MAX_UTF8_BYTES = 4
+
+
+@dataclass(slots=True)
+class Texts:
+    """All texts of one event. Not `plain`: something in it asks for more than to read its texts."""
+
+    said: list[str]
+    """Those of the content, in the order signals are looked for."""
+    others: list[str]
+    """Fields, keys of objects, and what is split over the parts of a list, put together."""
+    plain: bool
+    size: int = 0
+
+
+class Look(NamedTuple):
+    """What is known of an event before it is read alone; by default, nothing."""
+
+    read: Read = UNREAD
+    """For the redactor's calls: None where they would find, mask and refuse nothing."""
+    may_signal: bool = True
+    """False where no signal is in the content."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether a redactor would return fields and content as they are."""
+        return self.read is None
+
+
+UNKNOWN = Look()
+
+
+class Screen:
+    """For one redactor; remembers words that come with every event and say nothing."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._known: set[str] = set()
+        """Short words in which no rule begins, and that as a key name no credential."""
+        limits = redactor.limits
+        self._most = min(
+            MAX_EVENT_BYTES, limits.text_bytes, limits.json_bytes, limits.json_nodes
+        )  # a JSON value has fewer nodes than bytes
+        self._depth = min(limits.json_depth, signals.MAX_DEPTH)
+
+    def texts(
+        self, fields: Iterable[Any], values: Mapping[str, Any], content_bytes: int
+    ) -> Texts | None:
+        """The texts of an event's fields and of its content, `content_bytes` long as JSON. None
+        where there are too many for one pass."""
+        texts = Texts([], [], True)
+        if content_bytes > self._most:
+            return None
+        for field in fields:
+            texts.plain &= self._gather(field, self._depth, texts.others, texts.others)
+        size = MAX_UTF8_BYTES * sum(map(len, texts.others)) + len(texts.others)
+        for name in signals.FIELDS:
+            if name in values:
+                texts.plain &= self._gather(values[name], self._depth, texts.said, texts.others)
+        for name in values.keys() - _SIGNAL_FIELDS:
+            texts.plain &= self._gather(values[name], self._depth, texts.others, texts.others)
+        texts.size = size + content_bytes
+        return texts if texts.size <= self._most else None
+
+    def look(self, events: Sequence[Texts | None]) -> list[Look]:
+        """What is known of each event; of None, nothing. Raises nothing."""
+        looks = [UNKNOWN] * len(events)
+        for group in _groups(events):
+            found = self._look_or_not([texts for _, texts in group])
+            for (place, _), look in zip(group, found, strict=True):
+                looks[place] = look
+        return looks
+
+    def _look_or_not(self, group: Sequence[Texts]) -> list[Look]:
+        try:
+            return self._look(group)
+        except Exception:  # each event is read alone then, and what is wrong is its own matter
+            return [UNKNOWN] * len(group)
+
+    def _look(self, group: Sequence[Texts]) -> list[Look]:
+        reads = self._reads(group)
+        signalling = signals.suspected([texts.said for texts in group])
+        return [
+            Look(read, not texts.plain or number in signalling)
+            for number, (texts, read) in enumerate(zip(group, reads, strict=True))
+        ]
+
+    # ---- texts that rules may begin in ---------------------------------------------------------
+
+    def _reads(self, group: Sequence[Texts]) -> list[Read]:
+        known = self._known
+        unknown = [[t for t in (*texts.said, *texts.others) if t not in known] for texts in group]
+        ends = list(accumulate(map(len, unknown)))
+        joined = [text for texts in unknown for text in texts]
+        suspects = self._redactor.suspects(joined) if joined else ()
+        self._remember(joined, suspects)
+        hit = {bisect_right(ends, number) for number in suspects}
+        suspected = {joined[number] for number in suspects}
+        return [
+            None if texts.plain and number not in hit else _read_of(unknown[number], suspected)
+            for number, texts in enumerate(group)
+        ]
+
+    def _remember(self, texts: Sequence[str], suspects: Collection[int]) -> None:
+        for number, text in enumerate(texts):
+            if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and number not in suspects:
+                if len(self._known) >= MAX_WORDS:
+                    self._known.clear()
+                if not secret_kind(text):
+                    self._known.add(text)
+
+    # ---- gathering -----------------------------------------------------------------------------
+
+    def _gather(self, value: Any, room: int, said: list[str], others: list[str]) -> bool:
+        """Gather the texts of a value; False where it asks for more than to read them: a key names
+        a credential, a number is as long as a card, or what else a walk would have to see."""
+        kind = type(value)
+        if kind is str:
+            said.append(value)
+            return True
+        if kind is dict:
+            return room > 0 and self._object(value, room - 1, said, others)
+        if kind is list:
+            return room > 0 and self._list(value, room - 1, said, others)
+        if kind is int or kind is float:
+            return bool(abs(value) < LEAST_LONG_NUMBER)
+        return value is None or kind is bool
+
+    def _object(self, items: dict[str, Any], room: int, said: list[str], others: list[str]) -> bool:
+        plain = True
+        for key, item in items.items():
+            if key not in self._known:
+                others.append(key)
+                plain = plain and not secret_kind(key)
+            if type(item) is str:  # as `_gather` does; most are
+                said.append(item)
+            else:
+                plain = self._gather(item, room, said, others) and plain
+        return plain
+
+    def _list(self, items: list[Any], room: int, said: list[str], others: list[str]) -> bool:
+        if keys := part_keys(items):
+            parts = [item[key] if key else item for item, key in zip(items, keys, strict=True)]
+            others.append("".join(parts))
+        plain = True
+        for item in items:
+            plain = self._gather(item, room, said, others) and plain
+        return plain
+
+
+_SIGNAL_FIELDS = frozenset(signals.FIELDS)
+
+
+def _read_of(texts: Sequence[str], suspected: Collection[str]) -> Read:
+    return {text: Redacted(text) for text in texts if text not in suspected} or UNREAD
+
+
+def _groups(events: Sequence[Texts | None]) -> Iterator[list[tuple[int, Texts]]]:
+    """Events to read at once, each with its place; those of None in no group."""
+    group: list[tuple[int, Texts]] = []
+    size = 0
+    for place, texts in enumerate(events):
+        if texts is None:
+            continue
+        group.append((place, texts))
+        size += texts.size
+        if size >= TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
