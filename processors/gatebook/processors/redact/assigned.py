@@ -83,11 +83,20 @@ def is_random_token(value: bytes, least_bits: float) -> bool:
     """Tell a drawn value from words, names, versions and what stands for a value."""
     if len(value) < 8 or not _LETTER.search(value) or is_placeholder(value):
         return False
+    if _PLACE.fullmatch(value):
+        return False
     if entropy_bits(value[:256]) < least_bits:
         return False
     if _DIGIT.search(value):
         return not is_wordy(value)
     return len(value) >= 20 and entropy_bits(value[:256]) >= 3.8 and not reads(value)
+
+
+# A host or a file, as in `AuthSource: mail01.example.org` and `key: server2.pem`.
+_PLACE = re.compile(
+    rb"(?i)[a-z0-9_/~-]{1,64}(?:\.[a-z0-9_/-]{1,64}){0,8}\.(?:com|net|org|edu|gov|local|internal|lan|io"
+    rb"|dev|pem|crt|cer|key|json|ya?ml|toml|txt|conf|env|py|js|ts|go|java|rb|sh|xml|html?|csv|log|md)"
+)
 
 
 def is_wordy(value: bytes) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -76,6 +77,13 @@ _PLACEHOLDER = re2.compile(
     _LATIN1,
 )
 _FILLER = re.compile(rb"(?i)(.)\1{7}|abcdefgh|x{5}|placeholder|your[_-]")
+_SAMPLE = re.compile(rb"(?i)example|changeme|redacted|(?:dummy|sample)[_-]")
+_LOWER = bytes(range(256)).lower()
+_JOINTS = b" -_.:/=+"
+_MIN_COUNTED_BYTES = 16
+_SUCCESSORS = frozenset(
+    pair for run in (b"abcdefghijklmnopqrstuvwxyz", b"01234567890") for pair in pairwise(run)
+)
 
 
 def is_variable(value: bytes) -> bool:
@@ -86,10 +94,23 @@ def is_variable(value: bytes) -> bool:
 
 
 def is_placeholder(value: bytes) -> bool:
-    """Tell that, and what is filled up to a token's size."""
-    return is_variable(value) or is_filled(value)
+    """Tell that, and what is filled up to a token's size, counted up or called an example.
+
+    Not for tokens that announce themselves: those of a true form are masked, examples or not.
+    """
+    if is_variable(value) or is_filled(value):
+        return True
+    return _SAMPLE.search(value) is not None or _is_counted(value)
 
 
 def is_filled(value: bytes) -> bool:
     """Tell runs of one character, alphabets and words that say so: no value is in there."""
     return bool(_FILLER.search(value))
+
+
+def _is_counted(value: bytes) -> bool:
+    """Tell `abc123-def456-ghij789`: most characters follow the one before them in order."""
+    if len(value) < _MIN_COUNTED_BYTES:
+        return False
+    bare = value.translate(_LOWER, _JOINTS)
+    return 2 * sum(map(_SUCCESSORS.__contains__, pairwise(bare))) > len(bare)

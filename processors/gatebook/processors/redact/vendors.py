@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .assigned import reads
+from .assigned import is_identifier
 from .probe import Found, Probe, entropy_bits, is_filled, is_variable, plain
 from .tables import Token, tokens_by_keyword, vendors_by_name
 
@@ -103,6 +103,6 @@ def _is_named(probe: Probe) -> bool:
 
 def _random(value: bytes) -> bool:
     drawn = re.search(rb"[0-9:]", value) is not None or (
-        not value.islower() and not value.isupper() and not reads(value)
+        not value.islower() and not value.isupper() and not is_identifier(value)
     )
     return drawn and entropy_bits(value) > 2.0 and not is_variable(value)
