@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.columns import MAX_CELL_CHARACTERS, print_columns
+
 if TYPE_CHECKING:
     from gatebook.processors.alerts.base import AlertTarget
     from gatebook.processors.alerts.desk import Desk
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 NANOSECONDS = 1_000_000_000
-MAX_CELL_CHARACTERS = 60
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -225,23 +226,26 @@ def _time(ns: int) -> str:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from gatebook.processors.search.display import safe
-
-    for row in rows:
-        targets = ", ".join(f"{name}: {knows}" for name, knows in row["targets"].items())
-        cells = (
-            row["since"],
-            f"{row['severity']:<8}",
-            f"{row['state']:<12}",
-            f"{row['made']:<10}",
-            row["rule"],
-            f"{row['occurrences']}x",
-            row["reason"],
-            targets,
-        )
-        click.echo("  ".join(safe(str(cell), MAX_CELL_CHARACTERS) or "-" for cell in cells))
+    print_columns(
+        ("since", "severity", "state", "made", "rule", "times", "targets", "reason"),
+        [_cells(row) for row in rows],
+    )
     if not rows:
         click.echo("nothing is open", err=True)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    targets = ", ".join(f"{name}: {knows}" for name, knows in row["targets"].items())
+    return (
+        row["since"],
+        row["severity"],
+        row["state"],
+        row["made"],
+        row["rule"],
+        str(row["occurrences"]),
+        targets,
+        row["reason"],
+    )
 
 
 def _print_quiet(quiet: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatebook.cli.cluster import run_on_cluster
+from gatebook.cli.columns import print_columns
 
 if TYPE_CHECKING:
     from gatebook.processors.alerts.verdicts import Problem, Word
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 VERDICTS = ("true_positive", "false_positive", "benign")
 STATES = ("open", "firing", "acknowledged", "resolved", "closed", "all")
 EXIT_NOTHING = 1
-MAX_CELL_CHARACTERS = 60
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -110,26 +110,30 @@ def _plain(problem: Problem) -> dict[str, Any]:
 
 
 def _print_problems(shown: list[Problem], total: int) -> None:
-    from gatebook.processors.search.display import render
-
-    for problem in shown:
-        document = problem.finding
-        ours = document["gatebook"]
-        state = problem.verdict or problem.state
-        cells = (
-            render("@timestamp", document["@timestamp"]),
-            f"{ours.get('severity', ''):<8}",
-            f"{state:<14}",
-            document["rule"]["id"],
-            ours.get("principal", ""),
-            document["event"].get("reason", ""),
-            document["event"]["id"],
-        )
-        click.echo("  ".join(render("", cell, MAX_CELL_CHARACTERS) or "-" for cell in cells))
+    print_columns(
+        ("since", "severity", "state", "rule", "principal", "finding", "reason"),
+        [_cells(problem) for problem in shown],
+    )
     if total > len(shown):
         click.echo(f"{total - len(shown)} more; raise --limit")
     if not total:
         click.echo("no finding", err=True)
+
+
+def _cells(problem: Problem) -> tuple[str, ...]:
+    from gatebook.processors.search.display import render
+
+    document = problem.finding
+    ours = document["gatebook"]
+    return (
+        render("@timestamp", document["@timestamp"]),
+        str(ours.get("severity", "")),
+        problem.verdict or problem.state,
+        str(document["rule"]["id"]),
+        str(ours.get("principal", "")),
+        str(document["event"]["id"]),
+        str(document["event"].get("reason", "")),
+    )
 
 
 def _print_counts(counts: dict[str, dict[str, int]]) -> None:
