@@ -81,7 +81,7 @@ def archive() -> None:
 @click.option("--format", "format_", type=click.Choice(("avro", "parquet")), default="avro")
 @click.option("--codec", default="", help="deflate or zstd; default: deflate, zstd in Parquet.")
 @click.option(
-    "--file-mib", type=click.FloatRange(0.01), default=256.0, show_default=True, help="File size."
+    "--file-mib", type=click.FloatRange(0.001), default=256.0, show_default=True, help="File size."
 )
 @click.option("--with-text", is_flag=True, help="Text that could be searched, in the open.")
 @click.option("--with-names", is_flag=True, help="user.name and user.email, in the open.")

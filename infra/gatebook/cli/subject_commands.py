@@ -285,13 +285,14 @@ def _written(output: Path | None, text: str) -> bool:
 
 def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
     from gatebook.processors.subjects.certificate import Signer
+    from gatebook.processors.subjects.documents import Documents
     from gatebook.processors.subjects.erasure import Eraser
     from gatebook.processors.subjects.surroundings import Pipeline
 
     return Eraser(
         desk.settings.namespace,
         desk.store,
-        desk.documents,
+        Documents(desk.connection, desk.settings.namespace, restored=True),
         Signer.from_file(desk.own.certificate_key_path(desk.settings)),
         Pipeline(desk.settings, desk.own.lease_seconds, desk.witness.record, timeout_seconds),
         told=(lambda step: None) if quiet else (lambda step: click.echo(f"done: {step}", err=True)),

@@ -78,8 +78,11 @@ CODECS: dict[str, tuple[str, Callable[[bytes], bytes], Callable[[bytes], bytes]]
 class AvroWriter:
     """Writes records into one file. `close` writes what is left; it does not close the file."""
 
-    def __init__(self, out: Digested, codec: str, name: str) -> None:
+    def __init__(
+        self, out: Digested, codec: str, name: str, block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self._out = out
+        self._block_bytes = block_bytes
         avro_name, self._pack, _ = CODECS[codec]
         # Not random: the same documents give the same file.
         self._sync = hashlib.sha256(name.encode()).digest()[:SYNC_BYTES]
@@ -101,7 +104,7 @@ class AvroWriter:
             },
         )
         self._count += 1
-        if self._block.tell() >= BLOCK_BYTES:
+        if self._block.tell() >= self._block_bytes:
             self._flush()
 
     def _flush(self) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from gatebook.processors.archive.container import CODECS, SCHEMA, AvroWriter
+from gatebook.processors.archive.container import BLOCK_BYTES, CODECS, SCHEMA, AvroWriter
 from gatebook.processors.archive.errors import WrongArchive
 from gatebook.processors.archive.manifest import (
     MANIFEST,
@@ -34,7 +34,7 @@ from gatebook.processors.archive.manifest import (
     write_progress,
 )
 from gatebook.processors.archive.merkle import Tree, leaf
-from gatebook.processors.archive.parquet import ParquetWriter, arrow, described
+from gatebook.processors.archive.parquet import ROW_GROUP_BYTES, ParquetWriter, arrow, described
 from gatebook.processors.archive.reading import View, query_of, view_of
 from gatebook.processors.archive.records import (
     REPEATABLE,
@@ -136,6 +136,7 @@ class Exporter:
             raise WrongArchive(
                 f"there is another archive of the name {self.name}", "choose another --name"
             )
+        self.store.delete(PROGRESS)  # of a run that died once it had written the manifest
         return found
 
     async def _filled(self, wanted: Wanted, view: View | None, before: Progress | None) -> Manifest:
@@ -204,9 +205,11 @@ class Exporter:
         out = Digested(draft)
         writer: FileWriter
         if wanted.format == "parquet":
-            writer = ParquetWriter(out, wanted.codec, wanted.kind)
-        else:
-            writer = AvroWriter(out, wanted.codec, f"{self.name}/{name}")
+            group = min(ROW_GROUP_BYTES, wanted.file_bytes)
+            writer = ParquetWriter(out, wanted.codec, wanted.kind, group)
+        else:  # small files are cut in time: what waits in a block is not in their size
+            block = min(BLOCK_BYTES, wanted.file_bytes // 4)
+            writer = AvroWriter(out, wanted.codec, f"{self.name}/{name}", block)
         return _Open(name, draft, out, writer, record, record)
 
     def _finished(self, progress: Progress, done: _Open, counts: Counts, tree: Tree) -> Progress:

@@ -109,7 +109,10 @@ def _arrow_type(pa: Any, kind: str) -> Any:
 class ParquetWriter:
     """Writes records into one file, a row group at a time."""
 
-    def __init__(self, out: Digested, codec: str, kind: str) -> None:
+    def __init__(
+        self, out: Digested, codec: str, kind: str, group_bytes: int = ROW_GROUP_BYTES
+    ) -> None:
+        self._group_bytes = group_bytes
         self._pa = pa = arrow()
         self._columns = columns(kind)
         self._converters = {name: _converter(one) for name, one in self._columns.items()}
@@ -130,7 +133,7 @@ class ParquetWriter:
         """Take one record; it is in the file once its row group is full."""
         self._rows.append(record)
         self._bytes += len(record.document)
-        if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_RECORDS:
+        if self._bytes >= self._group_bytes or len(self._rows) >= ROW_GROUP_RECORDS:
             self._flush()
 
     def _flush(self) -> None:

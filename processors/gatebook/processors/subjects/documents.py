@@ -69,21 +69,25 @@ class Rewritten:
 
 
 class Documents:
-    """Reads and rewrites access documents of one namespace. Every call may raise StoreAway."""
+    """Reads and rewrites access documents of one namespace. Every call may raise StoreAway.
+    `restored`: those that came back from archives as well; a document may then be there twice."""
 
-    def __init__(self, connection: Connection, namespace: str) -> None:
+    def __init__(self, connection: Connection, namespace: str, restored: bool = False) -> None:
         self._connection = connection
         self._alias = f"{namespace}-{KIND}"
+        self._given: dict[str, str] = {}
+        if restored:
+            self._alias += f",{namespace}-restored-{KIND}"
+            self._given = {"ignore_unavailable": "true"}  # most have never restored anything
 
     async def refresh(self) -> None:
         """Returns when a scan finds all that was indexed before."""
-        await self._ask("POST", f"/{self._alias}/_refresh", absent={})
+        await self._ask("POST", f"/{self._alias}/_refresh", absent={}, params=self._given)
 
     async def scan(self, query: Dsl, source: bool | Sequence[str] = True) -> AsyncIterator[Found]:
         """Documents that match, over all dated indices, as of one moment."""
-        opened = await self._ask(
-            "POST", f"/{self._alias}/_pit", absent={}, params={"keep_alive": KEEP_ALIVE}
-        )
+        given = {"keep_alive": KEEP_ALIVE, **self._given}
+        opened = await self._ask("POST", f"/{self._alias}/_pit", absent={}, params=given)
         if not opened:
             return  # nothing was ever indexed
         try:
@@ -95,7 +99,8 @@ class Documents:
 
     async def count(self, query: Dsl) -> int:
         """How many documents match. Returns 0 where nothing was ever indexed."""
-        answer = await self._ask("POST", f"/{self._alias}/_count", absent={}, json={"query": query})
+        path, body = f"/{self._alias}/_count", {"query": query}
+        answer = await self._ask("POST", path, absent={}, params=self._given, json=body)
         return int(answer.get("count", 0))
 
     async def tenants(self, query: Dsl | None = None) -> list[str]:
@@ -105,7 +110,8 @@ class Documents:
         body: Dsl = {"size": 0, "aggs": {"tenants": {"terms": terms}}}
         if query is not None:
             body["query"] = query
-        answer = await self._ask("POST", f"/{self._alias}/_search", absent={}, json=body)
+        path = f"/{self._alias}/_search"
+        answer = await self._ask("POST", path, absent={}, params=self._given, json=body)
         found = answer.get("aggregations", {}).get("tenants", {}).get("buckets", [])
         return [str(bucket["key"]) for bucket in found]
 

@@ -1,0 +1,77 @@
+"""An export that is killed goes on where it was, and ends with the same archive."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.integration.archive.archive_tools import EVERYTHING, REASON, export, fill, verify
+from tests.integration.archive.export_child import POINTS
+from tests.integration.privacy.subject_tools import Desk, said
+from tests.pipeline import Pipeline
+
+CHILD = Path(__file__).with_name("export_child.py")
+SMALL = ("--file-mib", "0.003")
+SAME = ("documents", "root", "files", "left_out")
+
+
+def killed_export(desk: Desk, point: str, folder: Path, *more: str) -> None:
+    """The command, in a process that dies at the point."""
+    command = ("archive", "export", str(folder), *EVERYTHING, *REASON, *SMALL, *more)
+    done = subprocess.run(
+        [sys.executable, str(CHILD), point, *command],
+        env=desk.pipeline.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, f"{point}: {done.stderr}"
+
+
+def stamps(folder: Path, names: list[str]) -> dict[str, tuple[int, int]]:
+    """What changes when a file is written anew."""
+    found = {name: (folder / name).stat() for name in names if (folder / name).exists()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
+
+
+def same(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: manifest[name] for name in SAME}
+
+
+def test_an_export_killed_anywhere_ends_as_an_undisturbed_one(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """SIGKILL at each kind of point: no manifest stands there before its time, the same command
+    keeps the files that were noted and ends with the same files, byte for byte."""
+    desk = fill(pipeline)
+    calm = same(export(desk, tmp_path / "calm", *SMALL))
+    assert len(calm["files"]) > 3, "too few files to be killed between"
+    for point in POINTS:
+        root = tmp_path / point
+        killed_export(desk, point, root)
+        (folder,) = root.iterdir()
+        assert (verify(folder).returncode == 0) == (point == "after-manifest"), point
+        noted = ["access-00001.avro"] if point != "mid-file" else []
+        before = stamps(folder, noted)
+        assert len(before) == len(noted)
+        assert same(export(desk, root, *SMALL)) == calm, point
+        assert stamps(folder, noted) == before, f"{point}: a file that was whole is written anew"
+        names = {path.name for path in folder.iterdir()} - {".lock"}
+        assert names == {"manifest.json", *(file["name"] for file in calm["files"])}, point
+        assert verify(folder).returncode == 0, point
+
+
+def test_what_came_in_while_it_was_dead_is_not_left_out(pipeline: Pipeline, tmp_path: Path) -> None:
+    """An event of before the kill's place that comes in before the command is given again is in
+    the archive: the files are written anew, for they do not hold what the index holds."""
+    desk = fill(pipeline)
+    killed_export(desk, "after-progress", tmp_path)
+    pipeline.publish([said("latecomer", "metadata", days_ago=20)], producer="p2")
+    pipeline.wait_indexed(41)
+    manifest = export(desk, tmp_path, *SMALL)
+    assert manifest["documents"] == 41
+    assert verify(tmp_path / manifest["name"]).returncode == 0
