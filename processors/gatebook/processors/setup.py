@@ -25,6 +25,7 @@ from msgspec import Struct, field
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.settings import ElasticsearchSettings
+from gatebook.processors.summaries.template import template as summary_template
 from gatebook.schemas.codec import MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import (
@@ -284,9 +285,13 @@ async def setup_elasticsearch(
     connection = Connection(settings)
     try:
         copies = await _data_node_replicas(connection) if replicas is None else replicas
-        return [
-            await _install(connection, namespace, kind, copies, best_compression) for kind in KINDS
-        ]
+        bodies = {
+            f"{namespace}-{kind}": render_template(namespace, kind, copies, best_compression)
+            for kind in KINDS
+        }
+        summaries = with_digest(summary_template(namespace, copies, best_compression))
+        bodies[f"{namespace}-summary"] = summaries
+        return [await _install(connection, name, body) for name, body in bodies.items()]
     except Unreachable as error:
         raise Fatal(
             f"Elasticsearch does not answer at {connection.address} ({error})",
@@ -307,9 +312,13 @@ def render_template(
     index["number_of_replicas"] = replicas
     if best_compression:
         index["codec"] = "best_compression"
+    return with_digest(body)
+
+
+def with_digest(body: dict[str, Any]) -> dict[str, Any]:
+    """A template's body with its own digest in it."""
     digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    body["_meta"] = {**body.get("_meta", {}), "gatebook_digest": digest}
-    return body
+    return {**body, "_meta": {**body.get("_meta", {}), "gatebook_digest": digest}}
 
 
 async def _data_node_replicas(connection: Connection) -> int:
@@ -317,11 +326,7 @@ async def _data_node_replicas(connection: Connection) -> int:
     return 1 if answer.get("number_of_data_nodes", 1) > 1 else 0
 
 
-async def _install(
-    connection: Connection, namespace: str, kind: str, replicas: int, best_compression: bool
-) -> TemplateReport:
-    name = f"{namespace}-{kind}"
-    body = render_template(namespace, kind, replicas, best_compression)
+async def _install(connection: Connection, name: str, body: dict[str, Any]) -> TemplateReport:
     before = await connection.request("GET", f"/_index_template/{name}")
     state = _state_of(before, body["_meta"]["gatebook_digest"])
     _good(

@@ -20,20 +20,23 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gatebook.processors.sinks.connection import Connection
-from gatebook.schemas.errors import GatebookError
+from gatebook.processors.summaries.reading import ONE_HOUR, floor_hour
+from gatebook.processors.summaries.rollup import Report, Rollup
+from gatebook.processors.summaries.store import SummaryStore
+
+# Another run may be in the middle of a large hour.
+WAIT_SECONDS = 300.0
 
 
-class NotSummed(GatebookError):
-    """An hour could not be summed up, so its details must stay."""
-
-    next_step = "run `gatebook summary run`, and see that Elasticsearch is green"
-
-
-async def ensure(client: Connection, namespace: str, since: datetime, until: datetime) -> None:
+async def ensure(client: Connection, namespace: str, since: datetime, until: datetime) -> Report:
     """Returns when every hour that touches [since, until) is summed up from the details that a
-    search finds now. Events that come in later are taken up by the next run. Raises NotSummed,
-    SearchFailed, Unreachable."""
-    raise NotSummed("summaries are not built yet")
+    search finds now. Events that come in later are taken up by the next run. Raises Overtaken,
+    Fatal, SearchFailed, Unreachable; then the details must stay."""
+    end = floor_hour(until)
+    end = end if end == until else end + ONE_HOUR
+    store = SummaryStore(client, namespace)
+    async with store.lease(WAIT_SECONDS) as lease:
+        return await Rollup(store, lease).run(end, floor_hour(since))
 
 
 async def freeze(
@@ -42,8 +45,11 @@ async def freeze(
     """Keep what the details in `leaving` say that those in `coming` will not say any more.
 
     leaving: concrete indices behind the alias that will go. coming: those that take the place of
-    a part of them, complete and refreshed; none where all goes. Neither may be written to from
-    here until the alias is changed (put a write block on both). Calling it again with the same
-    `leaving` replaces what was kept before. Raises NotSummed, SearchFailed, Unreachable.
+    a part of them, complete; none where all goes. Neither may be written to from here until the
+    alias is changed (put a write block on both). Calling it again with the same `leaving`
+    replaces what was kept before. An index of `coming` that a search sees already is fine: an
+    event that stands in several indices counts once. Raises as `ensure` does.
     """
-    raise NotSummed("summaries are not built yet")
+    store = SummaryStore(client, namespace)
+    async with store.lease(WAIT_SECONDS) as lease:
+        await Rollup(store, lease).freeze(leaving, coming)
