@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from datetime import datetime
 from typing import Any
 
+from gatebook.processors.search.amounts import nanoseconds, octets, status_class
 from gatebook.processors.search.fields import FieldList
 from gatebook.processors.search.query import (
     And,
@@ -24,8 +26,11 @@ from gatebook.processors.search.query import (
     Words,
     parse,
 )
+from gatebook.processors.search.times import TimeError, parse_time
 
 Dsl = dict[str, Any]
+STATUS = "http.response.status_code"
+DURATIONS = ("event.duration",)  # kept in nanoseconds; a person writes 2s or 150ms
 RANGE_OPERATORS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 ORDERED_TYPES = ("long", "double", "date_nanos", "ip")
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
@@ -35,16 +40,21 @@ _TIME = re.compile(
 )
 
 
-def compile_query(query: str, fields: FieldList) -> Dsl:
+def compile_query(query: str, fields: FieldList, now: datetime | None = None) -> Dsl:
     """The DSL of a query text. Raises QueryError with the position of what is wrong: syntax, an
-    unknown field (with names close to it), or a value that does not fit its field."""
-    return _Compiler(query, fields).node(parse(query))
+    unknown field (with names close to it), or a value that does not fit its field.
+
+    Times relative to `now` become absolute, so that the answer can be cached and shared; without
+    it, `now` is Elasticsearch's own.
+    """
+    return _Compiler(query, fields, now).node(parse(query))
 
 
 class _Compiler:
-    def __init__(self, query: str, fields: FieldList) -> None:
+    def __init__(self, query: str, fields: FieldList, now: datetime | None) -> None:
         self._query = query
         self._fields = fields
+        self._now = now
 
     def node(self, node: Node) -> Dsl:
         match node:
@@ -85,10 +95,15 @@ class _Compiler:
             case "flattened":
                 return self._flattened(node)
             case "date_nanos":
-                time = self._scalar(node.value, kind)
+                time = self._scalar(node, kind)
                 return {"range": {node.name: {"gte": time, "lte": time}}}
             case _:
-                return {"term": {node.name: {"value": self._scalar(node.value, kind)}}}
+                return self._equal(node, kind)
+
+    def _equal(self, node: Comparison, kind: str) -> Dsl:
+        if node.name == STATUS and (hundred := status_class(node.value.text)) is not None:
+            return {"range": {STATUS: {"gte": hundred, "lt": hundred + 100}}}
+        return {"term": {node.name: {"value": self._scalar(node, kind)}}}
 
     def _unknown(self, node: Comparison) -> QueryError:
         close = self._fields.close_to(node.name)
@@ -107,7 +122,7 @@ class _Compiler:
                 node.at,
                 "write field:value",
             )
-        bound = self._scalar(node.value, kind)
+        bound = self._scalar(node, kind)
         if kind == "ip" and "/" in bound:
             raise self._wrong(node.value, "a whole network has no order; write field:network")
         return {"range": {node.name: {RANGE_OPERATORS[node.operator]: bound}}}
@@ -120,13 +135,23 @@ class _Compiler:
             return {"prefix": {node.name: {"value": value.pieces[0]}}}
         raise self._wrong(value, "in this field a * may only stand at the end")
 
-    def _scalar(self, value: Value, kind: str) -> Any:
+    def _scalar(self, node: Comparison, kind: str) -> Any:
+        value = node.value
         if value.has_wildcard:
             raise self._wrong(value, f"a * cannot stand in a {_CALLED[kind]}")
-        found = _READERS[kind](value.text)
+        found = self._read(node.name, value.text, kind)
         if found is None:
             raise self._wrong(value, f"this is not a {_CALLED[kind]}")
         return found
+
+    def _read(self, name: str, text: str, kind: str) -> Any:
+        if kind == "date_nanos" and self._now is not None:
+            return _absolute(text, self._now)
+        if name in DURATIONS and (length := nanoseconds(text)) is not None:
+            return length
+        if name.endswith(".bytes") and (size := octets(text)) is not None:
+            return size
+        return _READERS[kind](text)
 
     def _wrong(self, value: Value, message: str) -> QueryError:
         return QueryError(message, self._query, value.at)
@@ -183,6 +208,15 @@ def _address(text: str) -> str | None:
 
 def _plain_ip(text: str) -> str:
     return str(ipaddress.ip_address(text.partition("%")[0]))
+
+
+def _absolute(text: str, now: datetime) -> str | None:
+    """now-1h and 15m by our clock; a part of a date (2026-11) and now/d are left to the server."""
+    try:
+        relative = text[:1].isdigit() and not _TIME.fullmatch(text)
+        return parse_time(text, now) if relative or text.startswith("now") else _time(text)
+    except TimeError:
+        return _time(text)
 
 
 def _time(text: str) -> str | None:

@@ -8,50 +8,38 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatebook.processors.search.dsl import Dsl, compile_query
-from gatebook.processors.search.fields import FieldList, fields_of
+from gatebook.processors.search.asking import (
+    TIME_FORMAT,
+    BadRequest,
+    Hit,
+    SearchFailed,
+    ask,
+    hit_of,
+)
+from gatebook.processors.search.dsl import Dsl
+from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.question import EVERYTHING, Scope, ask_for, known_kind, sort_order
 from gatebook.processors.search.times import parse_time
 from gatebook.processors.sinks.base import KINDS
-from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
-from gatebook.schemas.errors import GatebookError
-from gatebook.schemas.intents import INTENT
+from gatebook.processors.sinks.connection import Connection, Unreachable
+
+__all__ = [
+    "TIME_FORMAT",
+    "BadRequest",
+    "Hit",
+    "Page",
+    "SearchFailed",
+    "Tail",
+    "existing",
+    "find",
+    "refresh",
+    "search",
+    "sort_order",
+]
 
 PAGE_DOCUMENTS = 1_000
 KEEP_ALIVE = "2m"
-TIME_FORMAT = "strict_date_optional_time_nanos"
-PHASE = "gatebook.phase"
 NO_HITS: Dsl = {"hits": {"hits": []}}
-TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
-SORTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "date_nanos")
-
-
-class SearchFailed(GatebookError):
-    """Elasticsearch answered, but not with hits."""
-
-    exit_code = 3
-
-    def __init__(self, message: str, next_step: str) -> None:
-        super().__init__(message)
-        self.next_step = next_step
-
-
-class BadRequest(GatebookError):
-    """A field, kind or sort order that does not exist, or a range that holds no time."""
-
-    exit_code = 2
-
-    def __init__(self, message: str, next_step: str) -> None:
-        super().__init__(message)
-        self.next_step = next_step
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One document that matched."""
-
-    index: str
-    id: str
-    source: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +69,8 @@ async def search(
     sort: `field:asc` or `field:desc`, several with commas. A namespace without an index of this
     kind has no matches. Raises QueryError, TimeError, BadRequest, SearchFailed, Unreachable.
     """
-    fields = fields_of(_known_kind(kind))
-    moment = now or _utc_now()
-    body: Dsl = {
-        "query": _with_range(_compiled(query, kind), since, until, moment),
-        "sort": sort_order(sort, fields),
-    }
+    question = ask_for(query, since, until, kind, now=now or _utc_now())
+    body: Dsl = {"query": question.dsl, "sort": sort_order(sort, fields_of(kind))}
     pit = await _open(client, f"{namespace}-{kind}")
     if pit is None:
         yield Page(0)
@@ -99,55 +83,9 @@ async def search(
         await _close(client, pit)
 
 
-def _known_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise BadRequest(f"no kind {kind!r}", "name one of " + ", ".join(KINDS))
-    return kind
-
-
-def _compiled(query: str, kind: str) -> Dsl:
-    """The query, without intents unless it names their field: an access counts once, by its
-    terminal event."""
-    compiled = compile_query(query, fields_of(kind))
-    if kind != "access" or PHASE in query:
-        return compiled
-    return {"bool": {"must": [compiled], "must_not": [{"term": {PHASE: {"value": INTENT}}}]}}
-
-
-def _with_range(query: Dsl, since: str | None, until: str | None, now: datetime) -> Dsl:
-    bounds = {name: parse_time(text, now) for name, text in (("gte", since), ("lt", until)) if text}
-    if not bounds:
-        return query
-    if len(bounds) == 2 and bounds["gte"].rstrip("Z") >= bounds["lt"].rstrip("Z"):
-        raise BadRequest(
-            f"the time range is empty: from {bounds['gte']} up to {bounds['lt']}",
-            "give an --until that is later than --since",
-        )
-    return {"bool": {"filter": [{"range": {"@timestamp": bounds}}, query]}}
-
-
-def sort_order(sort: str, fields: FieldList) -> list[Dsl]:
-    """`a:asc,b:desc` as Elasticsearch wants it. Raises BadRequest."""
-    order = []
-    for part in sort.split(","):
-        name, _, direction = part.strip().partition(":")
-        found = fields.type_of(name)
-        if found not in SORTABLE_TYPES or direction not in ("", "asc", "desc"):
-            close = " or ".join(fields.close_to(name)) if found is None else "another field"
-            raise BadRequest(
-                f"cannot sort by {part.strip()[:80]!a}",
-                f"write field:asc or field:desc; try {close or '@timestamp:desc'}",
-            )
-        options: dict[str, Any] = {"order": direction or "asc"}
-        if found == "date_nanos":
-            options["format"] = TIME_FORMAT
-        order.append({name: options})
-    return order
-
-
 async def _open(client: Connection, alias: str) -> str | None:
     """A point in time over an alias; None where there is no such alias yet."""
-    found = await _ask(client, f"/{alias}/_pit", params={"keep_alive": KEEP_ALIVE})
+    found = await ask(client, f"/{alias}/_pit", params={"keep_alive": KEEP_ALIVE})
     return None if found is None else str(found["id"])
 
 
@@ -172,67 +110,20 @@ async def _pages(client: Connection, pit: str, body: Dsl, size: int | None) -> A
         }
         if after is not None:
             request["search_after"] = after
-        found = await _ask(client, "/_search", json=request)
+        found = await ask(client, "/_search", json=request)
         hits = found["hits"]["hits"]
         if total is None:
             total = int(found["hits"]["total"]["value"])
-        yield Page(total, [_hit(hit) for hit in hits])
+        yield Page(total, [hit_of(hit) for hit in hits])
         left = None if left is None else left - len(hits)
         if len(hits) < count or left == 0:
             return
         after = hits[-1]["sort"]
 
 
-def _hit(hit: dict[str, Any]) -> Hit:
-    return Hit(hit["_index"], hit["_id"], hit["_source"])
-
-
-async def _ask(client: Connection, path: str, *, absent: Any = None, **given: Any) -> Any:
-    """The JSON of a search; `absent` where there is no such index.
-
-    An index that was created this moment (each midnight there is one) has no shard ready yet and
-    fails a search for an instant: that is tried again before it counts as a failure.
-    """
-    for wait_seconds in TRANSIENT_WAITS_SECONDS:
-        answer = await client.request("POST", path, **given)
-        if not answer.is_transient:
-            break
-        await asyncio.sleep(wait_seconds)
-    else:
-        answer = await client.request("POST", path, **given)
-    if answer.status == 404 and answer.error_type == "index_not_found_exception":
-        return absent
-    found = _good(answer)
-    _check_shards(found)
-    return found
-
-
-def _good(answer: Answer) -> dict[str, Any]:
-    if answer.status == 200 and isinstance(answer.body, dict):
-        return answer.body
-    if answer.status in (401, 403):
-        raise SearchFailed(
-            "Elasticsearch refuses our credentials", "check GATEBOOK_ELASTICSEARCH_API_KEY"
-        )
-    label = answer.error_type or f"status {answer.status}"
-    raise SearchFailed(
-        f"Elasticsearch could not search ({label})", "try again; if it lasts, see its log"
-    )
-
-
-def _check_shards(found: dict[str, Any]) -> None:
-    """A search that some shards did not answer would silently leave events out."""
-    failed = found.get("_shards", {}).get("failed", 0)
-    if failed or found.get("timed_out"):
-        raise SearchFailed(
-            f"{failed} shards did not answer: the result would not be complete",
-            "wait until the cluster is green, then try again",
-        )
-
-
 async def refresh(client: Connection, namespace: str, kind: str = "access") -> None:
     """Returns when searches find all that was indexed before. Raises SearchFailed, Unreachable."""
-    await _ask(client, f"/{namespace}-{kind}/_refresh", absent=NO_HITS)
+    await ask(client, f"/{namespace}-{kind}/_refresh", absent=NO_HITS)
 
 
 async def existing(client: Connection, namespace: str, ids: Sequence[str]) -> frozenset[str]:
@@ -240,7 +131,7 @@ async def existing(client: Connection, namespace: str, ids: Sequence[str]) -> fr
     if not ids:
         return frozenset()
     body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids), "_source": False}
-    found = await _ask(client, f"/{namespace}-access/_search", absent=NO_HITS, json=body)
+    found = await ask(client, f"/{namespace}-access/_search", absent=NO_HITS, json=body)
     return frozenset(hit["_id"] for hit in found["hits"]["hits"])
 
 
@@ -252,14 +143,14 @@ async def find(client: Connection, namespace: str, event_id: str) -> list[Hit]:
     names = ",".join(f"{namespace}-{kind}" for kind in KINDS)
     cited = {"term": {"gatebook.evidence": {"value": event_id}}}
     query = {"bool": {"should": [{"ids": {"values": [event_id]}}, cited]}}
-    found = await _ask(
+    found = await ask(
         client,
         f"/{names}/_search",
         absent=NO_HITS,
         params={"ignore_unavailable": "true"},
         json={"query": query, "size": PAGE_DOCUMENTS, "sort": [{"@timestamp": "asc"}]},
     )
-    return [_hit(hit) for hit in found["hits"]["hits"]]
+    return [hit_of(hit) for hit in found["hits"]["hits"]]
 
 
 def _utc_now() -> datetime:
@@ -284,11 +175,12 @@ class Tail:
         since: str = "now",
         window: timedelta = timedelta(seconds=10),
         clock: Callable[[], datetime] = _utc_now,
+        scope: Scope = EVERYTHING,
     ) -> None:
         """Raises QueryError, TimeError, BadRequest."""
         self._client = client
-        self._index = f"{namespace}-{_known_kind(kind)}"
-        self._query = _compiled(query, kind)
+        self._index = f"{namespace}-{known_kind(kind)}"
+        self._query = ask_for(query, kind=kind, now=clock(), scope=scope).dsl
         self._window = window
         self._clock = clock
         self._floor = parse_time(since, clock())
@@ -302,7 +194,7 @@ class Tail:
         after: list[Any] | None = None
         while True:
             hits = await self._page(start, after)
-            fresh += [_hit(hit) for hit in hits if self._is_new(hit)]
+            fresh += [hit_of(hit) for hit in hits if self._is_new(hit)]
             if len(hits) < PAGE_DOCUMENTS:
                 break
             after = hits[-1]["sort"]
@@ -339,7 +231,7 @@ class Tail:
         }
         if after is not None:
             request["search_after"] = after
-        found = await _ask(self._client, f"/{self._index}/_search", absent=NO_HITS, json=request)
+        found = await ask(self._client, f"/{self._index}/_search", absent=NO_HITS, json=request)
         return list(found["hits"]["hits"])
 
     def _is_new(self, hit: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ _UNITS = {
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
 }
+_FLOORED = re.compile(r"now(?:\s*-\s*(\d{1,6})([smhdw]))?\s*/\s*([mhdw])")
 _AGO = re.compile(r"(?:now\s*-\s*)?(\d{1,6})([smhdw])")
 _ISO = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(\.\d{1,9})?\s*(Z|[+-]\d{2}:?\d{2})?)?"
@@ -24,14 +25,15 @@ class TimeError(GatebookError):
     """A point in time that cannot be understood."""
 
     exit_code = 2
-    next_step = "write 15m, 1h, 7d, now-1d, 2026-11-23 or 2026-11-23T10:15:00Z"
+    next_step = "write 15m, 1h, 7d, now-1d, now/d, 2026-11-23 or 2026-11-23T10:15:00Z"
 
 
 def parse_time(text: str, now: datetime) -> str:
     """A point in time as Elasticsearch reads it, in UTC, up to nanoseconds.
 
     `1h` and `now-1h` are an hour before `now`; a time without an offset is UTC; a date without a
-    time is its first instant. Raises TimeError.
+    time is its first instant; `now/d` is the beginning of today (`/m`, `/h`, `/w`: of the minute,
+    the hour, the week, which begins on Monday). Raises TimeError.
     """
     text = text.strip()
     if text == "now":
@@ -39,11 +41,25 @@ def parse_time(text: str, now: datetime) -> str:
     try:
         if ago := _AGO.fullmatch(text):
             return _render(now - int(ago[1]) * _UNITS[ago[2]], "")
+        if floored := _FLOORED.fullmatch(text):
+            count, unit, whole = floored.groups()
+            return _render(_floor(now - int(count or 0) * _UNITS[unit or "s"], whole), "")
         if iso := _ISO.fullmatch(text):
             return _absolute(iso)
     except (ValueError, OverflowError):
         pass
     raise TimeError("this is not a point in time: " + ascii(text[:40]))
+
+
+def _floor(moment: datetime, unit: str) -> datetime:
+    whole = moment.astimezone(UTC).replace(second=0, microsecond=0)
+    if unit == "m":
+        return whole
+    whole = whole.replace(minute=0)
+    if unit == "h":
+        return whole
+    whole = whole.replace(hour=0)
+    return whole if unit == "d" else whole - timedelta(days=whole.weekday())
 
 
 def _absolute(iso: re.Match[str]) -> str:
