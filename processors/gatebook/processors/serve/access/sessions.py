@@ -120,6 +120,7 @@ def _kept_of(caller: Caller) -> dict[str, Any]:
         "id": caller.id,
         "name": caller.name,
         "method": caller.method,
+        "credential_id": caller.credential_id,
         "roles": sorted(caller.roles),
         "tenants": None if caller.tenants is None else sorted(caller.tenants),
     }
@@ -133,5 +134,5 @@ def _caller_of(kept: dict[str, Any], credential_id: str) -> Caller:
         method=kept["method"],
         roles=frozenset(kept["roles"]),
         tenants=None if tenants is None else frozenset(tenants),
-        credential_id=credential_id,
+        credential_id=kept["credential_id"] or credential_id,
     )

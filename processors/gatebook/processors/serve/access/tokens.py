@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
 import time
@@ -23,6 +24,7 @@ MAX_DAYS = 366
 DAY_SECONDS = 86_400
 TOUCH_SECONDS = 60.0
 SHORT_ID_CHARS = 16
+_ID = re.compile(r"[0-9a-f]{16}")
 _TOKEN = re.compile(r"gb_[A-Za-z0-9_-]{43}")
 
 
@@ -104,6 +106,7 @@ class Tokens:
         source = {
             "type": KIND,
             "short_id": short_id(token),
+            "digest": _digest(token),
             "name": new.name,
             "roles": list(new.roles),
             "tenants": None if new.tenants is None else list(new.tenants),
@@ -111,15 +114,15 @@ class Tokens:
             "created_by": by,
             "expires_at": now + new.days * DAY_SECONDS,
         }
-        await self._state.create(_document_id(token), source)
+        await self._state.create(_document_id(short_id(token)), source)
         return token, facts_of(source)
 
     async def caller_of(self, token: str) -> Caller | None:
         """The caller a token stands for; None where it does not hold. Raises StateAway."""
         if not _TOKEN.fullmatch(token):
             return None
-        kept = await self._state.get(_document_id(token))
-        if kept is None or kept.source.get("type") != KIND:
+        kept = await self._state.get(_document_id(short_id(token)))
+        if kept is None or not hmac.compare_digest(kept.source["digest"], _digest(token)):
             return None
         facts = facts_of(kept.source)
         if facts.state(self._clock()) != "active":
@@ -141,6 +144,11 @@ class Tokens:
         if now - kept.source.get("last_used_at", 0) >= TOUCH_SECONDS:
             await self._state.replace(kept, {**kept.source, "last_used_at": now}, refresh=False)
 
+    async def holds(self, token_id: str) -> bool:
+        """Whether a token, named by its id, still holds. Raises StateAway."""
+        kept = await self._state.get(_document_id(token_id))
+        return kept is not None and facts_of(kept.source).state(self._clock()) == "active"
+
     async def list(self) -> list[TokenFacts]:
         """All tokens ever made, newest first."""
         return [facts_of(kept.source) for kept in await self._state.find(KIND)]
@@ -161,10 +169,11 @@ class Tokens:
         return facts_of((await self._one(token_id)).source)
 
     async def _one(self, token_id: str) -> Kept:
-        found = await self._state.find(KIND, short_id=token_id)
-        if not found:
+        is_id = _ID.fullmatch(token_id)
+        kept = await self._state.get(_document_id(token_id)) if is_id else None
+        if kept is None:
             raise TokenError("no token has this id", "see `gatebook token list`")
-        return await self._state.get(found[0].id) or found[0]
+        return kept
 
     async def has_any(self) -> bool:
         """Whether there is a token that holds."""
@@ -177,8 +186,8 @@ def short_id(token: str) -> str:
     return _digest(token)[:SHORT_ID_CHARS]
 
 
-def _document_id(token: str) -> str:
-    return f"{KIND}-{_digest(token)}"
+def _document_id(token_id: str) -> str:
+    return f"{KIND}-{token_id}"
 
 
 def _digest(token: str) -> str:
