@@ -104,7 +104,7 @@ class Proxy:
                 request.method,
                 self._target + request.path_qs,
                 data=body,
-                headers={"content-type": request.headers.get("content-type", "")},
+                headers={k: v for k, v in request.headers.items() if k.lower() == "content-type"},
             ) as real,
         ):
             content = await real.read()

@@ -6,7 +6,7 @@ Elasticsearch answers 200 to a bulk request whose items failed, so every item is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -56,11 +56,20 @@ EXISTS = Verdict(Decision.EXISTS)
 _CREATED = {"create": {"status": 201}}
 DUPLICATE = Verdict(Decision.DUPLICATE)
 CONFLICT = Verdict(Decision.REJECTED, "another document has this id", "id_conflict")
+PAST = Verdict(Decision.REJECTED, "past its retention: what it belongs to was deleted")
 
 
-def index_name(namespace: str, row: Row) -> str:
-    """The dated index a row belongs to."""
-    return f"{namespace}-{row.kind}-{row.day}"
+SlotOf = Callable[[Row], str]
+
+
+def day_of(row: Row) -> str:
+    """The slot of a row whose day was never cut: the day itself."""
+    return row.day
+
+
+def index_name(namespace: str, row: Row, slot_of: SlotOf = day_of) -> str:
+    """The dated index a row belongs to, or the alias that stands for it: see slots.py."""
+    return f"{namespace}-{row.kind}-{slot_of(row)}"
 
 
 def fault_of(row: Row, max_row_bytes: int) -> tuple[str, str] | None:
@@ -94,13 +103,13 @@ def _is_day(day: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _action_start(namespace: str, kind: str, day: str) -> bytes:
-    return f'{{"create":{{"_index":"{namespace}-{kind}-{day}","_id":'.encode()
+def _action_start(namespace: str, kind: str, slot: str) -> bytes:
+    return f'{{"create":{{"_index":"{namespace}-{kind}-{slot}","_id":'.encode()
 
 
-def _parts(namespace: str, row: Row) -> tuple[bytes, ...]:
+def _parts(namespace: str, row: Row, slot_of: SlotOf = day_of) -> tuple[bytes, ...]:
     quoted = f'"{row.id}"'.encode() if _PLAIN_ID.fullmatch(row.id) else orjson.dumps(row.id)
-    return _action_start(namespace, row.kind, row.day), quoted, b"}}\n", row.body, b"\n"
+    return _action_start(namespace, row.kind, slot_of(row)), quoted, b"}}\n", row.body, b"\n"
 
 
 def lines(namespace: str, row: Row) -> bytes:
@@ -108,9 +117,9 @@ def lines(namespace: str, row: Row) -> bytes:
     return b"".join(_parts(namespace, row))
 
 
-def body(namespace: str, rows: Iterable[Row]) -> bytes:
+def body(namespace: str, rows: Iterable[Row], slot_of: SlotOf = day_of) -> bytes:
     """A whole bulk request."""
-    return b"".join(part for row in rows for part in _parts(namespace, row))
+    return b"".join(part for row in rows for part in _parts(namespace, row, slot_of))
 
 
 def chunks(rows: Sequence[Row], max_bytes: int, max_documents: int) -> Iterator[list[Row]]:

@@ -12,21 +12,25 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from gatebook.processors.sinks import bulk, metrics
 from gatebook.processors.sinks.base import BulkOutcome, Rejected, Row
 from gatebook.processors.sinks.bulk import Decision, Verdict, Whole
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.sinks.gates import GateKeeper
 from gatebook.processors.sinks.indices import Indices
 from gatebook.processors.sinks.retrying import Retrying
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
+from gatebook.processors.sinks.slots import OPEN, Gates
 from gatebook.schemas.errors import Fatal
 
 # What an archive is restored into has a namespace of its own beside the live one.
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}(-restored)?")
 _UNREACHABLE = Verdict(Decision.RETRY, "unreachable")
 Judged = list[tuple[Row, Verdict]]
+MISSING = Verdict(Decision.RETRY, "conflict_then_missing")
 
 
 class ElasticsearchSink:
@@ -99,32 +103,81 @@ class BulkRequests:
         self._namespace = namespace
         self._connection = connection
         self._indices = Indices(connection, namespace, settings, clock)
+        self._keeper = GateKeeper(connection, namespace)
+        self._gates = OPEN
         self._creating = asyncio.Lock()
 
     async def attempt(self, rows: Sequence[Row]) -> Judged:
         """A verdict per row, in any order. Raises Fatal."""
         try:
-            unready, ready = await self._prepare(rows)
+            gates = await self._keeper.now()
+        except Unreachable:
+            return [(row, _UNREACHABLE) for row in rows]
+        return await self._under(gates)._attempt(rows)
+
+    def _under(self, gates: Gates) -> BulkRequests:
+        """The same, with these gates to its end, while other tries may have newer ones."""
+        found = copy(self)
+        found._gates = gates
+        return found
+
+    async def _attempt(self, rows: Sequence[Row]) -> Judged:
+        open_, past = self._past(rows)
+        try:
+            unready, ready = await self._prepare(open_)
+            gone = await self._judge_past(past) if past else []
         except Unreachable:
             return [(row, _UNREACHABLE) for row in rows]
         sent = await self._send(ready) if ready else []
         conflicts = [row for row, verdict in sent if verdict.decision is Decision.EXISTS]
         decided = [pair for pair in sent if pair[1].decision is not Decision.EXISTS]
-        return unready + decided + (await self._compare(conflicts) if conflicts else [])
+        compared = await self._compare(conflicts) if conflicts else []
+        return unready + gone + decided + compared
+
+    def _slot_of(self, row: Row) -> str:
+        return self._gates.slot_of(row.kind, row.day, row.body)
+
+    def _name(self, row: Row) -> str:
+        return bulk.index_name(self._namespace, row, self._slot_of)
+
+    def _past(self, rows: Sequence[Row]) -> tuple[Sequence[Row], list[Row]]:
+        """Rows to write, and those that retention took away before."""
+        if not self._gates.closed:
+            return rows, []
+        open_: list[Row] = []
+        past: list[Row] = []
+        for row in rows:
+            closed = self._gates.is_past(row.kind, self._slot_of(row), row.body)
+            (past if closed else open_).append(row)
+        return open_, past
+
+    async def _judge_past(self, rows: list[Row]) -> Judged:
+        """A row that came again is a duplicate where a hold kept its first copy. Else it is
+        rejected: it must not come back, and it must not be lost without a word."""
+        names = {self._name(row) for row in rows}
+        there = {name for name in names if await self._indices.exists(name)}
+        kept = [row for row in rows if self._name(row) in there]
+        judged = [(row, bulk.PAST) for row in rows if self._name(row) not in there]
+        found = await self._compare(kept) if kept else []
+        judged += [(row, bulk.PAST if _is_missing(verdict) else verdict) for row, verdict in found]
+        for row, verdict in judged:
+            if verdict is bulk.PAST:
+                metrics.PAST_RETENTION.labels(row.kind).inc()
+        return judged
 
     async def _prepare(self, rows: Sequence[Row]) -> tuple[Judged, list[Row]]:
         """Make sure the indices exist; the rows whose index does not, and the others."""
-        first_of = {(row.kind, row.day): row for row in rows}
+        first_of = {self._name(row): row for row in rows}
         async with self._creating:  # so that two requests do not create the same index
-            verdicts = {key: await self._indices.ready(row) for key, row in first_of.items()}
+            verdicts = {n: await self._indices.ready(row, n) for n, row in first_of.items()}
         if all(verdict.decision is Decision.INDEXED for verdict in verdicts.values()):
             return [], list(rows)
-        judged = [(row, verdicts[row.kind, row.day]) for row in rows]
+        judged = [(row, verdicts[self._name(row)]) for row in rows]
         ready = [row for row, verdict in judged if verdict.decision is Decision.INDEXED]
         return [pair for pair in judged if pair[1].decision is not Decision.INDEXED], ready
 
     async def _send(self, rows: list[Row]) -> Judged:
-        body = bulk.body(self._namespace, rows)
+        body = bulk.body(self._namespace, rows, self._slot_of)
         metrics.REQUEST_BYTES.inc(len(body))
         try:
             with metrics.REQUEST_SECONDS.time():
@@ -147,7 +200,8 @@ class BulkRequests:
 
     def _note(self, row: Row, verdict: Verdict) -> None:
         if verdict.decision is Decision.NO_INDEX:
-            self._indices.forget(row)
+            self._indices.forget(self._name(row))
+            self._keeper.forget()
         if verdict.decision is Decision.FORBIDDEN:
             raise _forbidden()
 
@@ -184,15 +238,16 @@ class BulkRequests:
     async def _look_up(self, rows: list[Row], whole: bool) -> tuple[Judged, list[Row]]:
         """Verdicts, and the rows of which the stored hash alone does not say enough."""
         source: Any = True if whole else ["event.hash"]
-        wanted = [
-            {"_index": bulk.index_name(self._namespace, row), "_id": row.id, "_source": source}
-            for row in rows
-        ]
+        wanted = [{"_index": self._name(row), "_id": row.id, "_source": source} for row in rows]
         try:
             answer = await self._connection.request("POST", "/_mget", json={"docs": wanted})
         except Unreachable:
             return [(row, _UNREACHABLE) for row in rows], []
         return _judge_stored(rows, answer, whole)
+
+
+def _is_missing(verdict: Verdict) -> bool:
+    return verdict is MISSING
 
 
 def _judge_stored(rows: list[Row], answer: Answer, whole: bool) -> tuple[Judged, list[Row]]:
@@ -206,7 +261,7 @@ def _judge_stored(rows: list[Row], answer: Answer, whole: bool) -> tuple[Judged,
     for row, document in zip(rows, found, strict=True):
         source = document.get("_source") if document.get("found") else None
         if source is None:  # deleted since, or its shard is not there: try to create it again
-            judged.append((row, Verdict(Decision.RETRY, "conflict_then_missing")))
+            judged.append((row, MISSING))
         elif not whole and bulk.stored_hash(source) != row.hash:
             unknown.append(row)
         else:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 
 from gatebook.processors.sinks.base import Row
-from gatebook.processors.sinks.bulk import Decision, Verdict, classify, index_name
-from gatebook.processors.sinks.connection import Answer, Connection
+from gatebook.processors.sinks.bulk import Decision, Verdict, classify
+from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.settings import SinkSettings
 from gatebook.schemas.errors import Fatal
 
@@ -74,16 +74,16 @@ class Indices:
         self._templates: set[str] = set()
         self._budget = OddIndexBudget(settings.max_odd_indices_per_hour, clock)
 
-    def forget(self, row: Row) -> None:
-        """The index of this row is gone: look again before the next write."""
-        self._known.discard(index_name(self._namespace, row))
+    def forget(self, name: str) -> None:
+        """This index is gone: look again before the next write."""
+        self._known.discard(name)
 
-    async def ready(self, row: Row) -> Verdict:
-        """INDEXED where the row's index exists now; else why not (retry, blocked, rejected).
+    async def ready(self, row: Row, name: str) -> Verdict:
+        """INDEXED where `name`, the index of this row, exists now or is an alias; else why not
+        (retry, blocked, rejected).
 
         Raises Unreachable, and Fatal where the template is missing.
         """
-        name = index_name(self._namespace, row)
         if name in self._known:
             return READY
         await self._require_template(row.kind)
@@ -91,6 +91,13 @@ class Indices:
         if verdict.decision is Decision.INDEXED:
             self._known.add(name)
         return verdict
+
+    async def exists(self, name: str) -> bool:
+        """Whether there is an index or alias of this name. Raises Unreachable."""
+        found = await self._connection.request("GET", f"/{name}/_alias")
+        if found.status in (200, 404):
+            return found.status == 200
+        raise Unreachable(found.error_type or f"status {found.status}")
 
     async def _create(self, name: str, day: str) -> Verdict:
         if not self._in_range(day):
@@ -103,7 +110,10 @@ class Indices:
                 return classify(found.status, _error(found))
             if not self._budget.take():
                 return TOO_MANY
-        return _created(await self._connection.request("PUT", f"/{name}", json={}))
+        answer = await self._connection.request("PUT", f"/{name}", json={})
+        if answer.error_type == "invalid_index_name_exception" and await self.exists(name):
+            return READY  # retention rewrote the index: the name is an alias now
+        return _created(answer)
 
     def _in_range(self, day: str) -> bool:
         limits = self._settings.max_age_days, self._settings.max_future_days

@@ -9,6 +9,11 @@ ROWS = Counter(
     "Rows a sink decided, by result: indexed, duplicate, or the reason of a rejection.",
     ["result"],
 )
+PAST_RETENTION = Counter(
+    "gatebook_sink_past_retention_total",
+    "Rows rejected because retention had deleted what they belong to: replays, or very late.",
+    ["kind"],
+)
 RETRIES = Counter(
     "gatebook_sink_retries_total",
     "Tries that have to be made again, by cause: an error type of Elasticsearch, or unreachable.",
