@@ -1,0 +1,234 @@
+/** The answers of /api/v1, as far as the console reads them. */
+
+export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
+export type Source = { [name: string]: Json };
+
+export const KINDS = ["access", "finding", "deadletter", "alert"] as const;
+export type Kind = (typeof KINDS)[number];
+
+export interface Caller {
+  id: string;
+  name: string;
+  method: string;
+  roles: string[];
+  tenants: string[] | null;
+}
+
+export interface Session {
+  caller: Caller;
+  permissions: string[];
+  csrf_token: string;
+  version: string;
+  namespace: string;
+  expires_at: string | null;
+}
+
+export interface Field {
+  name: string;
+  type: string;
+  sortable: boolean;
+  aggregatable: boolean;
+  masked: boolean;
+}
+
+export interface Hit {
+  index: string;
+  id: string;
+  kind: Kind;
+  source: Source;
+}
+
+export interface Lag {
+  newest_ingested: string | null;
+  seconds: number;
+}
+
+export interface Thinned {
+  from?: string;
+  to?: string;
+  keep_one_in?: number;
+  [name: string]: Json | undefined;
+}
+
+export interface SearchAnswer {
+  total: number;
+  took_ms: number;
+  cursor: string | null;
+  from: string;
+  to: string;
+  lag: Lag | null;
+  detail: { complete: boolean; thinned: Thinned[] };
+  hits: Hit[];
+}
+
+export interface Bucket {
+  at: string;
+  count: number;
+  parts?: Record<string, number>;
+}
+
+export interface HistogramAnswer {
+  from: string;
+  to: string;
+  interval_seconds: number;
+  total: number;
+  source: "details" | "summaries" | "both";
+  buckets: Bucket[];
+}
+
+export interface FacetValue {
+  value: Json;
+  count: number;
+}
+
+export interface Facet {
+  values: FacetValue[];
+  other: number;
+  missing: number;
+  distinct: number;
+  exact: boolean;
+}
+
+export interface FacetsAnswer {
+  total: number;
+  facets: Record<string, Facet>;
+}
+
+export interface Moment {
+  at: string;
+  name: string;
+  detail: string;
+}
+
+export interface Evidence {
+  digest: string | null;
+  digest_holds: boolean | null;
+  content: string;
+  producer_id: string | null;
+  epoch: number | null;
+  sequence: number | null;
+  capture_level: string | null;
+}
+
+export interface EventAnswer {
+  documents: Hit[];
+  cited_by: { index: string; id: string; source: Source }[];
+  timeline: Moment[];
+  related: { by: string; value: string; count: number }[];
+  evidence: Evidence;
+}
+
+export interface AroundAnswer {
+  by: string | null;
+  value: string | null;
+  event: Hit;
+  before: Hit[];
+  after: Hit[];
+}
+
+export interface QueryCheck {
+  ok: boolean;
+  normalized: string | null;
+  error: { message: string; position: number; next_step: string } | null;
+}
+
+export interface SavedSearch {
+  id: string;
+  name: string;
+  query: string;
+  since: string;
+  until: string;
+  kind: Kind;
+  columns: string[];
+  sort: string;
+  shared: boolean;
+  owner: string;
+  mine: boolean;
+}
+
+export interface ExportState {
+  id: string;
+  state: "ready" | "running" | "done";
+  total: number;
+  done: number;
+}
+
+export interface FindingItem {
+  incident: string;
+  state: string;
+  verdict: string;
+  reason: string;
+  by: string;
+  findings: number;
+  finding: Source;
+}
+
+export interface Baseline {
+  unit: string;
+  threshold: number | null;
+  observed: number | null;
+  baseline: number | null;
+  interval_seconds: number;
+  series: { at: string; value: number }[];
+  window: { from: string | null; to: string | null };
+  exact: boolean;
+}
+
+export interface VerdictTold {
+  at: string;
+  verdict: string;
+  note: string;
+  by: string;
+  action: string;
+}
+
+export interface FindingAnswer {
+  finding: Source;
+  state: string;
+  members: Hit[];
+  baseline: Baseline | null;
+  verdicts: VerdictTold[];
+}
+
+export interface Top {
+  value: string;
+  count: number;
+  tokens: number;
+}
+
+export interface OverviewAnswer {
+  from: string;
+  to: string;
+  interval_seconds: number;
+  source: "details" | "summaries" | "both";
+  total: number;
+  traffic: Bucket[];
+  tokens: { input: number; output: number };
+  errors: { total: number; reasons: FacetValue[] };
+  top_models: Top[];
+  top_principals: Top[];
+  detectors: { rule: string; name: string; firing: number; resolved: number; last: string | null }[];
+  lag: Lag | null;
+  storage: {
+    indices: { name: string; documents: number; bytes: number }[];
+    disk: { total_bytes: number; free_bytes: number } | null;
+  } | null;
+}
+
+export interface RetentionAnswer {
+  configured: boolean;
+  policy: Source | null;
+  last_run: Source | null;
+  holds: Source[];
+  thinned: Thinned[];
+}
+
+export interface TokenTold {
+  id: string;
+  name?: string;
+  roles: string[];
+  tenants: string[] | null;
+  expires_at?: string | null;
+  last_used_at?: string | null;
+  [name: string]: Json | undefined;
+}

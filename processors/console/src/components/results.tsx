@@ -1,0 +1,100 @@
+/** The table of documents. The button in a row's first cell opens it; j and k move between them. */
+import type { ReactNode } from "react";
+import type { Hit } from "../api/types";
+import { valueAt } from "../lib/documents";
+import { fieldName, TIME } from "../lib/kinds";
+import type { FieldIndex } from "../lib/session";
+import { zoneName, type Zone } from "../lib/time";
+import { Icon } from "./basics";
+import { Value } from "./value";
+
+const CELL_CHARACTERS = 120;
+
+export function Results(props: {
+  hits: Hit[];
+  columns: string[];
+  fields: FieldIndex;
+  zone: Zone;
+  sort: string;
+  onSort: ((sort: string) => void) | null;
+  selected: string | null;
+  onOpen: (hit: Hit) => void;
+  stale: boolean;
+  label: string;
+}): ReactNode {
+  const { hits, columns, fields, zone, selected, onOpen, stale, label } = props;
+  return (
+    <div className={`table-scroll ${stale ? "stale" : ""}`} role="region" aria-label={label} tabIndex={0}>
+      <table className="results">
+        <thead>
+          <tr>
+            {columns.map((name) => (
+              <Heading key={name} name={name} {...props} />
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {hits.map((hit) => (
+            <tr
+              key={`${hit.index}/${hit.id}`}
+              data-id={hit.id}
+              className={selected === hit.id ? "selected" : ""}
+              onClick={() => onOpen(hit)}
+            >
+              {columns.map((name, at) => (
+                <td key={name} className={fields.get(name)?.type === "long" || fields.get(name)?.type === "double" ? "numeric" : ""}>
+                  {at === 0 ? (
+                    <button
+                      type="button"
+                      className="row-open"
+                      data-row={hit.id}
+                      aria-current={selected === hit.id}
+                      onClick={(event) => {
+                        event.stopPropagation();
+                        onOpen(hit);
+                      }}
+                    >
+                      <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                    </button>
+                  ) : (
+                    <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                  )}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Heading(props: { name: string; fields: FieldIndex; zone: Zone; sort: string; onSort: ((sort: string) => void) | null }): ReactNode {
+  const { name, fields, zone, sort, onSort } = props;
+  const [by, direction] = sort.split(":");
+  const sorted = by === name ? (direction === "asc" ? "ascending" : "descending") : undefined;
+  const field = fields.get(name);
+  const numeric = field?.type === "long" || field?.type === "double";
+  const text = (
+    <>
+      {fieldName(name)}
+      {name === TIME && <span className="zone"> {zoneName(zone)}</span>}
+    </>
+  );
+  return (
+    <th scope="col" aria-sort={sorted} className={numeric ? "numeric" : ""} title={name}>
+      {onSort && field?.sortable && !field.masked ? (
+        <button
+          type="button"
+          className={`sorter ${sorted ?? ""}`}
+          onClick={() => onSort(`${name}:${sorted === "descending" ? "asc" : "desc"}`)}
+        >
+          {text}
+          <Icon name="down" />
+        </button>
+      ) : (
+        text
+      )}
+    </th>
+  );
+}

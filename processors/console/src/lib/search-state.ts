@@ -1,0 +1,69 @@
+/** What the search page shows, as its address says it. */
+import { KINDS, type Kind } from "../api/types";
+import { COLUMNS, DEFAULT_SORT } from "./kinds";
+import { combined, filterFromParam, filterToParam, type Filter } from "./query";
+import { navigate, type Location } from "./router";
+import { absolute, DEFAULT_LAST, isInstant, isRelative, type Range } from "./time";
+
+export interface SearchState {
+  query: string;
+  filters: Filter[];
+  range: Range;
+  kind: Kind;
+  columns: string[];
+  sort: string;
+}
+
+const MAX_COLUMNS = 40;
+
+export function fromLocation(location: Location): SearchState {
+  const params = new URLSearchParams(location.search);
+  const kind = KINDS.find((name) => name === params.get("kind")) ?? "access";
+  const columns = (params.get("columns") ?? "").split(",").filter((name) => /^[@\w][\w.@-]*$/.test(name));
+  return {
+    query: params.get("q") ?? "",
+    filters: params.getAll("f").flatMap((text) => filterFromParam(text) ?? []),
+    range: rangeOf(params, location.last),
+    kind,
+    columns: columns.length ? columns.slice(0, MAX_COLUMNS) : COLUMNS[kind],
+    sort: params.get("sort") || DEFAULT_SORT,
+  };
+}
+
+function rangeOf(params: URLSearchParams, last: string | null): Range {
+  if (last) return { last };
+  const from = params.get("from");
+  const to = params.get("to");
+  return isInstant(from) && isInstant(to) ? { from, to } : { last: DEFAULT_LAST };
+}
+
+/** The permalink: always of absolute time. */
+export function address(state: SearchState, now: Date): string {
+  const { from, to } = absolute(state.range, now);
+  const params = new URLSearchParams();
+  if (state.query) params.set("q", state.query);
+  for (const filter of state.filters) params.append("f", filterToParam(filter));
+  params.set("from", from);
+  params.set("to", to);
+  if (state.kind !== "access") params.set("kind", state.kind);
+  if (state.columns.join() !== COLUMNS[state.kind].join()) params.set("columns", state.columns.join(","));
+  if (state.sort !== DEFAULT_SORT) params.set("sort", state.sort);
+  return `/search?${params.toString()}`;
+}
+
+export function show(state: SearchState, now: Date, options: { replace?: boolean } = {}): void {
+  navigate(address(state, now), { ...options, last: isRelative(state.range) ? state.range.last : null });
+}
+
+/** What a request of this state asks for, at the instants its address names. */
+export interface Asked {
+  query: string;
+  since: string;
+  until: string;
+  kind: Kind;
+}
+
+export function asked(state: SearchState, now: Date): Asked {
+  const { from, to } = absolute(state.range, now);
+  return { query: combined(state.query, state.filters), since: from, until: to, kind: state.kind };
+}

@@ -1,0 +1,444 @@
+import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
+import { get, post, serverNow, type ApiError } from "../api/client";
+import { KINDS, type FacetsAnswer, type Field, type HistogramAnswer, type Hit, type Kind, type QueryCheck, type SearchAnswer } from "../api/types";
+import { ApiError as Problem } from "../api/client";
+import { Button, Empty, Failure, Icon, Link, Loading, Popover } from "../components/basics";
+import { ExportDialog } from "../components/export-dialog";
+import { Chips, Facets, FieldList } from "../components/facets";
+import { FlyOut } from "../components/flyout";
+import { Histogram } from "../components/histogram";
+import { Results } from "../components/results";
+import { SavedSearches } from "../components/saved-searches";
+import { LiveTail } from "../components/tail";
+import { TimePicker, ZoomOut } from "../components/time-picker";
+import { count, plural } from "../lib/format";
+import { useKeys, useRequest } from "../lib/hooks";
+import { COLUMNS, DEFAULT_SORT, FACETS, KIND_NAMES, MAX_FACETS, SPLIT } from "../lib/kinds";
+import { setPreferences, usePreferences } from "../lib/preferences";
+import { withFilter, type Filter } from "../lib/query";
+import { address, asked, fromLocation, show, type SearchState } from "../lib/search-state";
+import { useLocation } from "../lib/router";
+import { may, useSession, type FieldIndex } from "../lib/session";
+import { absolute, formatInstant, isRelative, roughly, type Range, type Zone } from "../lib/time";
+
+const PAGE = 100;
+const BUCKETS = 80;
+const NO_FIELDS: FieldIndex = new Map();
+
+export function SearchPage(): ReactNode {
+  const location = useLocation();
+  const state = useMemo(() => fromLocation(location), [location]);
+  const [now, setNow] = useState(() => serverNow());
+  const [live, setLive] = useState(false);
+  const change = (changed: Partial<SearchState>): void => {
+    const moment = serverNow();
+    setNow(moment);
+    show({ ...state, ...changed }, moment);
+  };
+  const refresh = (): void => change({});
+  // The address says what is shown from the first moment on, so that it can be copied.
+  useEffect(() => {
+    if (!location.search.includes("from=")) show(state, now, { replace: true });
+  }, [location.search]);
+  const fields = useFields(state.kind);
+  return (
+    <div className="search-page">
+      <SearchBar key={state.query} state={state} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
+      <Chips filters={state.filters} onChange={(filters) => change({ filters })} />
+      {live ? (
+        <LiveTail state={state} fields={fields} onStop={() => setLive(false)} onFilter={(filter) => change({ filters: withFilter(state.filters, filter) })} />
+      ) : (
+        <Found state={state} fields={fields} now={now} onChange={change} onRefresh={refresh} />
+      )}
+    </div>
+  );
+}
+
+function useFields(kind: Kind): FieldIndex {
+  const answer = useRequest(kind, (signal) => get<{ fields: Field[] }>(`/fields?kind=${kind}`, signal));
+  return useMemo(
+    () => (answer.data ? new Map(answer.data.fields.map((field) => [field.name, field])) : NO_FIELDS),
+    [answer.data],
+  );
+}
+
+function SearchBar(props: {
+  state: SearchState;
+  onChange: (changed: Partial<SearchState>) => void;
+  onRefresh: () => void;
+  live: boolean;
+  onLive: (live: boolean) => void;
+}): ReactNode {
+  const { state, onChange, onRefresh, live, onLive } = props;
+  const { zone, shortcuts } = usePreferences();
+  const [text, setText] = useState(state.query);
+  const input = useRef<HTMLInputElement>(null);
+  const submit = (event: React.FormEvent): void => {
+    event.preventDefault();
+    if (text === state.query) onRefresh();
+    else onChange({ query: text });
+  };
+  useKeys(
+    {
+      "/": (event) => {
+        event.preventDefault();
+        input.current?.focus();
+        input.current?.select();
+      },
+    },
+    shortcuts,
+  );
+  return (
+    <div className="search-bar">
+      <form role="search" className="query-form" onSubmit={submit}>
+        <Icon name="search" />
+        <input
+          ref={input}
+          id="query"
+          className="query"
+          aria-label="Query"
+          placeholder='event.outcome:failure and user.name:alice   or words   ( press / )'
+          spellCheck={false}
+          autoCapitalize="off"
+          autoComplete="off"
+          maxLength={8192}
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+          onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()}
+        />
+        <select
+          aria-label="Kind of document"
+          value={state.kind}
+          onChange={(event) => {
+            const kind = event.target.value as Kind;
+            onChange({ kind, columns: COLUMNS[kind], sort: DEFAULT_SORT, filters: [] });
+          }}
+        >
+          {KINDS.map((kind) => (
+            <option key={kind} value={kind}>
+              {KIND_NAMES[kind]}
+            </option>
+          ))}
+        </select>
+        <button type="submit" className="button primary">
+          Search
+        </button>
+      </form>
+      <TimePicker key={`${JSON.stringify(state.range)}${zone}`} range={state.range} zone={zone} onChange={(range) => onChange({ range })} />
+      <ZoomOut range={state.range} onChange={(range) => onChange({ range })} />
+      <Button kind="quiet" icon="refresh" label="Search again" onClick={onRefresh} />
+      <Button icon={live ? "pause" : "play"} pressed={live} onClick={() => onLive(!live)}>
+        Live
+      </Button>
+    </div>
+  );
+}
+
+/** Text and chips are checked apart: the text alone must be a query, so that no bracket in it
+ * reaches beyond, and an error has its position in what was typed. */
+async function checked(state: SearchState, signal: AbortSignal): Promise<void> {
+  if (state.filters.length === 0 || state.query.trim() === "") return;
+  const answer = await post<QueryCheck>("/query/check", { query: state.query, kind: state.kind }, signal);
+  if (answer.ok || !answer.error) return;
+  throw new Problem(400, "query", answer.error.message, answer.error.position, answer.error.next_step);
+}
+
+function Found(props: {
+  state: SearchState;
+  fields: FieldIndex;
+  now: Date;
+  onChange: (changed: Partial<SearchState>) => void;
+  onRefresh: () => void;
+}): ReactNode {
+  const { state, fields, now, onChange, onRefresh } = props;
+  const { zone, facetsOpen } = usePreferences();
+  const question = asked(state, now);
+  const key = JSON.stringify([question, now.getTime()]);
+  const facetNames = FACETS[state.kind].filter((name) => fields.get(name) && !fields.get(name)?.masked).slice(0, MAX_FACETS);
+  const searched = useRequest(`${key}${state.sort}`, async (signal) => {
+    await checked(state, signal);
+    return post<SearchAnswer>("/search", { ...question, size: PAGE, sort: state.sort }, signal);
+  });
+  const histogram = useRequest(key, (signal) => {
+    const split_by = SPLIT[state.kind];
+    return post<HistogramAnswer>("/histogram", { ...question, buckets: BUCKETS, ...(split_by ? { split_by } : {}) }, signal);
+  });
+  const facets = useRequest(facetNames.length ? `${key}${facetNames.join()}` : null, (signal) =>
+    post<FacetsAnswer>("/facets", { ...question, fields: facetNames, size: 20 }, signal),
+  );
+  const filter = (chosen: Filter): void => onChange({ filters: withFilter(state.filters, chosen) });
+  if (searched.error) return <SearchFailed error={searched.error} query={state.query} onRetry={onRefresh} />;
+  return (
+    <div className={facetsOpen ? "search-body" : "search-body wide"}>
+      <aside className="side" aria-label="Facets and fields">
+        {facetsOpen && (
+          <>
+            <Facets answer={facets.data} names={facetNames} error={facets.error} loading={facets.loading} onFilter={filter} />
+            <details className="facet">
+              <summary>
+                <span className="facet-name">All fields</span>
+                <span className="facet-distinct">{count(fields.size)}</span>
+              </summary>
+              <FieldList fields={fields} columns={state.columns} onColumns={(columns) => onChange({ columns })} />
+            </details>
+          </>
+        )}
+      </aside>
+      <div className="main-column">
+        <section className="card" aria-label="Histogram">
+          {histogram.error && <Failure error={histogram.error} />}
+          {!histogram.data && !histogram.error && <div className="histogram-space" />}
+          {histogram.data && (
+            <Histogram answer={histogram.data} zone={zone} loading={histogram.loading} onZoom={(from, to) => onChange({ range: { from, to } })} />
+          )}
+        </section>
+        <Pages key={key + state.sort} {...props} filter={filter} first={searched.data} loading={searched.loading} histogram={histogram.data} zone={zone} />
+      </div>
+    </div>
+  );
+}
+
+function SearchFailed({ error, query, onRetry }: { error: ApiError; query: string; onRetry: () => void }): ReactNode {
+  return (
+    <div className="failed-search">
+      <Failure error={error} query={query} />
+      <Button icon="refresh" onClick={onRetry}>
+        Try again
+      </Button>
+    </div>
+  );
+}
+
+/** The hits so far, and what is told beside them. */
+function Pages(props: {
+  state: SearchState;
+  fields: FieldIndex;
+  now: Date;
+  onChange: (changed: Partial<SearchState>) => void;
+  filter: (filter: Filter) => void;
+  first: SearchAnswer | null;
+  histogram: HistogramAnswer | null;
+  loading: boolean;
+  zone: Zone;
+}): ReactNode {
+  const { state, fields, now, onChange, filter, first, histogram, loading, zone } = props;
+  const [more, setMore] = useState<SearchAnswer[]>([]);
+  const [failed, setFailed] = useState<ApiError | null>(null);
+  const [turning, setTurning] = useState(false);
+  const [open, setOpen] = useState<string | null>(null);
+  const hits = useMemo(() => [first, ...more].flatMap((page) => page?.hits ?? []), [first, more]);
+  const cursor = (more.at(-1) ?? first)?.cursor ?? null;
+  const question = asked(state, now);
+  const opened = hits.find((hit) => hit.id === open) ?? null;
+
+  const turn = (): void => {
+    setTurning(true);
+    setFailed(null);
+    post<SearchAnswer>("/search", { ...question, size: PAGE, sort: state.sort, cursor })
+      .then(
+        (page) => setMore((before) => [...before, page]),
+        (error: unknown) => setFailed(error instanceof Problem ? error : new Problem(0, "internal", String(error))),
+      )
+      .finally(() => setTurning(false));
+  };
+  useRowKeys(hits, open, setOpen);
+  if (!first) return loading ? <Loading what="events" /> : null;
+  return (
+    <>
+      <Toolbar {...props} shown={hits.length} answer={first} histogram={histogram} />
+      <section className="card flush">
+        {hits.length === 0 ? (
+          <NothingFound state={state} onChange={onChange} now={now} />
+        ) : (
+          <Results
+            hits={hits}
+            columns={state.columns}
+            fields={fields}
+            zone={zone}
+            sort={state.sort}
+            onSort={(sort) => onChange({ sort })}
+            selected={open}
+            onOpen={(hit) => setOpen(hit.id)}
+            stale={loading}
+            label={KIND_NAMES[state.kind]}
+          />
+        )}
+        {failed && <Failure error={failed} />}
+        {cursor && (
+          <div className="more-rows">
+            <Button onClick={turn} disabled={turning}>
+              {turning ? "Loading…" : `Show ${PAGE} more`}
+            </Button>
+            <span>
+              {count(hits.length)} of {count(first.total)}
+            </span>
+          </div>
+        )}
+      </section>
+      {open && (
+        <FlyOut
+          id={open}
+          hit={opened}
+          zone={zone}
+          fields={fields}
+          columns={state.columns}
+          onFilter={filter}
+          onColumns={(columns) => onChange({ columns })}
+          onClose={() => {
+            setOpen(null);
+            focusRow(open);
+          }}
+          onMove={(step) => step && setOpen(neighbour(hits, open, step))}
+        />
+      )}
+    </>
+  );
+}
+
+function neighbour(hits: Hit[], id: string | null, step: number): string | null {
+  const at = hits.findIndex((hit) => hit.id === id);
+  const next = at < 0 ? 0 : Math.min(hits.length - 1, Math.max(0, at + step));
+  return hits[next]?.id ?? null;
+}
+
+function focusRow(id: string | null): void {
+  if (id) document.querySelector<HTMLElement>(`[data-row="${CSS.escape(id)}"]`)?.focus();
+}
+
+/** j and k move the focus from row to row, and the open details with it; Esc closes them. */
+export function useRowKeys(hits: Hit[], open: string | null, setOpen: (id: string | null) => void): void {
+  const { shortcuts } = usePreferences();
+  const move = (step: number): void => {
+    const focused = (document.activeElement as HTMLElement | null)?.dataset["row"] ?? null;
+    const next = neighbour(hits, focused ?? open, step);
+    focusRow(next);
+    if (open) setOpen(next);
+  };
+  useKeys(
+    {
+      j: () => move(1),
+      k: () => move(-1),
+      Escape: () => {
+        if (!open) return;
+        setOpen(null);
+        focusRow(open);
+      },
+    },
+    shortcuts,
+  );
+}
+
+function NothingFound({ state, onChange, now }: { state: SearchState; onChange: (changed: Partial<SearchState>) => void; now: Date }): ReactNode {
+  const { zone } = usePreferences();
+  const { from, to } = absolute(state.range, now);
+  const week: Range = { last: "7d" };
+  return (
+    <Empty title="Nothing matches.">
+      <p>
+        Looked at {formatInstant(from, zone, 0)} up to {formatInstant(to, zone, 0)}.
+      </p>
+      <div className="button-row">
+        <Button icon="clock" onClick={() => onChange({ range: week })}>
+          Look at the last 7 days
+        </Button>
+        {(state.filters.length > 0 || state.query) && (
+          <Button icon="close" onClick={() => onChange({ filters: [], query: "" })}>
+            Drop query and filters
+          </Button>
+        )}
+      </div>
+    </Empty>
+  );
+}
+
+function Toolbar(props: {
+  state: SearchState;
+  fields: FieldIndex;
+  now: Date;
+  onChange: (changed: Partial<SearchState>) => void;
+  answer: SearchAnswer;
+  histogram: HistogramAnswer | null;
+  shown: number;
+}): ReactNode {
+  const { state, fields, now, onChange, answer, histogram, shown } = props;
+  const session = useSession();
+  const { facetsOpen } = usePreferences();
+  const [columnsOpen, setColumnsOpen] = useState(false);
+  const [exports, setExports] = useState(false);
+  return (
+    <div className="toolbar">
+      <Button kind="quiet" icon="filter" pressed={facetsOpen} label={facetsOpen ? "Hide facets" : "Show facets"} onClick={() => setPreferences({ facetsOpen: !facetsOpen })} />
+      <p className="count" role="status">
+        <strong>{count(shown)}</strong> of <strong>{plural(answer.total, "event")}</strong>
+        <span className="took">in {Math.round(answer.took_ms)} ms</span>
+      </p>
+      <Badges answer={answer} histogram={histogram} follows={isRelative(state.range)} />
+      <span className="spacer" />
+      <Popover open={columnsOpen} onOpen={setColumnsOpen} icon="columns" text="Columns" align="right">
+        <FieldList fields={fields} columns={state.columns} onColumns={(columns) => onChange({ columns })} />
+      </Popover>
+      <SavedSearches state={state} onOpen={onChange} />
+      <CopyLink state={state} now={now} />
+      {may(session, "export") && (
+        <Button icon="download" onClick={() => setExports(true)}>
+          Export
+        </Button>
+      )}
+      {exports && <ExportDialog question={asked(state, now)} columns={state.columns} total={answer.total} onClose={() => setExports(false)} />}
+    </div>
+  );
+}
+
+const LATE_SECONDS = 60;
+
+function Badges({ answer, histogram, follows }: { answer: SearchAnswer; histogram: HistogramAnswer | null; follows: boolean }): ReactNode {
+  const thinned = answer.detail.thinned.length > 0;
+  const seconds = answer.lag?.seconds;
+  return (
+    <>
+      {follows && seconds !== undefined && (
+        <span className={`badge ${seconds > LATE_SECONDS ? "late" : ""}`} title="Age of the newest event that a search can find. It grows while nothing happens.">
+          newest event {roughly(seconds)} ago
+        </span>
+      )}
+      {histogram && histogram.source !== "details" && (
+        <span className="badge note" title="The details of this range are gone or too many: hourly summaries were counted.">
+          answered from summaries{histogram.source === "both" ? " and details" : ""}
+        </span>
+      )}
+      {thinned && (
+        <span className="badge note" title="A policy kept only some details of this range; summaries counted them all.">
+          thinned
+        </span>
+      )}
+      {!answer.detail.complete && !thinned && (
+        <span className="badge note" title="Retention removed details of this range.">
+          details incomplete
+        </span>
+      )}
+    </>
+  );
+}
+
+function CopyLink({ state, now }: { state: SearchState; now: Date }): ReactNode {
+  const [done, setDone] = useState("");
+  const link = `${window.location.origin}${address(state, now)}`;
+  const copy = (): void => {
+    navigator.clipboard.writeText(link).then(
+      () => setDone("Copied"),
+      () => setDone("Copy it from the address bar"),
+    );
+  };
+  return (
+    <Button icon="link" onClick={copy}>
+      <span role="status">{done || "Copy link"}</span>
+    </Button>
+  );
+}
+
+/** A finding's or an event's way back to the search. */
+export function SearchLink({ query, from, to, text }: { query: string; from: string; to: string; text: string }): ReactNode {
+  const params = new URLSearchParams({ q: query, from, to });
+  return <Link to={`/search?${params.toString()}`}>{text}</Link>;
+}
+
