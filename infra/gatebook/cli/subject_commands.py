@@ -288,6 +288,7 @@ def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
     from gatebook.processors.subjects.documents import Documents
     from gatebook.processors.subjects.erasure import Eraser
     from gatebook.processors.subjects.surroundings import Pipeline
+    from gatebook.processors.summaries.erasing import erase
 
     return Eraser(
         desk.settings.namespace,
@@ -296,6 +297,7 @@ def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
         Signer.from_file(desk.own.certificate_key_path(desk.settings)),
         Pipeline(desk.settings, desk.own.lease_seconds, desk.witness.record, timeout_seconds),
         told=(lambda step: None) if quiet else (lambda step: click.echo(f"done: {step}", err=True)),
+        summaries=lambda tag, before: erase(desk.connection, desk.settings.namespace, tag, before),
     )
 
 

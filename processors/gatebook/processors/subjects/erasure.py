@@ -9,10 +9,11 @@ certificate says the same however often the job was interrupted.
 3. keys         the subject's keys are destroyed: every sealed copy is unreadable from here on
 4. settle       workers have forgotten the keys, and what they had under way is in the index
 5. index        text and sealed layers are taken out of the documents, names where asked for
-6. purge        what was deleted and overwritten is off the disks of Elasticsearch
-7. raw          (only where asked for) intake's keys of before are destroyed, too
-8. verify       keys and content are looked for again
-9. certificate  is signed and kept; the event that says so is durable
+6. summaries    hours and days of before count the person without a name
+7. purge        what was deleted and overwritten is off the disks of Elasticsearch
+8. raw          (only where asked for) intake's keys of before are destroyed, too
+9. verify       keys and content are looked for again
+10. certificate is signed and kept; the event that says so is durable
 """
 
 from __future__ import annotations
@@ -40,7 +41,18 @@ from gatebook.processors.subjects.store import Stored, SubjectStore
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import GatebookError
 
-STEPS = ("request", "tombstone", "keys", "settle", "index", "purge", "raw", "verify", "certificate")
+STEPS = (
+    "request",
+    "tombstone",
+    "keys",
+    "settle",
+    "index",
+    "summaries",
+    "purge",
+    "raw",
+    "verify",
+    "certificate",
+)
 REWRITE_AT_ONCE = 200
 # By whom something that stays somewhere can be read.
 NOBODY = "by nobody"
@@ -101,6 +113,8 @@ class Surroundings(Protocol):
 
 
 Told = Callable[[str], None]
+# Takes a subject, by its tag, out of summaries of before a time in ns; may be done again.
+Summaries = Callable[[str, int], Awaitable[dict[str, Any]]]
 Clock = Callable[[], int]
 
 
@@ -115,6 +129,7 @@ class Eraser:
     surroundings: Surroundings
     told: Told = lambda step: None
     clock_ns: Clock = time.time_ns
+    summaries: Summaries | None = None
 
     async def plan(self, person: Person) -> dict[str, Any]:
         """What an erasure would do now. Changes nothing."""
@@ -142,6 +157,7 @@ class Eraser:
             "keys": self._keys,
             "settle": self._settle,
             "index": self._index,
+            "summaries": self._summaries,
             "purge": self._purge,
             "raw": self._raw,
             "verify": self._verify,
@@ -277,8 +293,15 @@ class Eraser:
             raise NotErased("documents keep changing while they are stripped")
         return await self._counted(person, ids, job.source["before_ns"])
 
+    async def _summaries(self, person: Person, job: Stored) -> dict[str, Any]:
+        if self.summaries is None:
+            return {}
+        return await self.summaries(person.tag, job.source["before_ns"])
+
     async def _purge(self, person: Person, job: Stored) -> dict[str, Any]:
-        await self.documents.expunge(sorted(job.source["steps"]["index"]["indices"]))
+        steps = job.source["steps"]
+        written = {*steps["index"]["indices"], *steps["summaries"].get("summary_indices", ())}
+        await self.documents.expunge(sorted(written))
         await self.store.purge()
         return {}
 
@@ -353,6 +376,7 @@ class Eraser:
             "completed_at_ns": now_ns,
             "keys_destroyed": steps["keys"]["destroyed"],
             **steps["index"],
+            **steps["summaries"],
             "names_erased": source["names"],
             **steps["raw"],
             **steps["verify"],

@@ -113,6 +113,16 @@ class Rollup:
         self.report.seconds = time.monotonic() - began
         return self.report
 
+    async def again(self, hours: Sequence[datetime], days: Sequence[datetime]) -> None:
+        """Sum up these hours and days anew, whether anything changed or not."""
+        self._erased = await erased_tags(self._store)
+        details, _ = await self._look(False)
+        names = [hour_name(at) for at in hours]
+        notes = await self._store.get(_hour_id(name) for name in names)
+        await at_once(HOURS_AT_ONCE, (self.hour(n, details, notes.get(_hour_id(n))) for n in names))
+        await self._store.refresh()
+        await at_once(DAYS_AT_ONCE, (self.day(day) for day in days))
+
     # -- what has changed ---------------------------------------------------------------------
 
     async def _look(self, everything: bool) -> tuple[Details, set[str]]:

@@ -158,6 +158,11 @@ class Principals:
         self._union.update(hll_sketch.deserialize(base64.b64decode(sketch)))
         self._is_empty = False
 
+    def add_one(self, principal: str) -> None:
+        """Count one principal; again is no more."""
+        self._union.update(principal)
+        self._is_empty = False
+
     def estimate(self) -> int:
         """About how many, to 1.6 % (one standard error); exact while they are few."""
         return 0 if self._is_empty else round(self._union.get_estimate())

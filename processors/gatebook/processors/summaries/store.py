@@ -56,11 +56,15 @@ class Noted:
 
 
 class SummaryStore:
-    """Rows and state of one namespace. Belongs to one event loop."""
+    """Rows and state of one namespace. Belongs to one event loop. lease_seconds: whoever dies in
+    a run keeps others from it so long."""
 
-    def __init__(self, client: Connection, namespace: str) -> None:
+    def __init__(
+        self, client: Connection, namespace: str, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
         self.client = client
         self.namespace = namespace
+        self.lease_seconds = lease_seconds
         self._state = state_index(namespace)
         self._made: set[str] = set()
 
@@ -145,7 +149,7 @@ class SummaryStore:
     @asynccontextmanager
     async def lease(self, wait_seconds: float = 0.0) -> AsyncIterator[Lease]:
         """Hold the right to write summaries. Raises Overtaken where somebody else has it and does
-        not end in time. Whoever dies with it is waited out for LEASE_SECONDS."""
+        not end in time. Whoever dies with it is waited out."""
         held = Lease(self)
         until = time.monotonic() + wait_seconds
         while not await held.take():
@@ -309,12 +313,12 @@ class Lease:
         return True
 
     def _source(self) -> dict[str, Any]:
-        until_ms = int((time.time() + LEASE_SECONDS) * 1000)
+        until_ms = int((time.time() + self._store.lease_seconds) * 1000)
         return {"type": "lease", "owner": self._owner, "until_ms": until_ms}
 
     async def renew(self) -> None:
         """Call between steps. Raises Overtaken where it was lost."""
-        if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
+        if time.monotonic() - self._renewed > self._store.lease_seconds / 4:
             self._renewed = time.monotonic()  # at once: several steps run side by side
             self._noted = await self._store.put("lease", self._source(), self._noted)
 
