@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,13 +32,16 @@ from gatebook.processors.serve.access.headers import secured
 from gatebook.processors.serve.access.limits import Buckets, network_of
 from gatebook.processors.serve.access.link import LoginLink
 from gatebook.processors.serve.access.oidc import OidcLogin
+from gatebook.processors.serve.access.proxies import Proxies
+from gatebook.processors.serve.access.revealing import Revealer
 from gatebook.processors.serve.access.sessions import Session, Sessions
 from gatebook.processors.serve.access.settings import AccessSettings, is_loopback
 from gatebook.processors.serve.access.state import ConsoleState, StateAway
 from gatebook.processors.serve.access.tokens import PREFIX as TOKEN_PREFIX
 from gatebook.processors.serve.access.tokens import Tokens
-from gatebook.processors.serve.audit import FAILURE, Audit, HttpFacts, Unrecorded, http_facts
-from gatebook.processors.sinks.connection import Connection, Unreachable
+from gatebook.processors.serve.audit import FAILURE, Audit, HttpFacts, http_facts
+from gatebook.processors.serve.errors import told
+from gatebook.processors.sinks.connection import Connection
 
 log = logging.getLogger("gatebook.processors")
 
@@ -65,10 +67,12 @@ class Access:
     bearer: TokenVerifier | None = None
     oidc: OidcLogin | None = None
     link: LoginLink | None = None
+    revealer: Revealer | None = None
     per_caller: Buckets = field(init=False)
     per_address: Buckets = field(init=False)
     failures: Buckets = field(init=False)
     recorded: Buckets = field(init=False)
+    proxies: Proxies = field(init=False)
     unrecorded: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +80,7 @@ class Access:
         self.per_address = Buckets(self.settings.address_per_minute)
         self.failures = Buckets(self.settings.failed_logins_per_minute)
         self.recorded = Buckets(RECORDED_PER_MINUTE)
+        self.proxies = Proxies(self.settings.trusted_proxies)
 
     @property
     def cookie_name(self) -> str:
@@ -117,6 +122,7 @@ def make_access(
     bearer: TokenVerifier | None = None,
     id_tokens: TokenVerifier | None = None,
     link: LoginLink | None = None,
+    revealer: Revealer | None = None,
 ) -> Access:
     """Access with the state of this namespace. Without a verifier of ID tokens nobody signs in by
     OpenID Connect; without one of bearer tokens none is accepted."""
@@ -129,19 +135,20 @@ def make_access(
         bearer=bearer,
         oidc=OidcLogin(settings, id_tokens) if id_tokens is not None else None,
         link=link,
+        revealer=revealer,
     )
 
 
 def install(app: FastAPI, access: Access) -> None:
     """Put the gate in front of an app, with its login pages and its answer to refusals. Call it
     after all other middleware was added: the last one added is the first to see a request."""
-    from gatebook.processors.serve.access.pages import router
+    from gatebook.processors.serve.access import pages, routes
 
     app.state.access = access
     app.state.audit = access.audit
-    app.include_router(router)
+    app.include_router(pages.router)
+    app.include_router(routes.router)
     app.add_exception_handler(Refused, _answer_refused)
-    app.add_exception_handler(Unrecorded, _answer_unrecorded)
     app.add_middleware(Guard, access=access)
 
 
@@ -161,7 +168,7 @@ class Guard:
         # There is nothing here for a websocket; it ends without an answer.
 
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
-        scope = _with_state(outer)
+        scope = _with_state(outer, self._access)
         answer = _Answer(send, scope["path"], self._access.settings.has_tls)
         request = Request(scope, receive)
         try:
@@ -171,31 +178,21 @@ class Guard:
             if answer.has_begun:  # too late for an answer: the connection is cut
                 log.warning("an answer was cut off by %s", type(error).__name__)
                 raise _Cut from None
-            response = await self._refusal(request, error)
+            response = self._refusal(request, error)
             await response(scope, receive, answer)
 
-    async def _refusal(self, request: Request, error: Exception) -> JSONResponse:
+    def _refusal(self, request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, Refused):
             if error.status in (401, 403, 429) and not getattr(request.state, "told", False):
                 _record_refused(self._access, request, error)
             return _response(error)
-        if not isinstance(error, StateAway | Unreachable):
-            log.error("a request failed by %s", type(error).__name__)
-            return _response(Refused(500, "internal", "this failed, and nothing more is said here"))
-        return _response(
-            Refused(
-                503,
-                "unavailable",
-                "Elasticsearch does not answer, so nobody can be let in",
-                "try again; if it lasts, run `gatebook doctor`",
-                retry_after_seconds=5,
-            )
-        )
+        return told(error)
 
     async def _admit(self, request: Request) -> None:
         """Leave the caller in the request's state, or raise Refused."""
         access, path = self._access, request.url.path
         check_host(request, access.settings)
+        check_peer(request, access)
         if wait_seconds := access.per_address.take(network_of(request.state.address)):
             raise _too_many(wait_seconds)
         is_api = path.startswith(API)
@@ -302,14 +299,16 @@ def check_csrf(request: Request, session: Session, settings: AccessSettings) -> 
 def check_origin(request: Request, settings: AccessSettings) -> None:
     """Raises Refused (403) for a request that a page of another origin sent."""
     origin = request.headers.get("origin")
-    same = origin is None or origin.lower() in {settings.origin.lower(), _own_origin(request)}
+    ours = {settings.origin.lower(), _own_origin(request, settings)}
+    same = origin is None or origin.lower() in ours
     if not same or request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise _forged()
 
 
-def _own_origin(request: Request) -> str:
+def _own_origin(request: Request, settings: AccessSettings) -> str:
     """By the Host that was checked: on loopback there are several names for the same service."""
-    return f"{request.url.scheme}://{request.headers.get('host', '')}".lower()
+    scheme = "https" if settings.has_tls else "http"
+    return f"{scheme}://{request.headers.get('host', '')}".lower()
 
 
 def check_host(request: Request, settings: AccessSettings) -> None:
@@ -319,6 +318,15 @@ def check_host(request: Request, settings: AccessSettings) -> None:
     known = {settings.host, _hostname(urlsplit(settings.origin).netloc)}
     if not (host in known or (settings.is_loopback and is_loopback(host))):
         raise Refused(421, "wrong_host", "this service does not answer under this name")
+
+
+def check_peer(request: Request, access: Access) -> None:
+    """Raises Refused (403) for who comes past the proxy that ends TLS: what it sends was not
+    encrypted on its way."""
+    settings, peer = access.settings, request.state.peer
+    is_direct = bool(settings.trusted_proxies) and not settings.tls_certificate_file
+    if is_direct and not (access.proxies.has(peer) or is_loopback(peer)):
+        raise Refused(403, "direct", f"this service is at {settings.origin}", "go there")
 
 
 def _hostname(netloc: str) -> str:
@@ -347,15 +355,16 @@ def _too_many(wait_seconds: int) -> Refused:
     )
 
 
-def _with_state(scope: Scope) -> Scope:
+def _with_state(scope: Scope, access: Access) -> Scope:
     """The scope with a state of this request's own."""
-    client = scope.get("client") or ("", 0)
+    peer = str((scope.get("client") or ("", 0))[0])
+    forwarded = [v.decode("latin-1") for n, v in scope["headers"] if n == b"x-forwarded-for"]
     state = {
         **scope.get("state", {}),
         "caller": None,
-        "address": str(client[0]),
+        "peer": peer,
+        "address": access.proxies.address_behind(peer, forwarded),
         "request_id": uuid.uuid4().hex,
-        "began_at": time.monotonic(),
     }
     return {**scope, "state": state}
 
@@ -394,13 +403,6 @@ async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
     if error.status in (401, 403):
         _record_refused(request.app.state.access, request, error)
     return _response(error)
-
-
-async def _answer_unrecorded(_request: Request, error: Exception) -> JSONResponse:
-    """What cannot be recorded was not done."""
-    assert isinstance(error, Unrecorded)
-    refused = Refused(503, "not_recorded", str(error), error.next_step, retry_after_seconds=10)
-    return _response(refused)
 
 
 def _record_refused(access: Access, request: Request, error: Refused) -> None:

@@ -1,0 +1,198 @@
+"""What is looked at, and by whom, goes into the log that is looked at.
+
+`RecordedAudit` is the search service's Audit; `looked` records a look by a command. A look is
+recorded on the way: it is not waited for, and where it cannot be recorded the command says so
+once and goes on. Acts that show or take content are recorded by `privileged` or `record`, before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gatebook.cli.privileged import SERVICE_NAME, operator
+from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts, Unrecorded
+from gatebook.producers.policy.notices import ControlEvent
+from gatebook.schemas.errors import GatebookError
+
+if TYPE_CHECKING:
+    from gatebook.processors.serve.access.caller import Caller
+    from gatebook.producers.config import ProducerSettings
+    from gatebook.producers.recorder import Recorder
+
+# A command waits so long at its end for Kafka; what Kafka has not by then waits in the spool for
+# the next producer of this account.
+COMMAND_FLUSH_SECONDS = 0.5
+MAX_DETAIL_CHARS = 8_192
+# Attributes that hold codes and ids of ours; whatever else stands there, a person wrote.
+OURS = frozenset(
+    {"event", "token", "credential", "method", "refused", "status", "more_like_it", "reveal"}
+)
+LOGINS = frozenset({"login", "logout"})
+_REASONS = {"401": "unauthenticated", "403": "forbidden", "429": "rate_limited"}
+_IDENTITY_METHODS = {"api_token": "api_key"}
+
+
+class Look(ControlEvent):
+    """An act of an auditor, on its way. No capture policy applies to it."""
+
+    def __init__(self, event: dict[str, Any]) -> None:
+        self._event = event
+
+    @staticmethod
+    def scrubbed(
+        event: Mapping[str, Any], scrub: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The event with what people wrote scrubbed: queries and reasons quote secrets, too."""
+        attributes = event["attributes"]
+        ours = {name: text for name, text in attributes.items() if name in OURS}
+        rest = {name: text for name, text in attributes.items() if name not in OURS}
+        clean = scrub({**event, "attributes": rest})
+        return {**clean, "attributes": {**clean.get("attributes", {}), **ours}}
+
+    def build(self) -> dict[str, Any]:
+        """See inbox.Draft."""
+        return self._event
+
+
+class RecordedAudit:
+    """An Audit over a recorder. Close the recorder in the end."""
+
+    def __init__(self, recorder: Recorder, component: str = "serve") -> None:
+        self._recorder = recorder
+        self._component = component
+
+    def note(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """See Audit. What the recorder cannot take is counted, and travels as a loss."""
+        event = event_of(caller, action, outcome, details, http, self._component)
+        self._recorder.emit(Look(event))
+
+    async def record(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """See Audit."""
+        from gatebook.producers.accounts import NotDurable
+
+        event = event_of(caller, action, outcome, details, http, self._component)
+        if action not in LOGINS:
+            event["event"] |= {"category": "iam", "type": "admin"}
+        try:
+            await self._recorder.emit_durable_async(Look(event))
+        except NotDurable as error:
+            raise Unrecorded(f"this cannot be recorded ({error.reason}): it is not done") from None
+
+
+def event_of(
+    caller: Caller | None,
+    action: str,
+    outcome: str,
+    details: Mapping[str, str],
+    http: HttpFacts,
+    component: str,
+) -> dict[str, Any]:
+    """The access event of an act."""
+    now = time.time_ns()
+    category, kind = _category(action, outcome)
+    event: dict[str, Any] = {
+        "timestamp": now,
+        "event": {
+            "kind": "event",
+            "category": category,
+            "type": kind,
+            "action": action,
+            "outcome": outcome,
+            "reason": _reason(action, details) if outcome == FAILURE else "",
+            "end": now,
+            "duration": 0,
+        },
+        "source": {"ip": http.address},
+        "user_agent": {"original": http.user_agent},
+        "url": {"path": http.route},
+        "http": {"request": {"id": http.request_id, "method": http.method}},
+        "service": {"name": SERVICE_NAME},
+        "gatebook": {
+            "component": component,
+            "phase": "terminal",
+            "identity": {"method": "anonymous", "assurance": "asserted"},
+            "capture": {"level": "metadata"},
+        },
+        "attributes": {name: text[:MAX_DETAIL_CHARS] for name, text in details.items() if text},
+    }
+    if caller is not None:
+        _name(event, caller)
+    return event
+
+
+def _name(event: dict[str, Any], caller: Caller) -> None:
+    event["user"] = {"id": caller.id, "name": caller.name, "roles": sorted(caller.roles)}
+    event["gatebook"]["identity"] = {
+        "method": _IDENTITY_METHODS.get(caller.method, caller.method),
+        "assurance": "asserted" if caller.method == "os_account" else "verified",
+        "key_id": caller.credential_id if caller.method == "api_token" else "",
+    }
+    if caller.tenants is not None and len(caller.tenants) == 1:
+        event["organization"] = {"id": next(iter(caller.tenants))}
+
+
+def _category(action: str, outcome: str) -> tuple[str, str]:
+    """ECS category and type of what is not privileged: a look counts neither as a model call nor
+    as one of the acts that page somebody."""
+    category = "authentication" if action in LOGINS else "database"
+    return category, "denied" if outcome == FAILURE else "access"
+
+
+def _reason(action: str, details: Mapping[str, str]) -> str:
+    if action == "login":
+        return "forbidden" if details.get("refused") == "no_role" else "unauthenticated"
+    return _REASONS.get(details.get("status", ""), "server_error")
+
+
+def service_settings() -> ProducerSettings:
+    """The producer's settings for acts: durable, and without content. Raises Fatal."""
+    import msgspec
+
+    from gatebook.producers.config import ProducerSettings
+
+    return msgspec.structs.replace(
+        ProducerSettings.from_env(),
+        service_name=SERVICE_NAME,
+        delivery_mode="strict",
+        capture_level="metadata",
+        capture_policy="",
+    )
+
+
+def looked(action: str, **details: str) -> None:
+    """Record a look by this command, at its end at the latest. Never raises, and is not waited
+    for; without a spool it says once that it is not recorded."""
+    from gatebook.processors.serve.access.caller import Caller
+
+    context = click.get_current_context()
+    try:
+        from gatebook.producers.recorder import Recorder
+
+        recorder = Recorder(service_settings())
+        recorder.start()
+    except (GatebookError, OSError, ImportError) as error:
+        what = str(error) if isinstance(error, GatebookError) else type(error).__name__
+        click.echo(f"gatebook: this look is not recorded: {what}", err=True)
+        return
+    who = operator()
+    caller = Caller(id=who, method="os_account", tenants=None)
+    RecordedAudit(recorder, "cli").note(caller, action, SUCCESS, details, HttpFacts())
+    context.find_root().call_on_close(lambda: recorder.close(COMMAND_FLUSH_SECONDS))
