@@ -11,6 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 import cramjam
@@ -64,8 +65,15 @@ def _zstd(data: bytes) -> bytes:
 
 
 def _unzstd(data: bytes) -> bytes:
-    room = bytearray(MAX_BLOCK_BYTES)
-    return bytes(room[: cramjam.zstd.decompress_into(data, room)])
+    for size in (4 * BLOCK_BYTES, 64 * BLOCK_BYTES):
+        with suppress(cramjam.DecompressionError):  # too little room, most likely
+            return _unpacked_into(data, min(size, MAX_BLOCK_BYTES))
+    return _unpacked_into(data, MAX_BLOCK_BYTES)
+
+
+def _unpacked_into(data: bytes, size: int) -> bytes:
+    room = bytearray(size)
+    return bytes(memoryview(room)[: cramjam.zstd.decompress_into(data, room)])
 
 
 # Codec -> how Avro names it, how it packs, how it unpacks.
