@@ -1,5 +1,5 @@
 import { Component, useEffect, useState, type ReactNode } from "react";
-import { get, post, useCsrfToken } from "./api/client";
+import { get, setCsrfToken, signOut } from "./api/client";
 import type { Session } from "./api/types";
 import { Button, Dialog, Empty, Failure, Icon, Link, Loading, Popover, SafeText } from "./components/basics";
 import { useAct, useKeys, useRequest } from "./lib/hooks";
@@ -16,9 +16,12 @@ import { TokensPage } from "./pages/tokens";
 
 export function App(): ReactNode {
   const answer = useRequest("session", (signal) => get<Session>("/session", signal));
-  useEffect(() => document.addEventListener("click", followLink), []);
+  useEffect(() => {
+    document.addEventListener("click", followLink);
+    return () => document.removeEventListener("click", followLink);
+  }, []);
   if (answer.data) {
-    useCsrf(answer.data);
+    setCsrfToken(answer.data.csrf_token);
     return (
       <SessionContext value={answer.data}>
         <Shell session={answer.data} />
@@ -43,10 +46,6 @@ export function App(): ReactNode {
   );
 }
 
-function useCsrf(session: Session): void {
-  useCsrfToken(session.csrf_token);
-}
-
 /** Links within the console change the page without loading it anew. */
 function followLink(event: MouseEvent): void {
   const link = (event.target as Element).closest?.("a[data-link]");
@@ -63,8 +62,8 @@ function SignIn(): ReactNode {
       <h1>
         <Icon name="gate" /> Gatebook
       </h1>
-      <p>Audit-ready access logs. Sign in to search them; every look is itself recorded.</p>
-      <a className="button primary" href={`/login?next=${next}`}>
+      <p>Audit-ready access logs. Sign in to search them. Every look is itself recorded.</p>
+      <a className="button primary" href={`/login?return=${next}`}>
         Sign in
       </a>
       <p className="none">Without single sign-on, use the one-time link that <code>gatebook serve</code> printed when it started.</p>
@@ -197,7 +196,7 @@ function Account({ session }: { session: Session }): ReactNode {
   const [open, setOpen] = useState(false);
   const { caller } = session;
   const out = useAct(async () => {
-    await post("/../../logout", {}).catch(() => undefined);
+    await signOut();
     window.location.assign("/");
   });
   return (
@@ -231,6 +230,7 @@ function Account({ session }: { session: Session }): ReactNode {
         </div>
       </dl>
       <Button onClick={out.run}>Sign out</Button>
+      {out.error && <Failure error={out.error} />}
     </Popover>
   );
 }

@@ -19,7 +19,7 @@ let csrfToken = "";
 let clockOffsetMs = 0;
 
 /** The token of this session; unsafe requests are refused without it. */
-export function useCsrfToken(token: string): void {
+export function setCsrfToken(token: string): void {
   csrfToken = token;
 }
 
@@ -80,6 +80,12 @@ export async function post<T>(path: string, body: unknown, signal?: AbortSignal)
 
 export async function remove<T>(path: string): Promise<T> {
   return answer<T>(await send("DELETE", path, undefined));
+}
+
+/** End the session at the server. */
+export async function signOut(): Promise<void> {
+  const response = await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": csrfToken } });
+  if (!response.ok) throw await failure(response);
 }
 
 /** A path with its values escaped: path`/events/${id}`. */

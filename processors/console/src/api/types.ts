@@ -225,10 +225,19 @@ export interface RetentionAnswer {
 
 export interface TokenTold {
   id: string;
-  name?: string;
+  name: string;
   roles: string[];
   tenants: string[] | null;
-  expires_at?: string | null;
-  last_used_at?: string | null;
-  [name: string]: Json | undefined;
+  state: "active" | "expired" | "revoked";
+  created_at: string | null;
+  created_by: string;
+  expires_at: string | null;
+  last_used_at: string | null;
+  revoked_at: string | null;
+}
+
+export interface RevealAnswer {
+  id: string;
+  layer: string;
+  content: Record<string, { state: string; content: Source | null; job: string | null; erased_at: string | null }>;
 }

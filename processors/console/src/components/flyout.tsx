@@ -1,7 +1,7 @@
 /** Everything about one event, beside the table it was opened from. */
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { get, path, post, type ApiError } from "../api/client";
-import type { AroundAnswer, EventAnswer, Hit, Json, Source } from "../api/types";
+import type { AroundAnswer, EventAnswer, Hit, Json, RevealAnswer, Source } from "../api/types";
 import { flatten, textAt, valueAt } from "../lib/documents";
 import { count } from "../lib/format";
 import { useAct, useRequest } from "../lib/hooks";
@@ -99,9 +99,9 @@ function EventBar({ id, source }: { id: string; source: Source }): ReactNode {
 function Reveal({ id, layers, onClose }: { id: string; layers: ("redacted" | "full")[]; onClose: () => void }): ReactNode {
   const [layer, setLayer] = useState<string>(layers[0] ?? "redacted");
   const [reason, setReason] = useState("");
-  const [content, setContent] = useState<Source | null>(null);
+  const [content, setContent] = useState<RevealAnswer | null>(null);
   const reveal = useAct(async () => {
-    setContent(await post<Source>(path`/events/${id}/reveal`, { layer, reason: reason.trim() }));
+    setContent(await post<RevealAnswer>(path`/events/${id}/reveal`, { layer, reason: reason.trim() }));
   });
   return (
     <Dialog title="Reveal content" onClose={onClose}>
@@ -131,12 +131,26 @@ function Reveal({ id, layers, onClose }: { id: string; layers: ("redacted" | "fu
       {reveal.error && <Failure error={reveal.error} />}
       {content && (
         <div className="revealed" role="status">
-          <JsonView value={content} />
+          {Object.entries(content.content).map(([name, told]) => (
+            <section key={name}>
+              <h3 className="small-title">
+                {name}: {LAYER_STATES[told.state] ?? told.state}
+              </h3>
+              {told.content && <JsonView value={told.content} />}
+            </section>
+          ))}
         </div>
       )}
     </Dialog>
   );
 }
+
+const LAYER_STATES: Record<string, string> = {
+  opened: "opened",
+  absent: "was never kept",
+  erased: "was erased",
+  does_not_open: "cannot be opened with the keys at hand",
+};
 
 function Fields(props: { source: Source; zone: Zone } & Choosing): ReactNode {
   const { source, zone } = props;

@@ -1,3 +1,356 @@
-import type { ReactNode } from "react";
-export function FindingsPage(): ReactNode { return <h1>Findings</h1>; }
-export function FindingPage(_: { incident: string }): ReactNode { return null; }
+import { useState, type ReactNode } from "react";
+import { get, path, post, queryString } from "../api/client";
+import type { FindingAnswer, FindingItem, Source } from "../api/types";
+import { Button, Empty, Failure, Link, Loading, SafeText } from "../components/basics";
+import { BaselineChart } from "../components/charts";
+import { JsonView } from "../components/json-view";
+import { Value } from "../components/value";
+import { numberAt, textAt, valueAt } from "../lib/documents";
+import { count, figure, plural } from "../lib/format";
+import { useAct, useRequest } from "../lib/hooks";
+import { usePreferences } from "../lib/preferences";
+import { may, useSession } from "../lib/session";
+import { roughly, type Zone } from "../lib/time";
+import { useRowKeys } from "./search";
+
+const SINCE: [string, string][] = [
+  ["24h", "Last 24 hours"],
+  ["7d", "Last 7 days"],
+  ["30d", "Last 30 days"],
+  ["365d", "Last year"],
+];
+
+export function FindingsPage(): ReactNode {
+  const { zone } = usePreferences();
+  const [state, setState] = useState("open");
+  const [since, setSince] = useState("7d");
+  const asked = `/findings${queryString({ state, since })}`;
+  const answer = useRequest(asked, (signal) => get<{ total: number; findings: FindingItem[] }>(asked, signal));
+  const items = answer.data?.findings ?? [];
+  useRowKeys(items.map((item) => ({ id: item.incident, index: "", kind: "finding", source: item.finding })), null, () => undefined);
+  return (
+    <div className="page">
+      <div className="page-head">
+        <h1>Findings</h1>
+        {answer.data && (
+          <p className="count" role="status">
+            <strong>{count(items.length)}</strong> of <strong>{plural(answer.data.total, "incident")}</strong>
+          </p>
+        )}
+        <span className="spacer" />
+        <div className="segments" role="group" aria-label="State">
+          {["open", "all"].map((name) => (
+            <Button key={name} pressed={state === name} onClick={() => setState(name)}>
+              {name === "open" ? "Open" : "All"}
+            </Button>
+          ))}
+        </div>
+        <select aria-label="Since" value={since} onChange={(event) => setSince(event.target.value)}>
+          {SINCE.map(([value, name]) => (
+            <option key={value} value={value}>
+              {name}
+            </option>
+          ))}
+        </select>
+      </div>
+      {answer.error && <Failure error={answer.error} />}
+      {answer.loading && !answer.data && <Loading what="findings" />}
+      {answer.data && items.length === 0 && (
+        <section className="card">
+          <Empty title={state === "open" ? "Nothing is open." : "No finding in this time."}>
+            <p>Detectors look at every event as it comes in.</p>
+          </Empty>
+        </section>
+      )}
+      {items.length > 0 && (
+        <section className={`card flush ${answer.loading ? "stale" : ""}`}>
+          <div className="table-scroll" role="region" aria-label="Findings" tabIndex={0}>
+            <table className="results findings">
+              <thead>
+                <tr>
+                  {["Last seen", "Severity", "Finding", "Of", "Observed", "Threshold", "State", "Verdict"].map((name) => (
+                    <th key={name} scope="col" className={name === "Observed" || name === "Threshold" ? "numeric" : ""}>
+                      {name}
+                    </th>
+                  ))}
+                </tr>
+              </thead>
+              <tbody>
+                {items.map((item) => (
+                  <FindingRow key={item.incident} item={item} zone={zone} />
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </section>
+      )}
+    </div>
+  );
+}
+
+function FindingRow({ item, zone }: { item: FindingItem; zone: Zone }): ReactNode {
+  const { finding } = item;
+  const at = (name: string): ReactNode => <Value field={name} value={valueAt(finding, name)} zone={zone} limit={80} />;
+  return (
+    <tr>
+      <td>{at("@timestamp")}</td>
+      <td>{at("gatebook.severity")}</td>
+      <td className="wrapping">
+        <a className="strong" href={path`/finding/${item.incident}`} data-link="" data-row={item.incident}>
+          <SafeText text={textAt(finding, "rule.name") || textAt(finding, "rule.id")} limit={80} />
+        </a>
+        <div className="secondary">
+          <SafeText text={textAt(finding, "event.reason")} limit={160} />
+        </div>
+      </td>
+      <td>{at("gatebook.principal")}</td>
+      <td className="numeric">{at("gatebook.observed")}</td>
+      <td className="numeric">{at("gatebook.threshold")}</td>
+      <td>
+        <State name={item.state} />
+      </td>
+      <td>{item.verdict ? <span className="tag">{item.verdict.replaceAll("_", " ")}</span> : <span className="none">–</span>}</td>
+    </tr>
+  );
+}
+
+function State({ name }: { name: string }): ReactNode {
+  return <span className={`tag ${["firing", "resolved"].includes(name) ? `state-${name}` : ""}`}>{name || "unknown"}</span>;
+}
+
+export function FindingPage({ incident }: { incident: string }): ReactNode {
+  const { zone } = usePreferences();
+  const [changes, setChanges] = useState(0);
+  const answer = useRequest(`${incident} ${changes}`, (signal) => get<FindingAnswer>(path`/findings/${incident}`, signal));
+  if (answer.error) {
+    return (
+      <div className="page narrow">
+        <Failure error={answer.error} />
+        <Link to="/findings">All findings</Link>
+      </div>
+    );
+  }
+  if (!answer.data) return <Loading what="the finding" />;
+  return <FindingView incident={incident} answer={answer.data} zone={zone} onChange={() => setChanges(changes + 1)} />;
+}
+
+function FindingView(props: { incident: string; answer: FindingAnswer; zone: Zone; onChange: () => void }): ReactNode {
+  const { incident, answer, zone, onChange } = props;
+  const { finding, baseline } = answer;
+  const session = useSession();
+  return (
+    <div className="page">
+      <div className="page-head">
+        <h1>
+          <SafeText text={textAt(finding, "rule.name") || textAt(finding, "rule.id")} limit={120} />
+        </h1>
+        <Value field="gatebook.severity" value={valueAt(finding, "gatebook.severity")} zone={zone} />
+        <State name={answer.state} />
+        <span className="spacer" />
+        <Link to="/findings">All findings</Link>
+      </div>
+      <p className="lead">
+        <SafeText text={textAt(finding, "event.reason")} limit={400} />
+      </p>
+      <div className="split">
+        <div className="main-column">
+          <section className="card">
+            <h2>
+              {baseline?.unit ? <SafeText text={baseline.unit} limit={60} /> : "The figure"} over time
+            </h2>
+            {baseline && baseline.series.length > 0 ? (
+              <>
+                <BaselineChart baseline={baseline} zone={zone} />
+                <p className="chart-note">
+                  <Figure name="observed" value={baseline.observed} /> <Figure name="baseline" value={baseline.baseline} />{" "}
+                  <Figure name="threshold" value={baseline.threshold} /> one point is {roughly(baseline.interval_seconds)}; the band is the window.
+                  {!baseline.exact && " The unit itself cannot be counted from the log: accesses are drawn instead."}
+                </p>
+              </>
+            ) : (
+              <p className="none">There is nothing to draw: the events are gone, or the finding names no search.</p>
+            )}
+          </section>
+          <Evidence finding={finding} zone={zone} />
+          <section className="card">
+            <h2>Course</h2>
+            <ol className="timeline">
+              {answer.members.map((member) => (
+                <li key={member.id}>
+                  <Value field="@timestamp" value={valueAt(member.source, "@timestamp")} zone={zone} />
+                  <Value field="event.action" value={valueAt(member.source, "event.action")} zone={zone} />
+                  <strong>
+                    <SafeText text={textAt(member.source, "event.reason")} limit={300} />
+                  </strong>
+                </li>
+              ))}
+            </ol>
+          </section>
+        </div>
+        <div className="main-column">
+          {may(session, "verdict") && <VerdictForm incident={incident} onDone={onChange} />}
+          <section className="card">
+            <h2>Verdicts</h2>
+            {answer.verdicts.length === 0 && <p className="none">None yet.</p>}
+            <ol className="timeline">
+              {answer.verdicts.map((told, at) => (
+                <li key={at}>
+                  <Value field="at" value={told.at} zone={zone} />
+                  <span className="tag">{(told.verdict || told.action).replaceAll("_", " ")}</span>
+                  <strong>
+                    <SafeText text={told.by} limit={80} />
+                  </strong>
+                  <span className="detail">
+                    <SafeText text={told.note} limit={500} />
+                  </span>
+                </li>
+              ))}
+            </ol>
+          </section>
+          <About finding={finding} zone={zone} />
+        </div>
+      </div>
+    </div>
+  );
+}
+
+function Figure({ name, value }: { name: string; value: number | null }): ReactNode {
+  return value === null ? null : (
+    <span className={`figure-of ${name}`}>
+      {name} <strong>{figure(value)}</strong>
+    </span>
+  );
+}
+
+function Evidence({ finding, zone }: { finding: Source; zone: Zone }): ReactNode {
+  const ids = valueAt(finding, "gatebook.evidence");
+  const list = Array.isArray(ids) ? ids.filter((id): id is string => typeof id === "string") : typeof ids === "string" ? [ids] : [];
+  const all = numberAt(finding, "gatebook.evidence_count") ?? list.length;
+  const query = textAt(finding, "gatebook.search");
+  const params = new URLSearchParams({ q: query, from: textAt(finding, "event.start"), to: after(textAt(finding, "event.end")) });
+  return (
+    <section className="card">
+      <div className="page-head">
+        <h2>
+          Evidence: {count(list.length)} of {plural(all, "event")}
+        </h2>
+        <span className="spacer" />
+        {query && query !== "[masked]" && <Link to={`/search?${params.toString()}`}>Show all in the search</Link>}
+      </div>
+      {query && (
+        <p className="query-line">
+          <Value field="gatebook.search" value={query} zone={zone} limit={300} />
+        </p>
+      )}
+      <ul className="evidence">
+        {list.map((id) => (
+          <li key={id}>
+            <Link to={path`/event/${id}`}>
+              <SafeText text={id} limit={60} />
+            </Link>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+/** An instant a millisecond later: the end of a search is not included. */
+function after(instant: string): string {
+  const at = Date.parse(instant);
+  return Number.isNaN(at) ? instant : new Date(at + 1).toISOString();
+}
+
+const SHOWN = [
+  "rule.id",
+  "rule.version",
+  "gatebook.principal",
+  "user.id",
+  "source.ip",
+  "service.name",
+  "organization.id",
+  "gatebook.models",
+  "event.start",
+  "event.end",
+  "gatebook.window_seconds",
+  "gatebook.occurrences",
+  "event.risk_score",
+  "gatebook.page",
+  "gatebook.team",
+  "threat.framework",
+  "threat.technique.id",
+  "rule.reference",
+  "gatebook.incident",
+];
+
+function About({ finding, zone }: { finding: Source; zone: Zone }): ReactNode {
+  const [json, setJson] = useState(false);
+  return (
+    <section className="card">
+      <h2>About it</h2>
+      <dl className="pairs">
+        {SHOWN.map((name) => [name, valueAt(finding, name)] as const)
+          .filter(([, value]) => value !== undefined && value !== null && value !== "")
+          .map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>
+                <Value field={name} value={value} zone={zone} limit={200} />
+              </dd>
+            </div>
+          ))}
+      </dl>
+      <button type="button" className="more" aria-expanded={json} onClick={() => setJson(!json)}>
+        {json ? "Hide JSON" : "JSON"}
+      </button>
+      {json && <JsonView value={finding} />}
+    </section>
+  );
+}
+
+const VERDICTS: [string, string][] = [
+  ["true_positive", "True positive: it is what it says"],
+  ["benign", "Benign: it happened, and is fine"],
+  ["false_positive", "False positive: it did not happen"],
+];
+
+function VerdictForm({ incident, onDone }: { incident: string; onDone: () => void }): ReactNode {
+  const [verdict, setVerdict] = useState("");
+  const [note, setNote] = useState("");
+  const [said, setSaid] = useState("");
+  const give = useAct(async () => {
+    await post(path`/findings/${incident}/verdict`, { verdict, note: note.trim() });
+    setSaid("Recorded. It shows here in a moment.");
+    setNote("");
+    window.setTimeout(onDone, 1500);
+  });
+  return (
+    <section className="card">
+      <h2>Your verdict</h2>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          give.run();
+        }}
+      >
+        <fieldset className="choices">
+          <legend className="hidden">Verdict</legend>
+          {VERDICTS.map(([value, name]) => (
+            <label key={value}>
+              <input type="radio" name="verdict" checked={verdict === value} onChange={() => setVerdict(value)} /> {name}
+            </label>
+          ))}
+        </fieldset>
+        <label className="stacked">
+          Note
+          <textarea rows={2} maxLength={500} value={note} onChange={(event) => setNote(event.target.value)} />
+        </label>
+        <button type="submit" className="button primary" disabled={!verdict || give.busy}>
+          {give.busy ? "Recording…" : "Give verdict"}
+        </button>
+        <p role="status">{said}</p>
+        {give.error && <Failure error={give.error} />}
+      </form>
+    </section>
+  );
+}
