@@ -24,6 +24,7 @@ _WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""
 _AFTER_NAME = re.compile(_SUFFIX + _TYPE + _MARKUP + _OPERATOR + _WRAPPED)
 _AFTER_SPEECH = re.compile(_SPOKEN)
 _OPTION = re.compile(rb"--?[a-z0-9\-]{0,40}\Z")
+_OPTION_END = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}")
 _BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
 
 _WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
@@ -31,9 +32,13 @@ _WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
 
 _TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*]{8,600}={0,2})""")
 _QUOTED_TOKEN = re.compile(rb"""(?P<quote>["'`])([A-Za-z0-9_\-+/.=]{8,600})(?P=quote)""")
-_KEY_OF = re.compile(
-    rb"(?i)(?:api|app|access|account|admin|auth|client|deploy|encrypt|encryption|license|master"
-    rb"|private|secret|service|session|shared|sign|signing|storage|subscription|webhook)[ _.\-]?\Z"
+_KEY_OF = tuple(
+    owner + joint
+    for joint in (b"", b" ", b"_", b".", b"-")
+    for owner in (
+        b"api app access account admin auth client deploy encrypt encryption license master private"
+        b" secret service session shared sign signing storage subscription webhook"
+    ).split()
 )
 _NAMES_ONLY = re.compile(
     rb"(?i)s?[_.\-]?(?:id|name|type|url|uri|path|file|len|length|size|count)\b"
@@ -43,11 +48,12 @@ _NAMES_ONLY = re.compile(
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
     data, word = probe.data, probe.data[probe.start : probe.end].lower()
-    if word == b"key" and not _KEY_OF.search(data, max(0, probe.start - 14), probe.start):
+    if word == b"key" and not data[max(0, probe.start - 14) : probe.start].lower().endswith(
+        _KEY_OF
+    ):
         return
     if _NAMES_ONLY.match(data, probe.end):
         return
-    probe.budget.spend(2)
     for after, least_bits, least_bytes in _WAYS:
         operator = after.match(data, probe.end)
         found = _token(probe, operator.end(), least_bits) if operator else None
@@ -55,7 +61,7 @@ def assigned_secret(probe: Probe) -> Iterator[Found]:
             yield found
             return
     if _OPTION.search(data, max(0, probe.start - 44), probe.start):
-        option = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}").match(data, probe.end)
+        option = _OPTION_END.match(data, probe.end)
         found = _token(probe, option.end(), 0.0) if option else None
         if found:
             yield found
@@ -130,7 +136,6 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
     data = probe.data
     if probe.value.lower() == b"pass" and not _is_pass(probe):
         return
-    probe.budget.spend(2)
     operator = _AFTER_NAME.match(data, probe.end)
     if operator:
         found = _password(probe, operator.end(), explicit=_is_explicit(operator[0]))

@@ -56,14 +56,21 @@ def _is_bech32(value: str) -> bool:
 
 
 def _polymod(values: list[int]) -> int:
-    generator = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
     check = 1
     for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit in range(5):
-            check ^= generator[bit] if top >> bit & 1 else 0
+        check = (check & 0x1FFFFFF) << 5 ^ value ^ _GENERATED[check >> 25]
     return check
+
+
+def _generated(top: int) -> int:
+    generator = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+    sums = 0
+    for bit in range(5):
+        sums ^= generator[bit] if top >> bit & 1 else 0
+    return sums
+
+
+_GENERATED = [_generated(top) for top in range(32)]
 
 
 _ONE_CASE = re.compile(r"[0-9a-f]{40}|[0-9A-F]{40}")

@@ -23,7 +23,7 @@ from .ner import Entity, NerPool, merged
 from .rules import Rule, default_rules
 from .spans import Extent, Spans, spans_of
 from .triggers import SEPARATOR, Hit, Sites, Triggers
-from .validators import ANCHORED, VALIDATORS, Found, Probe, Validator, compile_pattern
+from .validators import ANCHORED, NARROWING, VALIDATORS, Found, Probe, Validator, compile_pattern
 from .version import policy_version
 from .views import Edit, View, folded, reads_plain
 from .walk import JSON, JsonWalk
@@ -68,6 +68,10 @@ class _Matcher:
     spans: Spans
     validate: Validator
     barred: re2._Regexp | None
+    narrows: bool
+    """Whether all that the validator finds lies within the candidate."""
+    settles: bool
+    """Whether a weaker rule could add nothing within a finding of this one."""
 
     def is_barred(self, data: bytes, start: int) -> bool:
         """Tell whether what stands before the value says that it is none."""
@@ -112,9 +116,11 @@ class Redactor:
         self.allow = allow or AllowList()
         self.ner = ner
         self.rules = tuple(rules)
-        self._matchers = tuple(map(_matcher, rules))
-        anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(rules) if _reads_on(r)}
-        self._triggers = Triggers(rules, anchored)
+        # The strongest first: what lies within one of their findings need not be looked at.
+        ordered = sorted(rules, key=lambda rule: -rule.priority)
+        self._matchers = tuple(map(_matcher, ordered))
+        anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(ordered) if _reads_on(r)}
+        self._triggers = Triggers(ordered, anchored)
         self.quiet_words: set[str] = set()
         """Short lower-case words of those that were read ahead, and no trigger fires in them."""
         self.clean_words: set[tuple[str, str]] = set()
@@ -328,27 +334,42 @@ class Redactor:
         return list(_around_masks(raw, found))
 
     def _scan_view(self, view: View, budget: Budget) -> list[_Span]:
-        data, triggers = view.data, self._triggers
-        sites = triggers.sites(data, budget)
-        if not (sites.extents or sites.exact):
-            return []
-        result = []
+        data = view.data
+        sites = self._triggers.sites(data, budget)
+        result: list[_Span] = []
+        settled: list[Extent] = []
         for index in sorted(sites.extents.keys() | sites.exact.keys()):
-            rule = self._matchers[index].rule
-            for found in self._matches(index, data, sites, budget):
-                near = not rule.context or triggers.near_context(sites, index, *found[:2])
-                if near and not self._matchers[index].is_barred(data, found.start):
-                    result.append(_Span(*view.to_raw(found.start, found.end), found, rule))
+            matcher = self._matchers[index]
+            for found in self._confirmed(index, data, sites, settled, budget):
+                result.append(_Span(*view.to_raw(found.start, found.end), found, matcher.rule))
+                if matcher.settles:
+                    settled.append((found.start, found.end))
         return result
 
-    def _matches(self, index: int, data: bytes, sites: Sites, budget: Budget) -> Iterator[Found]:
-        """Candidates of one rule that its validator confirms."""
+    def _confirmed(
+        self, index: int, data: bytes, sites: Sites, settled: list[Extent], budget: Budget
+    ) -> list[Found]:
+        """What one rule finds where it is to look, beyond what stronger ones have settled."""
         matcher = self._matchers[index]
-        for start, end in sites.exact.get(index, ()):
-            yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
-        for extent in sites.extents.get(index, ()):
-            for start, end in _candidates(matcher, data, extent, budget):
-                yield from matcher.validate(Probe(data, start, end, matcher.rule, budget))
+        rule, validate, near = matcher.rule, matcher.validate, self._triggers.near_context
+        candidates = sites.exact.get(index)
+        if candidates is None:
+            candidates = _searched(matcher, data, sites.extents[index], budget)
+        else:
+            budget.spend(len(candidates) * rule.cost)
+        result = []
+        for start, end in candidates:
+            if matcher.narrows and (
+                (settled and _within(settled, start, end))
+                or (rule.context and not near(sites, index, start, end))
+            ):
+                continue
+            for found in validate(Probe(data, start, end, rule, budget)):
+                if rule.context and not near(sites, index, found.start, found.end):
+                    continue
+                if not matcher.barred or not matcher.is_barred(data, found.start):
+                    result.append(found)
+        return result
 
     def _mask(
         self, raw: bytes, clusters: list[_Cluster], tenant: str, counts: Counter[str]
@@ -407,12 +428,14 @@ def _named_span(text: str, entity: Entity) -> _Span:
 _SEPARATOR = SEPARATOR.decode("ascii")
 _HAS_VALUE = re.compile(rb"[A-Za-z0-9\x80-\xff]")
 # A mask in the place of a value changes how its neighbours read: what was glued to it, or was one
-# more group of its digits, stands apart now. Where neither was there, nothing new can be found.
+# more group of its digits, stands apart now. Where neither was there, nothing new can be found:
+# Chinese characters and stops are in no value, nor is the `@` after a password.
 _GLUED_BEFORE = re.compile(
-    rb"(?<!\\)[A-Za-z0-9_]\Z|[0-9][0-9 .\-/()+]{4,}[ .\-/:,()+]{1,2}\Z|[0-9A-Fa-f:]:\Z"
+    rb"(?<!\\)[A-Za-z0-9_]\Z|[0-9][0-9 .\-/()+]{4,}[ .\-/:,()+]{1,2}\Z|:[0-9A-Fa-f]{0,4}:\Z"
 )
 _GLUED_AFTER = re.compile(
-    rb"[A-Za-z0-9_@\x80-\xff]|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
+    rb"(?!\xe3\x80[\x81\x82\x8d]|\xef\xbc[\x81\x89\x8c\x9f](?![0-9\xef\xd9])|[\xe4-\xe9])"
+    rb"[A-Za-z0-9_\x80-\xff]|@[^\s@]{0,100}@|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
 )
 
 
@@ -436,7 +459,13 @@ def _matcher(rule: Rule) -> _Matcher:
         barred = compile_pattern(rule.not_after) if rule.not_after else None
     except (re2.error, UnicodeEncodeError) as error:
         raise RuleInvalid(f"rule {rule.id}: its pattern does not compile") from error
-    return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator], barred)
+    narrows = rule.validator in NARROWING
+    settles = rule.priority > WEAK and rule.mask != "domain"
+    return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator], barred, narrows, settles)
+
+
+def _within(extents: Sequence[Extent], start: int, end: int) -> bool:
+    return any(left <= start and end <= right for left, right in extents)
 
 
 _BARRED_BYTES = 40
@@ -447,11 +476,21 @@ _MOST_READ_ON = 8
 _GROWTH_BYTES = 1024
 
 
+def _searched(
+    matcher: _Matcher, data: bytes, extents: Sequence[Extent], budget: Budget
+) -> list[Extent]:
+    """What the pattern matches in the windows; all of it is paid for before any is looked at."""
+    found: list[Extent] = []
+    for start, end in extents:
+        found += _candidates(matcher, data, start, end, budget)
+    budget.spend(len(found) * matcher.rule.cost)
+    return found
+
+
 def _candidates(
-    matcher: _Matcher, data: bytes, extent: Extent, budget: Budget
-) -> list[tuple[int, int]]:
+    matcher: _Matcher, data: bytes, start: int, end: int, budget: Budget
+) -> list[Extent]:
     """What the pattern matches in a window, which grows while a match touches its edge."""
-    start, end = extent
     growth = _GROWTH_BYTES
     while True:
         budget.spend((end - start) // 256)
@@ -461,12 +500,10 @@ def _candidates(
         cut_left = start > 0 and found[0][0][0] == start
         cut_right = end < len(data) and found[-1][0][1] == end
         if not (cut_left or cut_right):
-            break
+            return [value for _, value in found]
         start = max(0, start - growth) if cut_left else start
         end = min(len(data), end + growth) if cut_right else end
         growth *= 4
-    budget.spend(len(found) * matcher.rule.cost + (end - start) // 256)
-    return [value for _, value in found]
 
 
 def _around_masks(raw: bytes, spans: Sequence[_Span]) -> Iterator[_Span]:
@@ -476,6 +513,9 @@ def _around_masks(raw: bytes, spans: Sequence[_Span]) -> Iterator[_Span]:
     nothing to mask. A finding inside a mail domain that a mask keeps stays whole.
     """
     masks = find_masks(raw) if spans else []
+    if not masks:
+        yield from spans
+        return
     mask_starts = [mask.start for mask in masks]
     mask_ends = [mask.end for mask in masks]
     for span in spans:
@@ -517,6 +557,8 @@ def _clusters(raw: bytes, spans: list[_Span]) -> Iterator[tuple[int, int, _Span,
 
 
 def _extent(raw: bytes, cluster: list[_Span], end: int) -> tuple[int, int, _Span, bool]:
+    if len(cluster) == 1:
+        return *_whole_characters(raw, cluster[0].start, end), cluster[0], False
     winner = max(cluster, key=lambda span: span.rank)
     mixed = any(span.rule.kind != winner.rule.kind for span in cluster)
     return *_whole_characters(raw, cluster[0].start, end), winner, mixed

@@ -14,10 +14,11 @@ a shell word or a URL, and no rule matches it, so redacting twice changes nothin
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
+import string
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 MIN_KEY_BYTES = 16
 _EPOCH = re.compile(r"[a-z0-9]{1,12}\Z")
@@ -45,11 +46,27 @@ class Pseudonyms:
     def of(self, kind: str, normalised: str, tenant: str = "") -> str:
         """Return `KIND_epoch_XXXXXXXXXXXXXXXX` for a value already in its normal form."""
         # Each part carries its length, so no two triples share an input.
-        parts = [part.encode("utf-8", "surrogatepass") for part in (tenant, kind, normalised)]
-        message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        message = _part(tenant) + _part(kind) + _sized(normalised)
         digest = hmac.digest(self.key, message, "sha256")
-        short = base64.b32encode(digest[:10]).decode("ascii")
-        return f"{kind.upper()}_{self.epoch}_{short}"
+        return f"{kind.upper()}_{self.epoch}_{_base32(digest)}"
+
+
+def _sized(part: str) -> bytes:
+    data = part.encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(8, "big") + data
+
+
+_part = lru_cache(maxsize=4096)(_sized)
+"""Of tenants and kinds, which come again; never of values."""
+
+_BASE32 = string.ascii_uppercase + "234567"
+_PAIRS = [one + two for one in _BASE32 for two in _BASE32]
+
+
+def _base32(digest: bytes) -> str:
+    """The first 80 bits in base 32: as `base64.b32encode` of ten bytes, in half the time."""
+    bits = int.from_bytes(digest[:10], "big")
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in (70, 60, 50, 40, 30, 20, 10, 0)])
 
 
 def render(pseudonym: str, kept: str) -> str:

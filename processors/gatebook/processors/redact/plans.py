@@ -40,16 +40,20 @@ def international(digits: str) -> str:
     """Return `+` and the digits of a valid number that begins with its country code, or ''."""
     for size in (1, 2, 3):
         code = digits[:size]
-        for region in COUNTRY_CODE_TO_REGION_CODE.get(int(code or 0), ()):
-            number = _significant(_plan(region, int(code)), digits[size:])
+        for plan in _plans_of(code):
+            number = _significant(plan, digits[size:])
             if number:
                 return f"+{code}{number}"
     return ""
 
 
-def _significant(plan: Plan | None, digits: str) -> str:
-    if plan is None:
-        return ""
+@lru_cache(maxsize=1200)
+def _plans_of(code: str) -> tuple[Plan, ...]:
+    regions = COUNTRY_CODE_TO_REGION_CODE.get(int(code or 0), ())
+    return tuple(filter(None, (_plan(region, int(code)) for region in regions)))
+
+
+def _significant(plan: Plan, digits: str) -> str:
     if plan.valid.fullmatch(digits):
         return digits
     # `+44 020 ...` is wrong and common.

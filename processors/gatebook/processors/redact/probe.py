@@ -69,12 +69,12 @@ def entropy_bits(value: bytes) -> float:
     return math.log2(total) - sum(map(_N_LOG_N.__getitem__, Counter(value).values())) / total
 
 
-_PLACEHOLDER = re2.compile(
+# Linear in `re`, too: it is read from its beginning only, and no repeat stands within another.
+_PLACEHOLDER = re.compile(
     rb"(?i)(?:|\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
     rb"|undefined|changeme|redacted|hidden|masked|optional|required|string|str|your[_-]?[a-z_-]*"
-    rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.]+.*"
-    rb"|[a-z_.]+\([^)]*\)?;?)",
-    _LATIN1,
+    rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.].*"
+    rb"|[a-z_.]+\([^)]*\)?;?)"
 )
 _FILLER = re.compile(rb"(?i)(.)\1{7}|abcdefgh|x{5}|placeholder|your[_-]")
 _SAMPLE = re.compile(rb"(?i)example|changeme|redacted|(?:dummy|sample)[_-]")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import ahocorasick_rs
@@ -105,10 +105,23 @@ class Triggers:
                 sites.extents[index] = [(0, len(data))]
         for name, group in self._groups.items():
             if group.rules and _possible(name, data):
-                for index, extent in group.near(data, budget):
-                    if self.near_context(sites, index, *extent):
-                        sites.extents.setdefault(index, []).append(extent)
+                self._near(group, data, sites, budget)
         return sites
+
+    def _near(self, group: _Group, data: bytes, sites: Sites, budget: Budget) -> None:
+        """Add the window around each cluster for the rules whose pattern matches in it."""
+        needs, extents, size = self._needs, sites.extents, len(data)
+        for start, end in group.clusters(data, budget):
+            left, right = max(0, start - EDGE_BYTES), min(size, end + EDGE_BYTES)
+            budget.spend(2 + (right - left) // 64)
+            for number in group.match(data[left:right]):
+                index = group.rules[number]
+                if needs[index] and not self.near_context(sites, index, left, right):
+                    continue
+                if index in extents:
+                    extents[index].append((left, right))
+                else:
+                    extents[index] = [(left, right)]
 
     def places(self, joined: bytes, budget: Budget) -> tuple[list[int], list[Hit]]:
         """Where any rule may have a site in any of the texts that SEPARATOR joins.
@@ -212,32 +225,31 @@ class _Group:
             self._set.Add(rules[index].pattern.encode("ascii"))
         if self.rules:
             self._set.Compile()
+        beneath = getattr(getattr(self._set, "_set", None), "Match", None)
+        self.match: Callable[[bytes], Sequence[int]] = beneath or self._public
+        """Which of the rules' patterns match. As in `spans`, without the wrapper where it can be."""
 
-    def near(self, data: bytes, budget: Budget) -> Iterator[tuple[int, Extent]]:
-        """Yield (rule, window) for each cluster that the rule's pattern matches in."""
-        which = self._set.Match
-        for start, end in _joined(self._clusters(data, budget)):
-            left, right = max(0, start - EDGE_BYTES), min(len(data), end + EDGE_BYTES)
-            budget.spend(2 + (right - left) // 64)
-            for rule in which(data[left:right]) or ():
-                yield self.rules[rule], (left, right)
+    def _public(self, data: bytes) -> Sequence[int]:
+        return self._set.Match(data) or ()
+
+    def clusters(self, data: bytes, budget: Budget) -> list[Extent]:
+        """Where the rules have something to look at; all of it is paid for at once."""
+        found = self._find(data, 0, len(data), budget)
+        return _joined([whole for whole, _ in found]) if found else []
 
     def places(self, joined: bytes, budget: Budget) -> Iterator[int]:
         """Where `near` would name a rule, were each of the joined texts read alone."""
         found = self._find(joined, 0, len(joined), budget)
         if not found:
             return
-        for start, end in _joined((whole for whole, _ in found), joined):
+        for start, end in _joined([whole for whole, _ in found], joined):
             left = max(0, start - EDGE_BYTES)
             left = max(left, joined.rfind(SEPARATOR, left, start) + 1)
             right = joined.find(SEPARATOR, end, end + EDGE_BYTES)
             right = right if right >= 0 else min(len(joined), end + EDGE_BYTES)
             budget.spend(2 + (right - left) // 64)
-            if self._set.Match(joined[left:right]):
+            if self.match(joined[left:right]):
                 yield start
-
-    def _clusters(self, data: bytes, budget: Budget) -> Iterator[Extent]:
-        return (whole for whole, _ in self._find(data, 0, len(data), budget))
 
 
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}
@@ -259,20 +271,21 @@ def _possible(name: str, data: bytes) -> bool:
     return name != "colons" or data.count(b":") > 1 or data.count(b"-") > 4 or data.count(b".") > 1
 
 
-def _joined(extents: Iterator[Extent], texts: bytes = b"") -> Iterator[Extent]:
+def _joined(extents: Sequence[Extent], texts: bytes = b"") -> list[Extent]:
     """Join clusters whose surroundings touch, so that no window is read twice; none over the
     separators of `texts`."""
-    last: Extent | None = None
-    for start, end in extents:
-        near = last and start - last[1] <= 2 * EDGE_BYTES
-        if last and near and not (texts and SEPARATOR in texts[last[1] : start]):
-            last = (last[0], end)
-            continue
-        if last:
-            yield last
-        last = (start, end)
-    if last:
-        yield last
+    if len(extents) < 2:
+        return list(extents)
+    joined = []
+    first, last = extents[0]
+    for start, end in extents[1:]:
+        near = start - last <= 2 * EDGE_BYTES
+        if not near or (texts and SEPARATOR in texts[last:start]):
+            joined.append((first, last))
+            first = start
+        last = end
+    joined.append((first, last))
+    return joined
 
 
 def _windows(places: Sequence[Extent], before: int, after: int, size: int) -> Iterator[Extent]:

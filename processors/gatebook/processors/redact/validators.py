@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -177,10 +178,10 @@ def _is_url_login(probe: Probe) -> bool:
 
 _GROUP = re.compile(rb"[0-9]+")
 _ISSUERS = re.compile(
-    r"4(?:.{12}|.{15}|.{18})|(?:5[1-5]|220[0-4]|22[2-9]|2[3-6]|27[01]|2720).{12,14}"
-    r"|3[47].{13}|3[0689].{12,17}|35.{14,17}|(?:2131|1800).{11}"
-    r"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]..).{8,15}"
-    r"|(?:0604|6304|6390|6759|676[1-3]).{8,15}"
+    rb"4(?:.{12}|.{15}|.{18})|(?:5[1-5]|220[0-4]|22[2-9]|2[3-6]|27[01]|2720).{12,14}"
+    rb"|3[47].{13}|3[0689].{12,17}|35.{14,17}|(?:2131|1800).{11}"
+    rb"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]..).{8,15}"
+    rb"|(?:0604|6304|6390|6759|676[1-3]).{8,15}"
 )
 _LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13)}
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -200,39 +201,39 @@ def card(probe: Probe) -> Iterator[Found]:
 
 def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple[Found, int] | None:
     """The longest card that begins with a group, and how many groups it has."""
-    start = groups[first][0]
-    digits, sizes, found = "", [], None
+    data, start = probe.data, groups[first][0]
+    digits, sizes, found = b"", [], None
     for begin, end in groups[first : first + 19]:
         if end - begin > 19 - len(digits):
             break
-        probe.budget.spend(3)
-        digits += probe.data[begin:end].decode("ascii")
+        digits += data[begin:end]
         sizes.append(end - begin)
-        long = len(digits) >= 12
-        if long and _is_card(digits, sizes) and not _in_identifier(probe.data, start, end):
-            found = Found(start, end, digits, "*" + digits[-4:]), len(sizes)
+        if len(digits) < 12:
+            continue
+        probe.budget.spend(3)
+        if _is_card(digits, sizes) and not _in_identifier(data, start, end):
+            found = Found(start, end, digits.decode(), "*" + digits[-4:].decode()), len(sizes)
     return found
 
 
-_DOUBLED = str.maketrans("0123456789", "0246813579")
+_ONES = bytes((byte - 48) % 256 for byte in range(256))
+_TWOS = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
-def _passes_luhn(digits: str) -> bool:
-    return sum(map(int, digits[-1::-2] + digits[-2::-2].translate(_DOUBLED))) % 10 == 0
+def _passes_luhn(digits: bytes) -> bool:
+    return (sum(digits[-1::-2].translate(_ONES)) + sum(digits[-2::-2].translate(_TWOS))) % 10 == 0
 
 
-def _is_card(digits: str, sizes: list[int]) -> bool:
+def _is_card(digits: bytes, sizes: list[int]) -> bool:
     return (
-        _is_laid_out(sizes)
-        and bool(_ISSUERS.fullmatch(digits))
+        _passes_luhn(digits)
+        and (len(sizes) == 1 or _is_laid_out(sizes))
+        and _ISSUERS.fullmatch(digits) is not None
         and len(set(digits)) > 1
-        and _passes_luhn(digits)
     )
 
 
 def _is_laid_out(sizes: list[int]) -> bool:
-    if len(sizes) == 1:
-        return True
     even = sizes[-1] <= sizes[0] and sizes.count(sizes[0]) >= len(sizes) - 1
     return (even and all(s == sizes[0] for s in sizes[:-1])) or tuple(sizes) in _LAYOUTS
 
@@ -349,9 +350,9 @@ def ipv6(probe: Probe) -> Iterator[Found]:
             if _MORE_HEX.match(probe.data, right):
                 continue
             probe.budget.spend(5)
-            found = list(_address(probe, left, right))
+            found = _address(probe, left, right)
             if found:
-                yield found[0]
+                yield found
                 return
 
 
@@ -360,13 +361,18 @@ def _touches_word(data: bytes, start: int, end: int) -> bool:
     return touches_left or bool(_WORD.match(data, end)) or not re.search(rb"[0-9]", data[start:end])
 
 
-def _address(probe: Probe, start: int, end: int) -> Iterator[Found]:
+def _address(probe: Probe, start: int, end: int) -> Found | None:
     try:
-        address = ipaddress.ip_address(probe.data[start:end].decode("ascii"))
-    except ValueError:
-        return
-    if not (address.is_loopback or address.is_unspecified):
-        yield Found(start, end, str(address))
+        packed = socket.inet_pton(socket.AF_INET6, probe.data[start:end].decode("ascii"))
+    except OSError:
+        return None
+    if packed in _NO_ONES:
+        return None
+    return Found(start, end, str(ipaddress.IPv6Address(packed)))
+
+
+_NO_ONES = (b"\x00" * 16, b"\x00" * 15 + b"\x01")
+"""Unspecified and loopback."""
 
 
 # ---- network cards, long random strings ---------------------------------------------------------
@@ -399,7 +405,7 @@ def _goes_on(probe: Probe) -> bool:
 def high_entropy(probe: Probe) -> Iterator[Found]:
     """Accept a token that looks drawn by chance: three kinds of characters, high entropy."""
     value = probe.value.rstrip(b"=")
-    if is_placeholder(value) or not _is_random(value, probe.rule) or reads(value[:4096]):
+    if not _is_random(value, probe.rule) or reads(value[:4096]) or is_placeholder(value):
         return
     if _PATH.match(value):
         return
@@ -445,6 +451,12 @@ VALIDATORS: dict[str, Validator] = {
     "ipv4": ipv4,
     "ipv6": ipv6,
 }
+
+NARROWING = frozenset(
+    ("any", "token", "unread_token", "drawn", "checked", "ssn", "birth_date", "high_entropy", "mac")
+    + ("phone", "phone_alone", "phone_announced", "phone_nanp", "ipv4", "card", "crypto")
+)
+"""Validators that find nothing beyond their candidate (but for the extension of a telephone)."""
 
 ANCHORED: dict[str, Callable[[Rule], Sequence[str]]] = {
     "vendor_token": table_keywords,

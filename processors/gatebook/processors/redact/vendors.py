@@ -23,7 +23,6 @@ def vendor_token(probe: Probe) -> Iterator[Found]:
     """Accept a token of the table that begins at this keyword."""
     data, start = probe.data, probe.start
     for token in tokens_by_keyword(probe.rule.id)[data[start : probe.end].lower()]:
-        probe.budget.spend(1)
         match = token.match(data, start, min(len(data), start + MAX_TOKEN_BYTES))
         if match is None:
             continue
