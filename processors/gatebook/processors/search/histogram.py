@@ -6,14 +6,14 @@ import asyncio
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from gatebook.processors.search.asking import TIME_FORMAT, ask
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.question import Question, countable, moment, stamp
 from gatebook.processors.sinks.connection import Connection
 
-DETAILS = "details"
+Source = Literal["details", "summaries", "both"]
 MAX_PARTS = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -47,7 +47,7 @@ class Histogram:
     interval: timedelta
     total: int
     buckets: list[Bucket]
-    source: str = DETAILS
+    source: Source = "details"
 
 
 def interval_for(since: datetime, until: datetime, buckets: int) -> timedelta:

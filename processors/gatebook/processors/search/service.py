@@ -18,7 +18,15 @@ from gatebook.processors.search.asking import (
 )
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.fields import fields_of
-from gatebook.processors.search.question import EVERYTHING, Scope, ask_for, known_kind, sort_order
+from gatebook.processors.search.question import (
+    EVERYTHING,
+    Scope,
+    ask_for,
+    known_kind,
+    moment,
+    sort_order,
+    stamp,
+)
 from gatebook.processors.search.times import parse_time
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.connection import Connection, Unreachable
@@ -187,15 +195,31 @@ class Tail:
         self._newest = ""
         self._shown: dict[tuple[str, str], str] = {}  # index and id to event.ingested
 
-    async def poll(self) -> list[Hit]:
-        """What came in since the last poll, oldest first. Raises SearchFailed, Unreachable."""
+    def behind(self, now: datetime) -> timedelta:
+        """How old the newest document is that was given; nothing where none was."""
+        return now - moment(self._newest) if self._newest else timedelta()
+
+    def skip_to(self, now: datetime) -> tuple[str, str]:
+        """Give up what came in before `now`, and go on with what comes then. The range, in
+        event.ingested, of what is left out."""
+        skipped_from, self._floor = self._newest or self._floor, stamp(now)
+        self._newest, self._shown = "", {}
+        return skipped_from, self._floor
+
+    async def poll(self, limit: int | None = None) -> list[Hit]:
+        """What came in since the last poll, oldest first; with a limit, about so many at most,
+        and the next poll goes on there. Raises SearchFailed, Unreachable."""
         start = self._start()
         fresh: list[Hit] = []
         after: list[Any] | None = None
         while True:
             hits = await self._page(start, after)
-            fresh += [hit_of(hit) for hit in hits if self._is_new(hit)]
-            if len(hits) < PAGE_DOCUMENTS:
+            room = len(hits) if limit is None else limit - len(fresh)
+            for hit in hits:
+                if room > 0 and self._is_new(hit):
+                    fresh.append(hit_of(hit))
+                    room -= 1
+            if len(hits) < PAGE_DOCUMENTS or room <= 0:
                 break
             after = hits[-1]["sort"]
         self._shown = {key: stamp for key, stamp in self._shown.items() if stamp >= start}

@@ -1,0 +1,211 @@
+"""Exports: made, read as a stream, read again from any line."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import StreamingResponse
+
+from gatebook.processors.search import export
+from gatebook.processors.search.export import Spec
+from gatebook.processors.search.question import Question, stamp
+from gatebook.processors.search.service import refresh
+from gatebook.processors.serve.access.caller import Permission, Refused, requires
+from gatebook.processors.serve.access.state import ConsoleState, Kept
+from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.deps import deps_of
+from gatebook.processors.serve.errors import answers
+from gatebook.processors.serve.models import (
+    ExportMade,
+    ExportRequest,
+    ExportStage,
+    ExportState,
+)
+from gatebook.processors.serve.reader import Reader
+
+room = APIRouter(tags=["exports"])
+MayExport = Annotated[Acts, Depends(requires(Permission.EXPORT))]
+KIND = "export"
+KEPT_SECONDS = 7 * 86_400.0
+Id = Annotated[
+    str, Path(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$", description="Of the export.")
+]
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Lines in order of (@timestamp, event.id). X-Gatebook-Total says how many "
+        "the whole export has.",
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+}
+MEDIA = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+
+@room.post("/exports", summary="Make an export", responses=answers(400, 413), status_code=201)
+async def make(request: Request, acts: MayExport, body: ExportRequest) -> ExportMade:
+    """Decide what is exported: the query, an absolute range, and only what was taken in until now.
+    Nothing is stored but that; the lines are read when they are asked for, for 7 days."""
+    reader = Reader(request, acts.caller)
+    until = reader.until(body.until)
+    question = reader.question(body.query, body.since, until, body.kind)
+    fields = reader.known(body.kind, body.fields)
+    spec = Spec(
+        query=body.query,
+        kind=body.kind,
+        format=body.format,
+        since=question.since,
+        until=question.until,
+        taken_in_until=stamp(reader.now),
+        fields=fields,
+    )
+    await refresh(reader.connection, reader.namespace, body.kind)
+    lines = await export.count(reader.connection, reader.namespace, _bounded(reader, spec))
+    export_id = secrets.token_urlsafe(12)
+    await acts.record("export.make", query=body.query, export=export_id, total=str(lines))
+    created = reader.now.timestamp()
+    kept = {
+        "type": KIND,
+        "owner": acts.caller.id,
+        "created_at": created,
+        "expires_at": created + KEPT_SECONDS,
+        "now": reader.now.isoformat(),
+        "spec": msgspec.to_builtins(spec),
+        "total": lines,
+        "done": 0,
+        "state": "ready",
+    }
+    await _state(request).create(_document(export_id), kept)
+    return ExportMade(id=export_id, total=lines)
+
+
+@room.get("/exports/{id}", summary="How far an export is", responses=answers(404))
+async def state(request: Request, acts: MayExport, id: Id) -> ExportState:
+    """How many lines its latest reading has sent."""
+    kept = await _mine(request, acts, id)
+    running = Reader(request, acts.caller).registry.exporting.get(id)
+    known: ExportStage = kept.source["state"] if running is None else "running"
+    done = kept.source["done"] if running is None else running
+    return ExportState(id=id, state=known, total=kept.source["total"], done=done)
+
+
+@room.get(
+    "/exports/{id}/data",
+    summary="Read an export",
+    responses={**answers(400, 404), **STREAM},
+    response_class=StreamingResponse,
+)
+async def data(
+    request: Request,
+    acts: MayExport,
+    id: Id,
+    after: Annotated[
+        str,
+        Query(
+            max_length=600,
+            description="Begin after this line: its `@timestamp` and `event.id`, joined by a "
+            "comma. Both are in every line; of a CSV they are the first two columns.",
+            examples=["2026-11-23T10:15:00.123456789Z,01939a6e-7c00-7000-8000-000000000001"],
+        ),
+    ] = "",
+) -> StreamingResponse:
+    """The lines. A reading that was cut goes on with `after`; both parts together are the same
+    bytes that one undisturbed reading gives. Of a CSV only the first part has the heading."""
+    kept = await _mine(request, acts, id)
+    reader = Reader(request, acts.caller)
+    spec = msgspec.convert(kept.source["spec"], Spec)
+    question = _bounded(reader, spec)
+    done = 0
+    if after:
+        export.parse_position(after)
+        done = await export.done_before(reader.connection, reader.namespace, question, after)
+    exporting = reader.registry.exporting
+    if id in exporting or len(exporting) >= deps_of(request).settings.max_exports:
+        raise Refused(429, "too_many_exports", "too many exports are read now", "wait", None, 30)
+    await acts.record("export.read", query=spec.query, export=id, after=after)
+    exporting[id] = done
+    lines = export.chunks(
+        reader.connection, reader.namespace, question, spec, after, reader.document
+    )
+    release = _releasing(exporting, id)
+    headers = {
+        "content-disposition": f'attachment; filename="gatebook-{id}.{spec.format}"',
+        "x-gatebook-total": str(kept.source["total"]),
+        "x-gatebook-done": str(done),
+    }
+    return _Stream(
+        _sent(request, id, lines, exporting),
+        release,
+        media_type=MEDIA[spec.format],
+        headers=headers,
+    )
+
+
+class _Stream(StreamingResponse):
+    """A stream whose place is given back however it ends."""
+
+    def __init__(self, body: AsyncIterator[bytes], release: Callable[[], None], **given: Any):
+        super().__init__(body, **given)
+        self._release = release
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
+def _releasing(exporting: dict[str, int], export_id: str) -> Callable[[], None]:
+    def release() -> None:
+        exporting.pop(export_id, None)
+
+    return release
+
+
+async def _sent(
+    request: Request, export_id: str, lines: AsyncIterator[Any], exporting: dict[str, int]
+) -> AsyncIterator[bytes]:
+    async with aclosing(lines):  # type: ignore[type-var]  # an async generator, which has aclose
+        async for chunk in lines:
+            yield chunk.data
+            exporting[export_id] = exporting.get(export_id, 0) + chunk.lines
+    await _finish(request, export_id, exporting.get(export_id, 0))
+
+
+async def _finish(request: Request, export_id: str, done: int) -> None:
+    """Remember that it was read to its end. If we die here, it only reads as not done."""
+    state = _state(request)
+    kept = await state.get(_document(export_id))
+    if kept is not None:
+        await state.replace(kept, {**kept.source, "state": "done", "done": done})
+
+
+def _bounded(reader: Reader, spec: Spec) -> Question:
+    """The question of a spec, for who asks now."""
+    asked = reader.question(spec.query, spec.since, spec.until, spec.kind)
+    return export.bounded(asked, spec)
+
+
+def _state(request: Request) -> ConsoleState:
+    deps = deps_of(request)
+    return ConsoleState(deps.connection, deps.namespace)
+
+
+def _document(export_id: str) -> str:
+    return f"export-{export_id}"
+
+
+async def _mine(request: Request, acts: Acts, export_id: str) -> Kept:
+    """The caller's own export. Raises Refused (404)."""
+    kept = await _state(request).get(_document(export_id))
+    is_mine = kept is not None and kept.source.get("owner") == acts.caller.id
+    if kept is None or not is_mine or kept.source["expires_at"] < time.time():
+        raise Refused(404, "not_found", "you have no export with this id", "make a new one")
+    return kept

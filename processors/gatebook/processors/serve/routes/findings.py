@@ -1,0 +1,182 @@
+"""Findings as incidents, with what they are held against, and what people say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from gatebook.processors.alerts.base import CLOSED
+from gatebook.processors.alerts.verdicts import (
+    BY_LABEL,
+    Problem,
+    newest_firing,
+    problem_key,
+    problems,
+    word_on,
+)
+from gatebook.processors.search.asking import Hit
+from gatebook.processors.search.baseline import series
+from gatebook.processors.search.display import value_at
+from gatebook.processors.search.query import QueryError
+from gatebook.processors.search.question import stamp
+from gatebook.processors.serve.access.caller import Permission, Refused, requires
+from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.deps import deps_of
+from gatebook.processors.serve.errors import answers
+from gatebook.processors.serve.models import (
+    Baseline,
+    FindingAnswer,
+    FindingItem,
+    FindingsAnswer,
+    Point,
+    Since,
+    VerdictAnswer,
+    VerdictRequest,
+    VerdictTold,
+    Window,
+)
+from gatebook.processors.serve.reader import Reader
+
+room = APIRouter(tags=["findings"])
+MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
+MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT))]
+MAX_DOCUMENTS = 5_000
+MAX_SHOWN = 500
+MAX_MEMBERS = 500
+OPEN_STATES = ("firing", "acknowledged")
+Incident = Annotated[
+    str,
+    Path(min_length=1, max_length=512, description="Id of the incident, or of one finding of it."),
+]
+
+
+@room.get("/findings", summary="Findings", responses=answers(400))
+async def findings(
+    request: Request,
+    acts: MaySearch,
+    state: Annotated[
+        Literal["open", "all"], Query(description="open: firing or acknowledged.")
+    ] = "open",
+    since: Annotated[Since, Query()] = "7d",
+) -> FindingsAnswer:
+    """Incidents of a time, newest first, each with its latest finding."""
+    reader = Reader(request, acts.caller)
+    question = reader.question("", since, None, "finding")
+    acts.note("finding.list", state=state)
+    _total, hits = await reader.documents(question, MAX_DOCUMENTS)
+    found = problems(hit.source for hit in hits)
+    wanted = [p for p in found if state == "all" or p.state in OPEN_STATES]
+    shown = [_item(reader, problem) for problem in wanted[:MAX_SHOWN]]
+    return FindingsAnswer(total=len(wanted), findings=shown)
+
+
+def _item(reader: Reader, problem: Problem) -> FindingItem:
+    return FindingItem(
+        incident=problem_key(problem.finding),
+        state=problem.state,
+        verdict=problem.verdict,
+        reason=problem.reason,
+        by=problem.by,
+        findings=problem.findings,
+        finding=reader.document(problem.finding),
+    )
+
+
+@room.get("/findings/{incident}", summary="One finding", responses=answers(404))
+async def finding(request: Request, acts: MaySearch, incident: Incident) -> FindingAnswer:
+    """An incident: all that was found and said of it, its window, and how its figure went before
+    and after."""
+    reader = Reader(request, acts.caller)
+    acts.note("finding.view", finding=incident)
+    members = await _members(reader, incident)
+    latest = newest_firing([hit.source for hit in members], incident)
+    if latest is None:
+        raise _no_finding()
+    problem = problems(hit.source for hit in reversed(members))
+    return FindingAnswer(
+        finding=reader.document(latest),
+        state=problem[0].state,
+        members=[reader.shown(hit) for hit in members],
+        baseline=await _baseline(reader, dict(latest)),
+        verdicts=[_verdict(hit.source) for hit in members if _is_word(hit.source)],
+    )
+
+
+@room.post("/findings/{incident}/verdict", summary="Give a verdict", responses=answers(404, 413))
+async def verdict(
+    request: Request, acts: MayJudge, incident: Incident, body: VerdictRequest
+) -> VerdictAnswer:
+    """Close an incident with what a person makes of it. It goes to the finding topic, so that
+    alerts end, too; the index has it a moment later."""
+    reader = Reader(request, acts.caller)
+    members = await _members(reader, incident)
+    latest = newest_firing([hit.source for hit in members], incident)
+    if latest is None:
+        raise _no_finding()
+    now_ns = int(reader.now.timestamp() * 1e9)
+    await acts.record("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
+    record = word_on(
+        latest, "closed", now_ns, verdict=body.verdict, reason=body.note, by=acts.caller.id
+    )
+    await deps_of(request).say(record)
+    return VerdictAnswer(incident=problem_key(latest), verdict=body.verdict, at=stamp(reader.now))
+
+
+def _no_finding() -> Refused:
+    return Refused(404, "not_found", "no finding has this id, or none that you may see")
+
+
+async def _members(reader: Reader, incident: str) -> list[Hit]:
+    """Findings and words of an incident, oldest first; by the id of one of them, all."""
+    if not incident.isprintable():
+        return []
+    found = await _having(reader, [incident])
+    keys = sorted({incident, *(problem_key(hit.source) for hit in found)})
+    return found if keys == [incident] else await _having(reader, keys)
+
+
+async def _having(reader: Reader, keys: Sequence[str]) -> list[Hit]:
+    names = ("event.id", "gatebook.incident", "labels.finding_id")
+    should = [{"terms": {name: list(keys)}} for name in names]
+    any_of = {"bool": {"should": should, "minimum_should_match": 1}}
+    question = reader.own_question("", "finding").narrowed(any_of)
+    _total, hits = await reader.documents(question, MAX_MEMBERS)
+    return hits[::-1]
+
+
+def _is_word(source: dict[str, Any]) -> bool:
+    return value_at(source, "event.action") not in ("firing", "resolved", None)
+
+
+def _verdict(source: dict[str, Any]) -> VerdictTold:
+    action = str(value_at(source, "event.action"))
+    note = value_at(source, "event.reason")
+    return VerdictTold(
+        at=str(source["@timestamp"]),
+        verdict=str(value_at(source, "gatebook.verdict") or "") if action == CLOSED else "",
+        note=str(note or ""),
+        by=str(value_at(source, f"labels.{BY_LABEL}") or ""),
+        action=action,
+    )
+
+
+async def _baseline(reader: Reader, finding: dict[str, Any]) -> Baseline | None:
+    """None where the finding's search cannot be read, as one of a rule that is gone may be."""
+    query = value_at(finding, "gatebook.search")
+    try:
+        question = reader.own_question(str(query or "*"))
+    except QueryError:
+        return None
+    found = await series(reader.connection, reader.namespace, question, finding, reader.now)
+    return Baseline(
+        unit=str(value_at(finding, "gatebook.unit") or ""),
+        threshold=value_at(finding, "gatebook.threshold"),
+        observed=value_at(finding, "gatebook.observed"),
+        baseline=value_at(finding, "gatebook.baseline"),
+        interval_seconds=found.interval.total_seconds(),
+        series=[Point(at=at, value=value) for at, value in found.points],
+        window=Window(since=found.since, until=found.until),
+        exact=found.exact,
+    )

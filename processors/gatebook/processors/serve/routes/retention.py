@@ -1,0 +1,24 @@
+"""Retention as it is set, and what its last run did."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from gatebook.processors.serve.access.caller import Permission, requires
+from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.deps import deps_of
+from gatebook.processors.serve.errors import answers
+from gatebook.processors.serve.models import RetentionAnswer
+
+room = APIRouter(tags=["retention"])
+MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ))]
+
+
+@room.get("/retention", summary="Retention", responses=answers())
+async def retention(request: Request, acts: MayRead) -> RetentionAnswer:
+    """The policy in force, the last run, holds, and ranges in which details were thinned out.
+    Changes are made at the command line: `gatebook retention`."""
+    acts.note("retention.view")
+    return RetentionAnswer(**await deps_of(request).retention())
