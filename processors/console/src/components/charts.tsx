@@ -93,7 +93,7 @@ export function BaselineChart({ baseline, zone }: { baseline: Baseline; zone: Zo
     value !== null && (
       <g className={`level ${kind}`}>
         <line x1={LEFT} x2={width - RIGHT} y1={y(value)} y2={y(value)} />
-        <text x={width - RIGHT} y={y(value) - 4} textAnchor="end">
+        <text x={LEFT + 4} y={y(value) - 4}>
           {name} {figure(value)}
         </text>
       </g>

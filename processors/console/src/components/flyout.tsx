@@ -280,7 +280,7 @@ function EvidenceView({ answer, error, zone }: { answer: EventAnswer | null; err
       </dl>
       <h3 className="small-title">Findings that cite it</h3>
       {cited_by.length === 0 && <p className="none">None.</p>}
-      <ul className="plain">
+      <ul className="listed">
         {cited_by.map((finding) => (
           <li key={finding.id}>
             <Link to={`/finding/${encodeURIComponent(textAt(finding.source, "gatebook.incident") || finding.id)}`}>
@@ -292,7 +292,7 @@ function EvidenceView({ answer, error, zone }: { answer: EventAnswer | null; err
       </ul>
       <h3 className="small-title">Accesses with the same value</h3>
       {related.length === 0 && <p className="none">None.</p>}
-      <ul className="plain">
+      <ul className="listed">
         {related.map((same) => (
           <li key={same.by}>
             {same.by}: <SafeText text={same.value} limit={80} /> <span className="number">{count(same.count)}</span>

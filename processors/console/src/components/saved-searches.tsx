@@ -67,7 +67,7 @@ function Saved({ state, onOpen }: { state: SearchState; onOpen: (changed: Partia
       {[save.error, drop.error, list.error].map((error, at) => error && <Failure key={at} error={error} />)}
       {list.loading && !list.data && <Loading what="saved searches" />}
       {list.data && found.length === 0 && <p className="none">None yet.</p>}
-      <ul className="plain">
+      <ul className="listed">
         {found.map((saved) => (
           <li key={saved.id}>
             <button

@@ -43,6 +43,7 @@ export function SearchPage(): ReactNode {
   const fields = useFields(state.kind);
   return (
     <div className="search-page">
+      <h1 className="hidden">Search</h1>
       <SearchBar key={state.query} state={state} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
       <Chips filters={state.filters} onChange={(filters) => change({ filters })} />
       {live ? (
