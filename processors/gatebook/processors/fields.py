@@ -92,17 +92,19 @@ def values_of(fields: Sequence[Field]) -> list[Any]:
     return [holder[path[-1]] for path, holder in fields]
 
 
+def remember(fields: Sequence[Field], clean: CleanTexts | None) -> None:
+    """Add all values, in which nothing was found, to `clean`, if given."""
+    if clean is not None:
+        for path, holder in fields:
+            clean.add(holder[path[-1]])
+
+
 def redact_fields(
-    fields: Sequence[Field],
-    redact: Redact,
-    counts: dict[str, int],
-    clean: CleanTexts,
-    remembers: bool,
+    fields: Sequence[Field], redact: Redact, counts: dict[str, int], clean: CleanTexts | None
 ) -> list[str]:
     """Redact in place; what cannot be redacted goes, its neighbours stay. Reasons of failures.
 
-    What is found is added to `counts`; a text without anything is clean from now on where
-    `remembers`, which is for redactors that say the same of a text whoever's it is.
+    What is found is added to `counts`; texts without anything are added to `clean`, if given.
     """
     failed = []
     for path, holder in fields:
@@ -113,7 +115,7 @@ def redact_fields(
             failed.append(error.reason)
             continue
         if not found:
-            if remembers:
+            if clean is not None:
                 clean.add(value)
         elif path in _CODES and CODE_KINDS.isdisjoint(found):
             continue

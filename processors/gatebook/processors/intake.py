@@ -29,10 +29,12 @@ from gatebook.processors.fields import (
     add_counts,
     fields_to_read,
     redact_fields,
+    remember,
     values_of,
 )
 from gatebook.processors.opening import ContentOpener
 from gatebook.processors.redact import RedactionFailed, Redactor
+from gatebook.processors.redact.ahead import UNREAD
 from gatebook.processors.screen import UNKNOWN, Look, Screen, Texts
 from gatebook.processors.signals import signals_of
 from gatebook.processors.subjects import layers
@@ -398,10 +400,10 @@ def redact_event(passing: Passing, context: IntakeContext, result: IntakeResult)
     counts: dict[str, int] = {}
     if passing.look.may_signal and (found := signals_of(passing.values)):
         document["gatebook"].setdefault("content", {})["signals"] = found
-    if passing.look.is_clean:
-        failed = _pass_over(passing, context.clean)
-    else:
-        failed = _redact_texts(passing, context, counts)
+    tenant = document.get("organization", {}).get("id", "")  # before it is redacted itself
+    failed = _redact_fields(passing, tenant, context, counts)
+    if passing.content and not passing.unreadable:
+        failed += _redact_content(passing, tenant, context.redactor, counts)
     if passing.unreadable:
         failed.append(passing.unreadable)
     summary = document["gatebook"].setdefault("redaction", {})
@@ -415,33 +417,34 @@ def redact_event(passing: Passing, context: IntakeContext, result: IntakeResult)
     document["gatebook"]["principal"] = principal_of(document)
 
 
-def _pass_over(passing: Passing, clean: CleanTexts) -> list[str]:
-    for value in values_of(passing.fields):
-        clean.add(value)
-    if passing.content and not passing.unreadable:
-        passing.redacted = passing.values
-    return []
-
-
-def _redact_texts(passing: Passing, context: IntakeContext, counts: dict[str, int]) -> list[str]:
-    """Redact fields and content; why that failed, where it did."""
-    redactor, read = context.redactor, passing.look.read
-    tenant = passing.document.get("organization", {}).get("id", "")
-    if not read:
-        texts = values_of(passing.fields)
-        read = redactor.read_ahead([*texts, *passing.values.values()], tenant=tenant)
+def _redact_fields(
+    passing: Passing, tenant: str, context: IntakeContext, counts: dict[str, int]
+) -> list[str]:
+    fields, reading, redactor = passing.fields, passing.look.fields, context.redactor
+    if reading is None:
+        read = redactor.read_ahead(values_of(fields), tenant=tenant)
+    else:
+        read = reading.settled(redactor, tenant)
+    # An allow list lets a tenant's texts pass that are no other's: those are read every time.
+    clean = None if redactor.allow else context.clean
+    if read is None:
+        remember(fields, clean)
+        return []
     redact = partial(redactor.redact_json, tenant=tenant, read=read)
-    remembers = not redactor.allow  # it lets a tenant's texts pass that are no other's
-    failed = redact_fields(passing.fields, redact, counts, context.clean, remembers)
-    if passing.content and not passing.unreadable:
-        try:
-            passing.redacted, found = redactor.redact_values(
-                passing.values, tenant=tenant, read=read
-            )
-            add_counts(counts, found)
-        except RedactionFailed as error:
-            failed.append(error.reason)
-    return failed
+    return redact_fields(fields, redact, counts, clean)
+
+
+def _redact_content(
+    passing: Passing, tenant: str, redactor: Redactor, counts: dict[str, int]
+) -> list[str]:
+    reading = passing.look.content
+    read = reading.settled(redactor, tenant) if reading else UNREAD
+    try:
+        passing.redacted, found = redactor.redact_values(passing.values, tenant=tenant, read=read)
+    except RedactionFailed as error:
+        return [error.reason]
+    add_counts(counts, found)
+    return []
 
 
 def _drop_malformed(document: Document) -> None:

@@ -7,14 +7,14 @@ decides nothing else: an event that it says nothing of is read alone, and comes 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gatebook.processors import signals
-from gatebook.processors.redact import Redacted, Redactor
+from gatebook.processors.redact import Redacted, RedactionFailed, Redactor
 from gatebook.processors.redact.ahead import (
     LEAST_LONG_NUMBER,
     MAX_WORD_CHARS,
@@ -28,35 +28,67 @@ from gatebook.processors.redact.ahead import (
 
 MAX_EVENT_BYTES = 16 * 1024
 """Of the texts of one event. Of a larger one nothing is said: its own reading costs more by far."""
-TOGETHER_BYTES = 8 * 1024
+TOGETHER_BYTES = 16 * 1024
 """So much is read at once: enough to share the fixed cost, and a value suspects few others."""
 MAX_UTF8_BYTES = 4
 
 
 @dataclass(slots=True)
-class Texts:
-    """All texts of one event. Not `plain`: something in it asks for more than to read its texts."""
+class Part:
+    """The fields of an event, or its content. Not `plain`: something in it asks for more than to
+    read its texts."""
 
     said: list[str]
-    """Those of the content, in the order signals are looked for."""
+    """Its texts; those of content in the order signals are looked for."""
     others: list[str]
-    """Fields, keys of objects, and what is split over the parts of a list, put together."""
+    """Keys of objects, and what is split over the parts of a list, put together."""
+    plain: bool = True
+
+
+class Texts(NamedTuple):
+    """All texts of one event, and about how many bytes they are."""
+
+    fields: Part
+    content: Part
+    size: int
+
+
+class Reading(NamedTuple):
+    """What one pass says of the texts of a part: in those that are not suspects no rule begins."""
+
+    texts: Sequence[str]
+    suspects: Collection[str]
     plain: bool
-    size: int = 0
+
+    def settled(self, redactor: Redactor, tenant: str) -> Read:
+        """For the redactor's calls, once the suspects are read: None where those calls would find,
+        mask and refuse nothing."""
+        found: dict[str, Redacted] = {}
+        for text in self.suspects:
+            try:
+                found[text] = redactor.redact_text(text, tenant=tenant)
+            except RedactionFailed:  # the call comes to the same text, and fails
+                break
+        if (
+            self.plain
+            and len(found) == len(self.suspects)
+            and not any(map(_counts, found.values()))
+        ):
+            return None
+        clean = {text: Redacted(text) for text in self.texts if text not in self.suspects}
+        return clean | found or UNREAD
+
+
+_counts = attrgetter("counts")
 
 
 class Look(NamedTuple):
     """What is known of an event before it is read alone; by default, nothing."""
 
-    read: Read = UNREAD
-    """For the redactor's calls: None where they would find, mask and refuse nothing."""
+    fields: Reading | None = None
+    content: Reading | None = None
     may_signal: bool = True
     """False where no signal is in the content."""
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether a redactor would return fields and content as they are."""
-        return self.read is None
 
 
 UNKNOWN = Look()
@@ -80,19 +112,22 @@ class Screen:
     ) -> Texts | None:
         """The texts of an event's fields and of its content, `content_bytes` long as JSON. None
         where there are too many for one pass."""
-        texts = Texts([], [], True)
         if content_bytes > self._most:
             return None
+        named, content = Part([], []), Part([], [])
         for field in fields:
-            texts.plain &= self._gather(field, self._depth, texts.others, texts.others)
-        size = MAX_UTF8_BYTES * sum(map(len, texts.others)) + len(texts.others)
+            self._add(named, field, named.said)
         for name in signals.FIELDS:
             if name in values:
-                texts.plain &= self._gather(values[name], self._depth, texts.said, texts.others)
+                self._add(content, values[name], content.said)
         for name in values.keys() - _SIGNAL_FIELDS:
-            texts.plain &= self._gather(values[name], self._depth, texts.others, texts.others)
-        texts.size = size + content_bytes
-        return texts if texts.size <= self._most else None
+            self._add(content, values[name], content.others)
+        chars = sum(map(len, named.said)) + sum(map(len, named.others))
+        size = content_bytes + MAX_UTF8_BYTES * chars + len(named.said)
+        return Texts(named, content, size) if size <= self._most else None
+
+    def _add(self, part: Part, value: Any, said: list[str]) -> None:
+        part.plain = self._gather(value, self._depth, said, part.others) and part.plain
 
     def look(self, events: Sequence[Texts | None]) -> list[Look]:
         """What is known of each event; of None, nothing. Raises nothing."""
@@ -110,32 +145,35 @@ class Screen:
             return [UNKNOWN] * len(group)
 
     def _look(self, group: Sequence[Texts]) -> list[Look]:
-        reads = self._reads(group)
-        signalling = signals.suspected([texts.said for texts in group])
+        # Apart from each other: fields are full of numbers and codes, and content mostly is not.
+        fields = self._read([texts.fields for texts in group])
+        contents = self._read([texts.content for texts in group])
+        signalling = signals.suspected([texts.content.said for texts in group])
         return [
-            Look(read, not texts.plain or number in signalling)
-            for number, (texts, read) in enumerate(zip(group, reads, strict=True))
+            Look(named, content, not texts.content.plain or number in signalling)
+            for number, (texts, named, content) in enumerate(
+                zip(group, fields, contents, strict=True)
+            )
         ]
 
     # ---- texts that rules may begin in ---------------------------------------------------------
 
-    def _reads(self, group: Sequence[Texts]) -> list[Read]:
+    def _read(self, parts: Sequence[Part]) -> list[Reading]:
         known = self._known
-        unknown = [[t for t in (*texts.said, *texts.others) if t not in known] for texts in group]
-        ends = list(accumulate(map(len, unknown)))
-        joined = [text for texts in unknown for text in texts]
-        suspects = self._redactor.suspects(joined) if joined else ()
+        unknown = [[t for t in (*part.said, *part.others) if t not in known] for part in parts]
+        joined = list(dict.fromkeys(chain.from_iterable(unknown)))
+        suspects = (
+            {joined[number] for number in self._redactor.suspects(joined)} if joined else set()
+        )
         self._remember(joined, suspects)
-        hit = {bisect_right(ends, number) for number in suspects}
-        suspected = {joined[number] for number in suspects}
         return [
-            None if texts.plain and number not in hit else _read_of(unknown[number], suspected)
-            for number, texts in enumerate(group)
+            Reading(texts, suspects.intersection(texts), part.plain)
+            for part, texts in zip(parts, unknown, strict=True)
         ]
 
-    def _remember(self, texts: Sequence[str], suspects: Collection[int]) -> None:
-        for number, text in enumerate(texts):
-            if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and number not in suspects:
+    def _remember(self, texts: Sequence[str], suspects: Collection[str]) -> None:
+        for text in texts:
+            if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and text not in suspects:
                 if len(self._known) >= MAX_WORDS:
                     self._known.clear()
                 if not secret_kind(text):
@@ -181,10 +219,6 @@ class Screen:
 
 
 _SIGNAL_FIELDS = frozenset(signals.FIELDS)
-
-
-def _read_of(texts: Sequence[str], suspected: Collection[str]) -> Read:
-    return {text: Redacted(text) for text in texts if text not in suspected} or UNREAD
 
 
 def _groups(events: Sequence[Texts | None]) -> Iterator[list[tuple[int, Texts]]]:

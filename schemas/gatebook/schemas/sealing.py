@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -98,11 +98,18 @@ def key_id_of(public: bytes) -> bytes:
 
 def associated_data(event_id: str, producer_id: str, tenant: str, level: str) -> bytes:
     """What an envelope is bound to; see above."""
-    parts = [CONTEXT]
-    for text in (event_id, producer_id, tenant, level):
-        data = text.encode("utf-8", "surrogatepass")
-        parts += (len(data).to_bytes(4, "big"), data)
-    return b"".join(parts)
+    return CONTEXT + _with_length(event_id) + _origin(producer_id, tenant, level)
+
+
+@lru_cache(maxsize=4096)
+def _origin(producer_id: str, tenant: str, level: str) -> bytes:
+    """The part that many events share."""
+    return b"".join(map(_with_length, (producer_id, tenant, level)))
+
+
+def _with_length(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(4, "big") + data
 
 
 @cache

@@ -110,18 +110,22 @@ def commitment(salt: bytes, bound_to: bytes, fields: Mapping[str, bytes]) -> str
 def _commitment(
     digest: Callable[[bytes], bytes], bound_to: bytes, fields: Mapping[str, bytes]
 ) -> str:
-    parts = [b"gatebook commitment\0", bound_to]
+    data = b"gatebook commitment\0" + bound_to
     for name in sorted(fields):
         value = fields[name]
-        parts += (b"\0", name.encode(), b"\0", len(value).to_bytes(8, "big"), value)
-    return f"{COMMITMENT_VERSION}:{digest(b''.join(parts)).hex()}"
+        data += b"\0%b\0%b%b" % (name.encode(), len(value).to_bytes(8, "big"), value)
+    return f"{COMMITMENT_VERSION}:{digest(data).hex()}"
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_DECODER = msgspec.json.Decoder(dict[str, Any])
 
 
 def packed(content: Mapping[str, Any]) -> bytes:
     """The canonical bytes of a layer's fields."""
-    return msgspec.json.encode(content, order="deterministic")
+    return _ENCODER.encode(content)
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
     """The fields of an opened layer."""
-    return msgspec.json.decode(data, type=dict[str, Any])
+    return _DECODER.decode(data)
