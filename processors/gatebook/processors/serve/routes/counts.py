@@ -11,6 +11,7 @@ from gatebook.processors.search.facets import Facet as Found
 from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
     Bucket,
@@ -23,7 +24,7 @@ from gatebook.processors.serve.models import (
 )
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["counts"])
+room = APIRouter(prefix=API, tags=["counts"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 
 

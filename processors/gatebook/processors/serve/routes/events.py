@@ -14,6 +14,7 @@ from gatebook.processors.search.question import moment, stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.masking import refuse_masked
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
@@ -31,7 +32,7 @@ from gatebook.processors.serve.models import (
 from gatebook.processors.serve.reader import Reader, kind_of
 from gatebook.processors.subjects.verify import verify_document
 
-room = APIRouter(tags=["events"])
+room = APIRouter(prefix=API, tags=["events"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 MayReveal = Annotated[Acts, Depends(requires(Permission.REVEAL_REDACTED))]
 Id = Annotated[

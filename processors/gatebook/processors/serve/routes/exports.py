@@ -19,6 +19,7 @@ from gatebook.processors.search.service import refresh
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.state import ConsoleState, Kept
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
@@ -29,7 +30,7 @@ from gatebook.processors.serve.models import (
 )
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["exports"])
+room = APIRouter(prefix=API, tags=["exports"])
 MayExport = Annotated[Acts, Depends(requires(Permission.EXPORT))]
 KIND = "export"
 KEPT_SECONDS = 7 * 86_400.0

@@ -11,6 +11,7 @@ from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.question import COUNTABLE_TYPES, SORTABLE_TYPES, normalized
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
     CheckAnswer,
@@ -22,7 +23,7 @@ from gatebook.processors.serve.models import (
 )
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["fields"])
+room = APIRouter(prefix=API, tags=["fields"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 
 

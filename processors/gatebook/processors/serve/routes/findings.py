@@ -23,6 +23,7 @@ from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
@@ -39,7 +40,7 @@ from gatebook.processors.serve.models import (
 )
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["findings"])
+room = APIRouter(prefix=API, tags=["findings"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT))]
 MAX_DOCUMENTS = 5_000

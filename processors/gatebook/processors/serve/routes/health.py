@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.models import Health
 from gatebook.processors.sinks.connection import Unreachable
 
-room = APIRouter(tags=["health"])
+room = APIRouter(prefix=API, tags=["health"])
 
 
 @room.get("/health", summary="Health")

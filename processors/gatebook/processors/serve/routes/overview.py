@@ -12,6 +12,7 @@ from gatebook.processors.search.histogram import label
 from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
     Bucket,
@@ -28,7 +29,7 @@ from gatebook.processors.serve.models import (
 )
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["overview"])
+room = APIRouter(prefix=API, tags=["overview"])
 MayLook = Annotated[Acts, Depends(requires(Permission.OVERVIEW))]
 BUCKETS = 60
 TOP = 10

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request
 
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import RetentionAnswer
 
-room = APIRouter(tags=["retention"])
+room = APIRouter(prefix=API, tags=["retention"])
 MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ))]
 
 

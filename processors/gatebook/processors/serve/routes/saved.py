@@ -11,12 +11,13 @@ from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.state import ConsoleState, Kept
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import SavedSearch, SavedSearches, SavedSearchRequest
 from gatebook.processors.serve.reader import Reader
 
-room = APIRouter(tags=["saved searches"])
+room = APIRouter(prefix=API, tags=["saved searches"])
 MaySave = Annotated[Acts, Depends(requires(Permission.SAVED_SEARCHES))]
 KIND = "saved_search"
 MAX_OF_ONE = 200

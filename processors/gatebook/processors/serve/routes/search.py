@@ -12,13 +12,14 @@ from gatebook.processors.search.paging import PageOf, Place, close_view, first_p
 from gatebook.processors.search.question import Question
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import SearchAnswer, SearchRequest
 from gatebook.processors.serve.reader import Reader, sources_wanted
 from gatebook.processors.serve.views import Cursors
 
-room = APIRouter(tags=["search"])
+room = APIRouter(prefix=API, tags=["search"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 
 

@@ -14,6 +14,7 @@ from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.access.state import ConsoleState
 from gatebook.processors.serve.access.tokens import NewToken, TokenFacts, Tokens
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
@@ -25,7 +26,7 @@ from gatebook.processors.serve.models import (
     TokenTold,
 )
 
-room = APIRouter(tags=["session"])
+room = APIRouter(prefix=API, tags=["session"])
 Known = Annotated[Acts, Depends(requires(Permission.SESSION))]
 Admin = Annotated[Acts, Depends(requires(Permission.TOKENS))]
 

@@ -18,13 +18,14 @@ from gatebook.processors.search.question import stamp
 from gatebook.processors.search.service import Tail
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.audit import Acts
+from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import Deps, deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import Kind
 from gatebook.processors.serve.reader import Reader, Registry
 from gatebook.processors.sinks.connection import Unreachable
 
-room = APIRouter(tags=["tail"])
+room = APIRouter(prefix=API, tags=["tail"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
 MAX_HITS_A_POLL = 500
 BEHIND_SECONDS = 30.0
