@@ -19,7 +19,7 @@ from gatebook.processors.sinks import bulk, metrics
 from gatebook.processors.sinks.base import BulkOutcome, Rejected, Row
 from gatebook.processors.sinks.bulk import Decision, Verdict, Whole
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
-from gatebook.processors.sinks.gates import GateKeeper
+from gatebook.processors.sinks.gates import LEASE_SECONDS, GateKeeper
 from gatebook.processors.sinks.indices import Indices
 from gatebook.processors.sinks.retrying import Retrying
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
@@ -42,6 +42,7 @@ class ElasticsearchSink:
         connection: ElasticsearchSettings | Connection,
         settings: SinkSettings | None = None,
         clock: Callable[[], float] = time.time,
+        gate_lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         if not _NAMESPACE.fullmatch(namespace):
             raise Fatal("the namespace is not valid", "use lower-case letters, digits and _")
@@ -52,6 +53,7 @@ class ElasticsearchSink:
             self._owned or connection,  # type: ignore[arg-type]  # one of the two is a Connection
             self._settings,
             clock,
+            gate_lease_seconds,
         )
         self._slots = asyncio.Semaphore(self._settings.concurrent_requests)
 
@@ -99,11 +101,12 @@ class BulkRequests:
         connection: Connection,
         settings: SinkSettings,
         clock: Callable[[], float],
+        gate_lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._namespace = namespace
         self._connection = connection
         self._indices = Indices(connection, namespace, settings, clock)
-        self._keeper = GateKeeper(connection, namespace)
+        self._keeper = GateKeeper(connection, namespace, lease_seconds=gate_lease_seconds)
         self._gates = OPEN
         self._creating = asyncio.Lock()
 

@@ -1,0 +1,158 @@
+"""Legal holds of retention's own: by tenant, trace, query or time; and those on subjects.
+
+While a hold stands, what it covers is neither deleted nor stripped nor thinned. It holds against a
+run under way, too: a run looks again right before it swaps or deletes anything, and `put` returns
+only when no run is in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from gatebook.processors.retention.elastic import Away, Dsl
+from gatebook.processors.retention.state import HOLD, ITEM, State
+from gatebook.processors.search.dsl import compile_query
+from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.times import parse_time
+from gatebook.schemas.errors import GatebookError
+
+MAX_TERMS = 10_000
+QUIET_POLLS = 600
+QUIET_POLL_SECONDS = 0.1
+TRACE_KINDS = ("access", "finding")
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """One hold. It covers documents of `kinds` that match all that is given."""
+
+    id: str
+    reason: str
+    by: str
+    at: str
+    kinds: tuple[str, ...] = ("access", "finding")
+    tenant: str = ""
+    trace: str = ""
+    query: str = ""
+    since: str = ""
+    until: str = ""
+
+
+class NoSuchHold(GatebookError):
+    """There is no hold with this id."""
+
+    exit_code = 1
+    next_step = "`gatebook retention holds` shows the ids"
+
+
+class HoldRefused(GatebookError):
+    """The hold covers nothing that can be told."""
+
+    exit_code = 2
+    next_step = "give --tenant, --trace, --query, --since or --until"
+
+
+def query_of(hold: Hold, kind: str) -> Dsl | None:
+    """What a hold covers of a kind; None where it does not reach that kind. Raises QueryError."""
+    if kind not in hold.kinds:
+        return None
+    fields = fields_of(kind)
+    wanted: list[Dsl] = []
+    for value, field in ((hold.tenant, "organization.id"), (hold.trace, "trace.id")):
+        if value and fields.type_of(field) is None:
+            return None
+        if value:
+            wanted.append({"term": {field: {"value": value}}})
+    if hold.query:
+        wanted.append(compile_query(hold.query, fields))
+    bounds = {name: text for name, text in (("gte", hold.since), ("lt", hold.until)) if text}
+    if bounds:
+        wanted.append({"range": {"@timestamp": bounds}})
+    return {"bool": {"filter": wanted}}
+
+
+def checked(hold: Hold) -> Hold:
+    """The hold with its times as absolute ones. Raises HoldRefused, QueryError, TimeError."""
+    if not any((hold.tenant, hold.trace, hold.query, hold.since, hold.until)):
+        raise HoldRefused("a hold on everything would be a mistake")
+    times = {n: parse_time(t, _now()) for n in ("since", "until") if (t := getattr(hold, n))}
+    found = msgspec.structs.replace(hold, **times)
+    if all(query_of(found, kind) is None for kind in found.kinds):
+        raise HoldRefused("none of these kinds has such a field")
+    return found
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Holds:
+    """All holds at one moment. `subjects`: tags of subjects under hold."""
+
+    own: tuple[Hold, ...] = ()
+    subjects: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The same while the holds are the same."""
+        data = orjson.dumps([msgspec.to_builtins(self.own), list(self.subjects)])
+        return hashlib.sha256(data).hexdigest()
+
+    def query(self, kind: str) -> Dsl:
+        """Documents of a kind that are held; matches none where none are."""
+        should = [found for hold in self.own if (found := query_of(hold, kind)) is not None]
+        if kind == "access":
+            tags = list(self.subjects)
+            should += [
+                {"terms": {"gatebook.subject": tags[i : i + MAX_TERMS]}}
+                for i in range(0, len(tags), MAX_TERMS)
+            ]
+        if not should:
+            return {"match_none": {}}
+        return {"bool": {"should": should, "minimum_should_match": 1}}
+
+    def told(self) -> list[dict[str, Any]]:
+        """As a plan and a certificate say it: without what was searched for."""
+        own = [{"id": h.id, "by": h.by, "at": h.at, "kinds": list(h.kinds)} for h in self.own]
+        return [*own, *({"subject": tag} for tag in self.subjects)]
+
+
+async def own_holds(state: State) -> tuple[Hold, ...]:
+    """Retention's own holds, oldest first."""
+    found = [msgspec.convert(one.source["hold"], Hold) for one in await state.find(HOLD)]
+    return tuple(sorted(found, key=lambda hold: (hold.at, hold.id)))
+
+
+def all_holds(own: Sequence[Hold], subjects: Mapping[str, Any]) -> Holds:
+    """Retention's own holds and those on subjects (as subjects.holds.held_subjects gives them)."""
+    return Holds(tuple(own), tuple(sorted(subjects)))
+
+
+async def put(state: State, hold: Hold) -> None:
+    """Put a hold; the same id again changes nothing. From the return on nothing that it covers is
+    deleted or stripped. Raises Away where a run stays in between for too long."""
+    await state.create(f"hold.{hold.id}", {"type": HOLD, "hold": msgspec.to_builtins(hold)})
+    for _ in range(QUIET_POLLS):
+        # A run notes `swap` on its item, then looks at the holds; we have put ours, then look at
+        # the items: one of the two sees the other.
+        items = await state.find(ITEM, done=False)
+        if not any(item.source["step"] == "swap" for item in items):
+            return
+        await asyncio.sleep(QUIET_POLL_SECONDS)
+    raise Away("the hold stands, but a run is in the midst of a swap that it does not end")
+
+
+async def release(state: State, hold_id: str) -> None:
+    """End a hold; what it held goes with the next run. Raises NoSuchHold."""
+    if await state.get(f"hold.{hold_id}") is None:
+        raise NoSuchHold(f"no hold {hold_id!a}")
+    await state.delete(f"hold.{hold_id}")

@@ -1,0 +1,330 @@
+"""A run of retention: planned, told, done item by item, certified; gone on with after any end.
+
+The run's document holds the policy and the moment it was planned for, so that whoever goes on
+with it decides alike. A run is announced to the sinks first: what is about to go is not taken in
+any more, once their leases have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from gatebook.processors.retention import metrics
+from gatebook.processors.retention.elastic import Cluster
+from gatebook.processors.retention.holds import Holds, all_holds, own_holds
+from gatebook.processors.retention.lock import Lock
+from gatebook.processors.retention.plan import Force, Item, Plan, Planner
+from gatebook.processors.retention.policy import Policy
+from gatebook.processors.retention.state import ITEM, RUN, State, Stored, with_closed
+from gatebook.processors.retention.work import NoSummaries, Replacer, Summaries
+from gatebook.processors.sinks.gates import LEASE_SECONDS
+from gatebook.processors.sinks.slots import Closed, parse_index
+from gatebook.processors.subjects.certificate import Signer
+from gatebook.processors.subjects.erasure import Privileged
+from gatebook.schemas.documents import timestamp_text
+
+FORMAT = "gatebook-retention/1"
+GATE_MARGIN_SECONDS = 1.0
+Subjects = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class Recording(Protocol):
+    """Makes the event of a privileged act durable."""
+
+    async def __call__(self, act: Privileged) -> None:
+        """Raises where that cannot be: then nothing is done."""
+
+
+@dataclass
+class Manager:
+    """Plans and runs in one namespace. `told` hears each item and step before it is done;
+    `subjects` gives the tags of subjects under hold."""
+
+    cluster: Cluster
+    state: State
+    policy_text: bytes
+    signer: Signer
+    record: Recording
+    subjects: Subjects
+    summaries: Summaries = field(default_factory=NoSummaries)
+    lock: Lock | None = None
+    told: Callable[[str, str], None] = lambda item, step: None
+    clock_ns: Callable[[], int] = time.time_ns
+    gate_lease_seconds: float = LEASE_SECONDS
+
+    async def holds(self) -> Holds:
+        """All holds that stand now."""
+        return all_holds(await own_holds(self.state), await self.subjects())
+
+    async def plan(self, forces: Mapping[str, Force] | None = None) -> Plan:
+        """What a run would do now. Changes nothing (but for an index of one document, where it has
+        to find out whether a codec can be had)."""
+        return (await self._plan(forces))[0]
+
+    async def _plan(
+        self, forces: Mapping[str, Force] | None
+    ) -> tuple[Plan, dict[tuple[str, str], Closed]]:
+        policy = Policy.read(self.policy_text)
+        compress = policy.file.cold.best_compression
+        if compress:
+            compress = await self.cluster.has_best_compression()
+        planner = Planner(self.cluster, self.state, policy)
+        plan, gates = await planner.plan(await self.holds(), self.clock_ns(), forces, compress)
+        metrics.DUE.set(len(plan.items))
+        metrics.HELD.set(sum(item.held for item in plan.items))
+        return plan, gates
+
+    async def unfinished(self) -> Stored | None:
+        """The run that has not ended, where there is one."""
+        found = await self.state.find(RUN, done=False)
+        return min(found, key=lambda one: one.source["at_ns"]) if found else None
+
+    async def apply(
+        self, by: str, reason: str, forces: Mapping[str, Force] | None = None
+    ) -> dict[str, Any] | None:
+        """Go on with a run that has not ended; else plan and do a new one. The certificate; None
+        where nothing is due. Raises Busy, Away, NotReplaced, PolicyInvalid, and what recording
+        and summaries raise; the run stays then, to be gone on with."""
+        await self._take()
+        try:
+            run = await self.unfinished() or await self._begun(by, reason, forces)
+            found = None if run is None else await self._done(run, by)
+        except BaseException:
+            metrics.RUNS.labels("failed").inc()
+            raise
+        finally:
+            await self._give()
+        metrics.RUNS.labels("nothing" if found is None else "done").inc()
+        metrics.LAST_DONE.set(self.clock_ns() / 1e9)
+        return found
+
+    async def _take(self) -> None:
+        if self.lock is not None:
+            await self.lock.take()
+
+    async def _give(self) -> None:
+        if self.lock is not None:
+            await self.lock.release()
+
+    # -- a run --------------------------------------------------------------------------------
+
+    async def _begun(
+        self, by: str, reason: str, forces: Mapping[str, Force] | None
+    ) -> Stored | None:
+        """A new run, with its items; None where nothing is due."""
+        plan, gates = await self._plan(forces)
+        if not plan.items:
+            return None
+        policy = Policy.read(self.policy_text)
+        if policy.file.snapshot is not None:
+            await self.cluster.check_repository(policy.file.snapshot.repository)
+        run_id = uuid.uuid4().hex[:12]
+        self.told("", "request")
+        await self._recorded("retention.apply", run_id, by, reason, plan)
+        # If we die before the run's own document is there, the items are nobody's.
+        for number, item in enumerate(plan.items):
+            await self.state.create(f"item.{run_id}.{number}", _item_source(run_id, number, item))
+        source = {
+            "type": RUN,
+            "done": False,
+            "at_ns": plan.as_of_ns,
+            "by": by,
+            "reason": reason,
+            "policy": self.policy_text.decode(),
+            "holds": list(plan.holds),
+            "gates": [
+                {"kind": kind, "slot": slot, "closed": msgspec.to_builtins(closed)}
+                for (kind, slot), closed in gates.items()
+            ],
+            "gated": False,
+        }
+        await self.state.create(f"run.{run_id}", source)
+        return await self.state.get(f"run.{run_id}")
+
+    async def _recorded(self, action: str, name: str, by: str, reason: str, plan: Plan) -> None:
+        details = {
+            "run": name,
+            "reason": reason,
+            "policy": plan.policy_digest,
+            "indices": str(len(plan.items)),
+        }
+        await self.record(Privileged(action, name, by, plan.as_of_ns, details))
+
+    async def _done(self, run: Stored, by: str) -> dict[str, Any]:
+        """Do what is left of a run; its certificate."""
+        await self._announced(run)
+        items = await self.state.find(ITEM, run=run.id)
+        replacer = self._replacer(run)
+        for stored in sorted(items, key=lambda one: one.source["number"]):
+            if not stored.source["done"]:
+                await self._item(stored, replacer)
+        return await self._certified(run.id)
+
+    async def _announced(self, run: Stored) -> None:
+        """Tell the sinks, and wait until they all know."""
+        if run.source["gated"]:
+            return
+        self.told("", "announce")
+        changed = False
+        for gate in run.source["gates"]:
+            closed = msgspec.convert(gate["closed"], Closed)
+            kind, slot = gate["kind"], gate["slot"]
+            changed |= await self.state.change_gates(
+                lambda gates, k=kind, s=slot, c=closed: with_closed(gates, k, s, c)  # type: ignore[misc]  # mypy infers no defaults
+            )
+        # If we die here, it is told again, and waited for again.
+        if changed:
+            await asyncio.sleep(self.gate_lease_seconds + GATE_MARGIN_SECONDS)
+        await self.state.change(run.id, lambda s: {**s, "gated": True}, run.source)
+
+    def _replacer(self, run: Stored) -> Replacer:
+        policy = Policy.read(run.source["policy"].encode())
+        return Replacer(
+            self.cluster,
+            self.state,
+            policy,
+            run.id.removeprefix("run."),
+            run.source["at_ns"] / 1e9,
+            self.holds,
+            self.summaries if policy.file.summaries else NoSummaries(),
+        )
+
+    async def _item(self, stored: Stored, replacer: Replacer) -> None:
+        item = msgspec.convert(stored.source["item"], Item)
+
+        async def note(step: str, noted: Mapping[str, Any]) -> None:
+            await self._take()  # renewed; Busy where another took over, and then we must stop
+            await self.state.change(
+                stored.id, lambda s: {**s, "step": step, "noted": dict(noted)}, stored.source
+            )
+            self.told(item.index, step)
+
+        found = await replacer.work(item, stored.source["step"], stored.source["noted"], note)
+        await self.state.change(
+            stored.id, lambda s: {**s, "done": True, "result": found}, stored.source
+        )
+        self.told(item.index, "done")
+
+    # -- the certificate ----------------------------------------------------------------------
+
+    async def _certified(self, run_id: str) -> dict[str, Any]:
+        run = await self.state.get(run_id)
+        assert run is not None
+        if "certificate" not in run.source:
+            self.told("", "certificate")
+            signed = self.signer.sign(await self._statement(run), FORMAT)
+            # Kept before it is told: if we die in between, the same one is told again.
+            source = await self.state.change(
+                run_id, lambda s: {"certificate": signed, **s}, run.source
+            )
+        else:
+            source = run.source
+        certificate: dict[str, Any] = source["certificate"]
+        self.told("", "tell")
+        details = {"run": certificate["run"], "signature": certificate["signature"]}
+        at_ns = int(certificate["completed_at_ns"])
+        await self.record(
+            Privileged("retention.applied", certificate["run"], source["by"], at_ns, details)
+        )
+        await self.state.change(run_id, lambda s: {**s, "done": True}, source)
+        return certificate
+
+    async def _statement(self, run: Stored) -> dict[str, Any]:
+        items = sorted(await self.state.find(ITEM, run=run.id), key=lambda i: i.source["number"])
+        policy = Policy.read(run.source["policy"].encode())
+        now_ns = self.clock_ns()
+        told = [{**_named(one), **one.source["result"]} for one in items]
+        return {
+            "namespace": self.cluster.namespace,
+            "run": run.id.removeprefix("run."),
+            "as_of": timestamp_text(run.source["at_ns"]),
+            "completed_at": timestamp_text(now_ns),
+            "completed_at_ns": now_ns,
+            "requested_by": run.source["by"],
+            "reason": run.source["reason"],
+            "policy": {"name": policy.file.name, "sha256": policy.digest},
+            "holds": (await self.holds()).told(),
+            "indices": told,
+            "totals": totals(told),
+            "previous": await self._previous(),
+        }
+
+    async def _previous(self) -> str:
+        """The signature of the certificate before this one: a chain shows that none is missing."""
+        done = await self.state.find(RUN, done=True)
+        if not done:
+            return ""
+        last = max(done, key=lambda one: one.source["certificate"]["completed_at_ns"])
+        return str(last.source["certificate"]["signature"])
+
+    async def status(self) -> dict[str, Any]:
+        """How things stand: the run under way, holds, the last certificate, gates, blocks."""
+        run = await self.unfinished()
+        items = await self.state.find(ITEM, run=run.id) if run else []
+        done = await self.state.find(RUN, done=True)
+        last = max(done, key=lambda one: one.source["at_ns"], default=None)
+        gates = await self.state.gates()
+        return {
+            "namespace": self.cluster.namespace,
+            "run": None if run is None else _progress(run, items),
+            "holds": (await self.holds()).told(),
+            "last": None if last is None else _summary(last.source["certificate"]),
+            "closed": {kind: len(slots) for kind, slots in gates.closed.items()},
+            "cuts": {kind: dict(days) for kind, days in gates.cuts.items()},
+        }
+
+
+def _item_source(run_id: str, number: int, item: Item) -> dict[str, Any]:
+    return {
+        "type": ITEM,
+        "run": f"run.{run_id}",
+        "number": number,
+        "done": False,
+        "item": msgspec.to_builtins(item),
+        "step": "",
+        "noted": {},
+    }
+
+
+def _named(stored: Stored) -> dict[str, Any]:
+    item = stored.source["item"]
+    return {name: item[name] for name in ("kind", "slot", "index", "action", "why")}
+
+
+def totals(indices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums over indices: deleted by rule and class, stripped by layer, thinned by rule."""
+    sums: dict[str, Counter[str]] = {n: Counter() for n in ("dropped", "stripped", "thinned")}
+    for one in indices:
+        for name, counter in sums.items():
+            counter.update(one.get(name, {}))
+    held = sum(one.get("held", 0) for one in indices)
+    return {**{name: dict(counter) for name, counter in sums.items()}, "held": held}
+
+
+def _progress(run: Stored, items: Sequence[Stored]) -> dict[str, Any]:
+    under_way = [i for i in items if i.source["step"] and not i.source["done"]]
+    return {
+        "run": run.id.removeprefix("run."),
+        "as_of": timestamp_text(run.source["at_ns"]),
+        "items": len(items),
+        "done": sum(item.source["done"] for item in items),
+        "under_way": [[i.source["item"]["index"], i.source["step"]] for i in under_way],
+    }
+
+
+def _summary(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("run", "as_of", "completed_at", "totals", "signature")
+    return {name: certificate[name] for name in names}
+
+
+def is_of(namespace: str, kind: str, name: str) -> bool:
+    """Whether an index is a dated one of a kind."""
+    return parse_index(namespace, kind, name) is not None
