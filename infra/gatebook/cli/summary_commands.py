@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -85,12 +86,15 @@ def run(watch: bool, interval_seconds: float, settle_seconds: int, as_json: bool
     if not watch:
         _print_report(run_on_cluster(lambda c: _run(c, settle_seconds)), as_json)
         return
+    # A run that is interrupted is gone on with by the next one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         while True:
             _try_run(settle_seconds, as_json)
             time.sleep(interval_seconds)
     except KeyboardInterrupt:
-        click.echo("", err=True)
+        click.echo("stopped", err=True)
 
 
 def _try_run(settle_seconds: int, as_json: bool) -> None:

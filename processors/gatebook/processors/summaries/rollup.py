@@ -107,6 +107,8 @@ class Rollup:
         wanted = {n for n in changed if (since is None or hour_of(n) >= floor_hour(since))}
         done = await self._hours({n for n in wanted if hour_of(n) < until}, details, force)
         await self._days(done, until, force)
+        if self.report.rows:
+            await self._store.refresh()
         if since is None:
             # If we die before this, hours are compared again, and found to be done.
             await self._note(details, changed, until)

@@ -1,7 +1,8 @@
 """Where summaries stand: rows in dated indices, and beside them how far they are.
 
-What is written carries a revision that only grows: whoever stood still for long and writes with an
-old one is refused by Elasticsearch, so two runs at once do no harm.
+One run works at a time, by a lease. What is written carries a revision that only grows besides:
+whoever stood still for longer than its lease is refused by Elasticsearch where it would overwrite
+a later row, and ends. (A row that it alone knew of would stay; `check` finds it.)
 """
 
 from __future__ import annotations
@@ -295,6 +296,7 @@ class Lease:
         self._owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._noted: Noted | None = None
         self._renewed = 0.0
+        self._renewing = asyncio.Lock()
 
     async def take(self) -> bool:
         """Whether it is ours now."""
@@ -318,9 +320,10 @@ class Lease:
 
     async def renew(self) -> None:
         """Call between steps. Raises Overtaken where it was lost."""
-        if time.monotonic() - self._renewed > self._store.lease_seconds / 4:
-            self._renewed = time.monotonic()  # at once: several steps run side by side
-            self._noted = await self._store.put("lease", self._source(), self._noted)
+        async with self._renewing:  # several steps run side by side
+            if time.monotonic() - self._renewed > self._store.lease_seconds / 4:
+                self._noted = await self._store.put("lease", self._source(), self._noted)
+                self._renewed = time.monotonic()
 
     async def release(self) -> None:
         """Let others begin at once."""
