@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]  # ships none
 from authlib.integrations.httpx_client import (  # type: ignore[import-untyped]  # ships none
     AsyncOAuth2Client,
@@ -159,7 +159,7 @@ class OidcLogin:
                 answer = await client.fetch_token(endpoint, code=code, code_verifier=verifier)
         except AuthlibBaseError:
             raise SignInRefused("code") from None
-        except (httpx.HTTPError, ValueError):
+        except (httpx2.HTTPError, ValueError):
             raise ProviderAway("token_endpoint") from None
         token = answer.get("id_token")
         if not isinstance(token, str):
@@ -206,12 +206,12 @@ class OidcLogin:
 
 async def _discovered(issuer: str) -> Mapping[str, Any]:
     try:
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             timeout=TIMEOUT_SECONDS, trust_env=not _is_local(issuer)
         ) as client:
             answer = await client.get(issuer.rstrip("/") + DISCOVERY_PATH)
         document = answer.json() if len(answer.content) <= MAX_DOCUMENT_BYTES else None
-    except (httpx.HTTPError, ValueError):
+    except (httpx2.HTTPError, ValueError):
         raise ProviderAway("discovery") from None
     if answer.status_code != 200 or not isinstance(document, dict):
         raise ProviderAway("discovery")
