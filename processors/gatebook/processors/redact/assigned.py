@@ -24,6 +24,17 @@ _WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""
 _AFTER_NAME = re.compile(_SUFFIX + _TYPE + _MARKUP + _OPERATOR + _WRAPPED)
 _AFTER_SPEECH = re.compile(_SPOKEN)
 _OPTION = re.compile(rb"--?[a-z0-9\-]{0,40}\Z")
+_VALUE_BYTES = 144
+"""What may stand between a name and its value, and twenty bytes of that, take less."""
+_LONG_RUN = re.compile(rb"\S{20}")
+
+
+def _is_plain(data: bytes, start: int) -> bool:
+    """Neither a digit nor a long word comes after: there is no random value of any size."""
+    stop = start + _VALUE_BYTES
+    return not (_DIGIT.search(data, start, stop) or _LONG_RUN.search(data, start, stop))
+
+
 _OPTION_END = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}")
 _BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
 
@@ -47,13 +58,13 @@ _NAMES_ONLY = re.compile(
 
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
-    data, word = probe.data, probe.data[probe.start : probe.end].lower()
-    if word == b"key" and not data[max(0, probe.start - 14) : probe.start].lower().endswith(
-        _KEY_OF
-    ):
+    data = probe.data
+    if _is_plain(data, probe.end) or _NAMES_ONLY.match(data, probe.end):
         return
-    if _NAMES_ONLY.match(data, probe.end):
-        return
+    if data[probe.start : probe.end].lower() == b"key":
+        before = data[max(0, probe.start - 14) : probe.start].lower()
+        if not before.endswith(_KEY_OF):
+            return
     for after, least_bits, least_bytes in _WAYS:
         operator = after.match(data, probe.end)
         found = _token(probe, operator.end(), least_bits) if operator else None

@@ -14,11 +14,12 @@ a shell word or a URL, and no rule matches it, so redacting twice changes nothin
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import re
 import string
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 MIN_KEY_BYTES = 16
 _EPOCH = re.compile(r"[a-z0-9]{1,12}\Z")
@@ -36,8 +37,14 @@ class Pseudonyms:
 
     key: bytes = field(repr=False)
     epoch: str = "e1"
+    _keyed: tuple[Any, Any] = field(init=False, repr=False, compare=False)
+    """SHA-256 of HMAC's two pads, to be copied: half the time of `hmac.digest`."""
 
     def __post_init__(self) -> None:
+        block = self.key if len(self.key) <= 64 else hashlib.sha256(self.key).digest()
+        pads = (bytes(byte ^ pad for byte in block.ljust(64, b"\0")) for pad in (0x36, 0x5C))
+        inner, outer = map(hashlib.sha256, pads)
+        object.__setattr__(self, "_keyed", (inner, outer))
         if len(self.key) < MIN_KEY_BYTES:
             raise ValueError(f"a pseudonym key has at least {MIN_KEY_BYTES} bytes")
         if not _EPOCH.match(self.epoch):
@@ -47,8 +54,15 @@ class Pseudonyms:
         """Return `KIND_epoch_XXXXXXXXXXXXXXXX` for a value already in its normal form."""
         # Each part carries its length, so no two triples share an input.
         message = _part(tenant) + _part(kind) + _sized(normalised)
-        digest = hmac.digest(self.key, message, "sha256")
-        return f"{kind.upper()}_{self.epoch}_{_base32(digest)}"
+        return f"{kind.upper()}_{self.epoch}_{_base32(self._digest(message))}"
+
+    def _digest(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of the message."""
+        inner, outer = self._keyed[0].copy(), self._keyed[1].copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        digest: bytes = outer.digest()
+        return digest
 
 
 def _sized(part: str) -> bytes:

@@ -11,7 +11,7 @@ from .probe import Found, Probe
 
 MAX_PHONE_DIGITS = 17
 _IN_GROUPS = re.compile(rb"[0-9][ .\-/]")
-_NOT_DIGITS = re.compile(rb"[^0-9]")
+_JOINTS = bytes(byte for byte in range(256) if not 48 <= byte < 58)
 _GROUP = re.compile(rb"[0-9]+")
 _CLOSE = re.compile(rb"\)(?=\s|$)")
 _EXTENSION = re.compile(rb"(?i)[ ,;]{0,2}(?:x|ext\.?|extension|poste|durchwahl) ?[0-9]{1,6}\b")
@@ -25,7 +25,7 @@ def phone(probe: Probe) -> Iterator[Found]:
         return  # `00` in the midst of groups of digits is no international prefix
     ends = [m.end() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
     for end in reversed(ends):
-        digits = _NOT_DIGITS.sub(b"", probe.data[probe.start : end]).decode("ascii")
+        digits = probe.data[probe.start : end].translate(None, _JOINTS).decode("ascii")
         if not 6 <= len(digits) <= MAX_PHONE_DIGITS + 2 or probe.data[end : end + 1].isdigit():
             continue
         probe.budget.spend(probe.rule.cost)

@@ -110,13 +110,15 @@ class Triggers:
 
     def _near(self, group: _Group, data: bytes, sites: Sites, budget: Budget) -> None:
         """Add the window around each cluster for the rules whose pattern matches in it."""
-        needs, extents, size = self._needs, sites.extents, len(data)
+        needs, extents, context, size = self._needs, sites.extents, sites.context, len(data)
         for start, end in group.clusters(data, budget):
             left, right = max(0, start - EDGE_BYTES), min(size, end + EDGE_BYTES)
             budget.spend(2 + (right - left) // 64)
             for number in group.match(data[left:right]):
                 index = group.rules[number]
-                if needs[index] and not self.near_context(sites, index, left, right):
+                if needs[index] and (
+                    index not in context or not self.near_context(sites, index, left, right)
+                ):
                     continue
                 if index in extents:
                     extents[index].append((left, right))
@@ -227,7 +229,7 @@ class _Group:
             self._set.Compile()
         beneath = getattr(getattr(self._set, "_set", None), "Match", None)
         self.match: Callable[[bytes], Sequence[int]] = beneath or self._public
-        """Which of the rules' patterns match. As in `spans`, without the wrapper where it can be."""
+        """Which rules' patterns match; as in `spans`, without the wrapper where it can be."""
 
     def _public(self, data: bytes) -> Sequence[int]:
         return self._set.Match(data) or ()

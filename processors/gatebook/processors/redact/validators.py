@@ -341,24 +341,37 @@ def ipv6(probe: Probe) -> Iterator[Found]:
     start, end = probe.start, probe.end
     if end - start > 64 or not (b"::" in probe.value or probe.value.count(b":") >= 7):
         return
+    whole = _standing(probe, start, end)
+    if whole:
+        yield whole
+        return
     starts = [start, *(i + 1 for i in range(start, end) if probe.data[i : i + 1] == b":")]
     ends = [end, *(i for i in range(end - 1, start, -1) if probe.data[i : i + 1] in (b":", b"."))]
     for left in starts[:10]:
         for right in ends[:10]:
-            if right - left < 3 or _touches_word(probe.data, left, right):
-                continue
-            if _MORE_HEX.match(probe.data, right):
-                continue
-            probe.budget.spend(5)
-            found = _address(probe, left, right)
+            found = _standing(probe, left, right)
             if found:
                 yield found
                 return
 
 
+def _standing(probe: Probe, left: int, right: int) -> Found | None:
+    """The address from one byte to another, if it stands apart."""
+    if right - left < 3 or _touches_word(probe.data, left, right):
+        return None
+    if _MORE_HEX.match(probe.data, right):
+        return None
+    probe.budget.spend(5)
+    return _address(probe, left, right)
+
+
 def _touches_word(data: bytes, start: int, end: int) -> bool:
-    touches_left = start > 0 and bool(_WORD.match(data, start - 1))
-    return touches_left or bool(_WORD.match(data, end)) or not re.search(rb"[0-9]", data[start:end])
+    if (start > 0 and _WORD.match(data, start - 1)) or _WORD.match(data, end):
+        return True
+    return _ANY_DIGIT.search(data, start, end) is None
+
+
+_ANY_DIGIT = re.compile(rb"[0-9]")
 
 
 def _address(probe: Probe, start: int, end: int) -> Found | None:
@@ -453,8 +466,8 @@ VALIDATORS: dict[str, Validator] = {
 }
 
 NARROWING = frozenset(
-    ("any", "token", "unread_token", "drawn", "checked", "ssn", "birth_date", "high_entropy", "mac")
-    + ("phone", "phone_alone", "phone_announced", "phone_nanp", "ipv4", "card", "crypto")
+    {"any", "token", "unread_token", "drawn", "checked", "ssn", "birth_date", "high_entropy"}
+    | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
 )
 """Validators that find nothing beyond their candidate (but for the extension of a telephone)."""
 
