@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
 
-.PHONY: help demo test browser unit lint types format imports tidy generate bench bench-redaction bench-detection lock jars up down clean
+.PHONY: help demo test browser unit lint types format imports tidy generate dashboards bench bench-redaction bench-detection lock jars up down clean
 
 help:
 	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   benchmarks; prints ratios measured in one run"
 	@echo "make bench-redaction  the redactor beside others; DATA=DIR adds presidio-research's sentences"
 	@echo "make bench-detection  speed, alert latency, attacks noticed; DATA=DIR adds numenta/NAB's series"
+	@echo "make dashboards  Kibana, Grafana and alert rules; NAMESPACE=NAME for another than gatebook"
 	@echo "make up      start embedded Kafka and Elasticsearch; make down stops them"
 	@echo "make lock    pin the dependencies anew; make jars: the engines' jars"
 
@@ -47,6 +48,7 @@ lint: $(STAMP)
 	$(BIN)/python -m gatebook.schemas.generate --check
 	$(BIN)/python -m gatebook.schemas.lock --check
 	$(BIN)/gatebook settings --check infra/SETTINGS.md
+	$(BIN)/python -m gatebook.cli.dashboards.build --check
 	$(BIN)/python infra/tidy.py
 
 types: $(STAMP)
@@ -65,6 +67,10 @@ format: $(STAMP)
 generate: $(STAMP)
 	$(BIN)/python -m gatebook.schemas.generate
 	$(BIN)/gatebook settings --markdown > infra/SETTINGS.md
+	$(BIN)/python -m gatebook.cli.dashboards.build
+
+dashboards: $(STAMP)
+	$(BIN)/python -m gatebook.cli.dashboards.build $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.run
