@@ -99,6 +99,13 @@ def test_each_rule_has_cases_of_both_kinds() -> None:
     assert max(Counter(rule.alert for rule in rules.RULES).values()) == 1
 
 
+def test_charts_of_a_board_have_names_of_their_own() -> None:
+    """So that people can speak of them."""
+    for board in charts.BOARDS:
+        titles = [chart.title for chart in board.charts]
+        assert len(set(titles)) == len(titles)
+
+
 def test_the_pipelines_troubles_each_have_an_alert() -> None:
     """Lag, stalls, restarts, dead letters, losses, redaction, sealing, delivery, disk, policy."""
     watched = {name for rule in rules.RULES for name in build.metrics_in(rule.expr)}

@@ -108,7 +108,7 @@ OVERVIEW = Board(
                 where=TERMINAL,
             ),
             Chart(
-                "Callers",
+                "Most active callers",
                 "table",
                 by=("gatebook.principal",),
                 measures=(EVENTS, INPUT, OUTPUT),
@@ -217,7 +217,7 @@ PRIVACY = Board(
         ),
         (
             Chart("Capture level", "time", by=("gatebook.capture.level",)),
-            Chart("Dead letters", "time", kind="deadletter", by=("event.reason",)),
+            Chart("Dead letters by reason", "time", kind="deadletter", by=("event.reason",)),
         ),
         (
             Chart("Redacted entities", "table", by=("gatebook.redaction.entities",)),

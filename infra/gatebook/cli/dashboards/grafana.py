@@ -16,6 +16,7 @@ SCHEMA_VERSION = 39
 UNITS = {"ns": "ns", "s": "s", "bytes": "bytes", "": "short"}
 PANELS = {"number": "stat", "time": "timeseries", "table": "table"}
 METRICS = {"count": "count", "sum": "sum", "unique": "cardinality", "max": "max"}
+ONE_BUCKET = "36500d"  # a hundred years from 1970: a number is over the whole range
 PERCENTS = {"p50": "50", "p95": "95"}
 
 
@@ -94,7 +95,7 @@ def _buckets(chart: Chart) -> list[Json]:
     ]
     if chart.shape == "table":
         return found
-    interval = "auto" if chart.shape == "time" else "100y"  # one bucket: the whole range
+    interval = "auto" if chart.shape == "time" else ONE_BUCKET
     settings = {"interval": interval, "min_doc_count": "0", "trimEdges": "0"}
     time = {"id": "199", "type": "date_histogram", "field": "@timestamp", "settings": settings}
     return [*found, time]
