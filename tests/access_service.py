@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, FastAPI
 
+from gatebook.processors.serve import errors
 from gatebook.processors.serve.access.caller import Caller, Permission, requires
 from gatebook.processors.serve.access.guard import Access, install, make_access
 from gatebook.processors.serve.access.settings import AccessSettings
 from gatebook.processors.serve.access.tokens import NewToken, TokenFacts
 from gatebook.processors.serve.audit import Acts, HttpFacts, Unrecorded
 from gatebook.processors.serve.deps import Deps
+from gatebook.processors.serve.routes import session
 from gatebook.processors.sinks.connection import Connection
 from gatebook.processors.sinks.settings import elasticsearch_settings
 
@@ -98,6 +100,8 @@ def small_app(deps: Deps) -> FastAPI:
     """An app of two routes: one that looks, one that changes."""
     app = FastAPI(openapi_url=None)
     app.state.deps = deps
+    errors.install(app)
+    app.router.routes.extend(session.room.routes)
 
     @app.get("/api/v1/look")
     async def look(acts: Annotated[Acts, Depends(requires(Permission.SEARCH))]) -> dict[str, str]:

@@ -194,7 +194,6 @@ def _app(
         id_tokens=checks[0],
         bearer=checks[1],
         link=link,
-        revealer=Revealer(connection, worker),
     )
     deps = Deps(
         connection=connection,
@@ -202,6 +201,7 @@ def _app(
         audit=audit,
         settings=ServeSettings.from_env(),
         install=lambda app: install(app, access),
+        reveal=Revealer(connection, worker).opened,
         say=lambda record: asyncio.to_thread(_say, worker, record),
         # Kept, so that an export that was cut off by a restart can be resumed after it.
         signing_key=read_or_make_key(worker.home_path / "keys" / SIGNING_KEY_NAME),

@@ -166,11 +166,11 @@ async def test_an_administrator_makes_and_revokes_tokens_by_the_api(service: Ser
             session = (await new.get("/api/v1/session")).json()
             assert session["caller"]["tenants"] == ["acme"]
             assert "search" in session["permissions"]
-            assert (await client.delete(f"/api/v1/tokens/{token_id}")).json()["state"] == "revoked"
+            assert (await client.delete(f"/api/v1/tokens/{token_id}")).status_code == 204
             assert (await new.get("/api/v1/session")).status_code == 401
         listed = await client.get("/api/v1/tokens")
         assert made["token"] not in listed.text
-        assert (await client.delete("/api/v1/tokens/" + "0" * 16)).status_code == 404
+        assert (await client.delete("/api/v1/tokens/" + "0" * 16)).status_code in (400, 404)
         service.audit.broken = True
         refused = await client.post("/api/v1/tokens", json=wanted)
         assert refused.status_code == 503
@@ -188,7 +188,8 @@ async def test_an_administrator_of_one_tenant_stays_within_it(service: Service) 
         for tenants in (None, ["other"], ["acme", "other"]):
             wanted = {"name": "ci", "roles": ["viewer"], "tenants": tenants}
             assert (await client.post("/api/v1/tokens", json=wanted)).status_code == 403
-        assert (await client.delete(f"/api/v1/tokens/{foreign.id}")).status_code == 404
+        gone = await client.delete(f"/api/v1/tokens/{foreign.id}")
+        assert gone.json() == (await client.delete("/api/v1/tokens/" + "0" * 16)).json()
         shown = (await client.get("/api/v1/tokens")).json()["tokens"]
     assert foreign.id not in {one["id"] for one in shown}
 

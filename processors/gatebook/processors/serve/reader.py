@@ -109,7 +109,7 @@ class Reader:
     ) -> Question:
         """A question of the caller's. Raises QueryError, TimeError, BadRequest, Refused (403 with
         position, for a field that is masked)."""
-        check_query(self.caller, query)
+        check_query(self.caller, query, kind)
         longest = timedelta(days=self._settings.max_range_days)
         return ask_for(query, since, until, kind, now=self.now, scope=self.scope, max_range=longest)
 
@@ -126,12 +126,12 @@ class Reader:
     def countable(self, kind: str, names: Iterable[str]) -> None:
         """Raises BadRequest and Refused for fields whose values the caller cannot count."""
         for name in names:
-            refuse_masked(self.caller, name)
+            refuse_masked(self.caller, name, kind=kind)
             countable(name, fields_of(kind))
 
     def order(self, sort: str, kind: str) -> list[dict[str, Any]]:
         """The sort order. Raises BadRequest, Refused."""
-        refuse_masked(self.caller, *sort_fields(sort))
+        refuse_masked(self.caller, *sort_fields(sort), kind=kind)
         return sort_order(sort, fields_of(kind))
 
     def known(self, kind: str, names: Sequence[str] | None) -> list[str] | None:

@@ -33,7 +33,6 @@ from gatebook.processors.serve.access.limits import Buckets, network_of
 from gatebook.processors.serve.access.link import LoginLink
 from gatebook.processors.serve.access.oidc import OidcLogin
 from gatebook.processors.serve.access.proxies import Proxies
-from gatebook.processors.serve.access.revealing import Revealer
 from gatebook.processors.serve.access.sessions import Session, Sessions
 from gatebook.processors.serve.access.settings import AccessSettings, is_loopback
 from gatebook.processors.serve.access.state import ConsoleState, StateAway
@@ -67,7 +66,6 @@ class Access:
     bearer: TokenVerifier | None = None
     oidc: OidcLogin | None = None
     link: LoginLink | None = None
-    revealer: Revealer | None = None
     per_caller: Buckets = field(init=False)
     per_address: Buckets = field(init=False)
     failures: Buckets = field(init=False)
@@ -122,7 +120,6 @@ def make_access(
     bearer: TokenVerifier | None = None,
     id_tokens: TokenVerifier | None = None,
     link: LoginLink | None = None,
-    revealer: Revealer | None = None,
 ) -> Access:
     """Access with the state of this namespace. Without a verifier of ID tokens nobody signs in by
     OpenID Connect; without one of bearer tokens none is accepted."""
@@ -135,19 +132,17 @@ def make_access(
         bearer=bearer,
         oidc=OidcLogin(settings, id_tokens) if id_tokens is not None else None,
         link=link,
-        revealer=revealer,
     )
 
 
 def install(app: FastAPI, access: Access) -> None:
     """Put the gate in front of an app, with its login pages and its answer to refusals. Call it
     after all other middleware was added: the last one added is the first to see a request."""
-    from gatebook.processors.serve.access import pages, routes
+    from gatebook.processors.serve.access.pages import router
 
     app.state.access = access
     app.state.audit = access.audit
-    app.include_router(pages.router)
-    app.include_router(routes.router)
+    app.router.routes.extend(router.routes)
     app.add_exception_handler(Refused, _answer_refused)
     app.add_middleware(Guard, access=access)
 
@@ -300,8 +295,12 @@ def check_origin(request: Request, settings: AccessSettings) -> None:
     """Raises Refused (403) for a request that a page of another origin sent."""
     origin = request.headers.get("origin")
     ours = {settings.origin.lower(), _own_origin(request, settings)}
-    same = origin is None or origin.lower() in ours
-    if not same or request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+    site = request.headers.get("sec-fetch-site")
+    # Our pages send no referrer, so Chromium says `null` for a form of theirs. No page can set or
+    # forge Sec-Fetch-Site.
+    unnamed = origin == "null" and site == "same-origin"
+    same = origin is None or origin.lower() in ours or unnamed
+    if not same or site in ("cross-site", "same-site"):
         raise _forged()
 
 

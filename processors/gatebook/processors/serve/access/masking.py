@@ -43,6 +43,10 @@ MASKED: Mapping[Permission, tuple[str, ...]] = {
         "error.message",
     ),
 }
+# Of findings and deliveries alone: their reason is a sentence that begins with whom it is about.
+MASKED_REASONS = ("finding", "alert")
+REASON = "event.reason"
+ALERT = "alert"  # event.kind of both
 # Ciphertext is of no use to anybody here; `reveal` opens it.
 NEVER_SHOWN = ("gatebook.sealed.redacted", "gatebook.sealed.full")
 
@@ -54,9 +58,11 @@ def _masked_without(permissions: frozenset[Permission]) -> tuple[str, ...]:
     )
 
 
-def is_masked(caller: Caller, field: str) -> bool:
-    """Whether a caller may not know what stands in a field."""
+def is_masked(caller: Caller, field: str, kind: str = "access") -> bool:
+    """Whether a caller may not know what stands in a field of documents of a kind."""
     names = _masked_without(caller.permissions)
+    if field == REASON and kind in MASKED_REASONS:
+        return not caller.may(Permission.IDENTITIES)
     return any(field == name or field.startswith(f"{name}.") for name in names)
 
 
@@ -64,21 +70,22 @@ def visible_fields(caller: Caller, kind: str) -> FieldList:
     """The fields of a kind without those that are masked: what free text of this caller looks into,
     and all that a compiler of queries should know of for this caller."""
     types = fields_of(kind).types
-    return FieldList({name: found for name, found in types.items() if not is_masked(caller, name)})
+    shown = {name: found for name, found in types.items() if not is_masked(caller, name, kind)}
+    return FieldList(shown)
 
 
-def refuse_masked(caller: Caller, *fields: str) -> None:
+def refuse_masked(caller: Caller, *fields: str, kind: str = "access") -> None:
     """For sort orders, facets, splits and pivots. Raises Refused (403)."""
     for name in fields:
-        if is_masked(caller, name):
+        if is_masked(caller, name, kind):
             raise _refused(name, None)
 
 
-def check_query(caller: Caller, query: str) -> None:
+def check_query(caller: Caller, query: str, kind: str = "access") -> None:
     """Refuse a query that names a masked field, with its position. Raises Refused (403), and
     QueryError where the query cannot be understood."""
     for comparison in _comparisons(parse(query)):
-        if is_masked(caller, comparison.name):
+        if is_masked(caller, comparison.name, kind):
             raise _refused(comparison.name, comparison.at)
 
 
@@ -108,9 +115,17 @@ def masked(caller: Caller, document: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = _copied(document)
     for name in _masked_without(caller.permissions):
         _replace(shown, name.split("."), MASK)
+    if not caller.may(Permission.IDENTITIES) and _is_alert(document):
+        _replace(shown, REASON.split("."), MASK)
     for name in NEVER_SHOWN:
         _replace(shown, name.split("."), SEALED)
     return shown
+
+
+def _is_alert(document: Mapping[str, Any]) -> bool:
+    """Whether it is a finding, a word on one or a delivery; also where nobody can tell."""
+    event = document.get("event")
+    return not isinstance(event, Mapping) or event.get("kind", ALERT) == ALERT
 
 
 def _copied(value: Any) -> Any:

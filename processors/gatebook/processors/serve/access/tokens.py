@@ -91,6 +91,18 @@ def _are_tenants(tenants: tuple[str, ...]) -> bool:
     return 0 < len(tenants) <= MAX_TENANTS and all(0 < len(one) <= 256 for one in tenants)
 
 
+def no_token() -> TokenError:
+    """There is no such token, or none that one may know of."""
+    return TokenError("no token has this id", "see `gatebook token list`")
+
+
+def within(caller: Caller, tenants: tuple[str, ...] | None) -> bool:
+    """Whether a caller sees all of these tenants: nobody makes or ends a token for others."""
+    if caller.tenants is None:
+        return True
+    return tenants is not None and set(tenants) <= caller.tenants
+
+
 class Tokens:
     """The tokens of one namespace."""
 
@@ -172,7 +184,7 @@ class Tokens:
         is_id = _ID.fullmatch(token_id)
         kept = await self._state.get(_document_id(token_id)) if is_id else None
         if kept is None:
-            raise TokenError("no token has this id", "see `gatebook token list`")
+            raise no_token()
         return kept
 
     async def has_any(self) -> bool:

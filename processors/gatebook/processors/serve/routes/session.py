@@ -10,9 +10,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from gatebook.processors.search.question import stamp
-from gatebook.processors.serve.access.caller import Permission, requires
+from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.state import ConsoleState
-from gatebook.processors.serve.access.tokens import NewToken, TokenFacts, Tokens
+from gatebook.processors.serve.access.tokens import (
+    NewToken,
+    TokenFacts,
+    Tokens,
+    no_token,
+    within,
+)
 from gatebook.processors.serve.audit import Acts
 from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
@@ -53,17 +59,22 @@ async def session(request: Request, acts: Known) -> SessionAnswer:
 
 @room.get("/tokens", summary="API tokens", responses=answers())
 async def tokens(request: Request, acts: Admin) -> TokensAnswer:
-    """What is known of all API tokens; the tokens themselves are not."""
+    """What is known of the API tokens of one's tenants; the tokens themselves are not."""
     acts.note("token.list")
-    return TokensAnswer(tokens=[_told(facts) for facts in await _tokens(request).list()])
+    found = await _tokens(request).list()
+    mine = [_told(facts) for facts in found if within(acts.caller, facts.tenants)]
+    return TokensAnswer(tokens=mine)
 
 
 @room.post("/tokens", summary="Make an API token", responses=answers(400, 413), status_code=201)
 async def make(request: Request, acts: Admin, body: TokenRequest) -> TokenMade:
-    """A new API token. It is shown this once."""
+    """A new API token. It is shown this once, and sees no more tenants than its maker."""
     tenants = None if body.tenants is None else tuple(body.tenants)
     new = NewToken(body.name, tuple(body.roles), tenants, body.days).check()
-    await acts.record("token.new", name=new.name, roles=",".join(new.roles))
+    if not within(acts.caller, tenants):
+        raise Refused(403, "forbidden", "a token sees no more tenants than you do", "name yours")
+    shown = "all" if tenants is None else ",".join(tenants)
+    await acts.record("token.new", name=new.name, roles=",".join(new.roles), tenants=shown)
     token, facts = await _tokens(request).create(new, acts.caller.id)
     return TokenMade(token=token, facts=_told(facts))
 
@@ -82,6 +93,8 @@ async def revoke(
 ) -> Response:
     """From now on nobody gets in by it, nor by a session that began with it."""
     facts = await _tokens(request).find(id)
+    if not within(acts.caller, facts.tenants):
+        raise no_token()
     await acts.record("token.revoke", name=facts.name, token=id)
     await _tokens(request).revoke(id, acts.caller.id)
     return Response(status_code=204)
