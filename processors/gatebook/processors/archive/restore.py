@@ -18,10 +18,10 @@ from gatebook.processors.archive.manifest import Manifest
 from gatebook.processors.archive.records import Record
 from gatebook.processors.archive.store import Store
 from gatebook.processors.archive.verify import records_of
-from gatebook.processors.search.service import refresh
+from gatebook.processors.search.service import SearchFailed, refresh
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.base import BulkOutcome, Row
-from gatebook.processors.sinks.connection import Connection
+from gatebook.processors.sinks.connection import Answer, Connection
 from gatebook.processors.sinks.elasticsearch import ElasticsearchSink
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
 from gatebook.processors.subjects.erasure import stripped_of
@@ -146,9 +146,10 @@ async def restored_indices(connection: Connection, namespace: str) -> dict[str, 
     from gatebook.processors.archive.reading import ask
 
     answer = await connection.request("GET", f"/{restored_namespace(namespace)}-*/_alias")
-    if answer.status != 200 or not isinstance(answer.body, dict):
-        return {}
-    found = {}
+    found: dict[str, int] = {}
+    if answer.status == 404:
+        return found
+    _require(answer, "list the restored indices")
     for name in sorted(answer.body):
         counted = await ask(connection, f"/{name}/_count", {}, absent={})
         found[name] = int(counted.get("count", 0))
@@ -160,8 +161,18 @@ async def drop_restored(connection: Connection, namespace: str) -> dict[str, int
     found = await restored_indices(connection, namespace)
     for name in found:
         # If we die here, the next call deletes the others.
-        await connection.request("DELETE", f"/{name}")
+        answer = await connection.request("DELETE", f"/{name}")
+        if answer.status != 404:
+            _require(answer, f"delete {name}")
     return found
+
+
+def _require(answer: Answer, what: str) -> None:
+    if answer.status != 200:
+        label = answer.error_type or f"status {answer.status}"
+        raise SearchFailed(
+            f"Elasticsearch does not {what} ({label})", "see its log, then try again"
+        )
 
 
 def held_in(store: Store, manifest: Manifest, held: Mapping[str, object]) -> Iterator[str]:
