@@ -12,7 +12,11 @@ from msgspec import Struct
 # The only modules that may create metrics; a test holds the code base to it.
 PRODUCER_MODULE = "gatebook.producers.metrics"
 AGENT_MODULE = "gatebook.producers.adapters.agent_metrics"
-WORKER_MODULES = ("gatebook.processors.metrics", "gatebook.processors.sinks.metrics")
+WORKER_MODULES = (
+    "gatebook.processors.metrics",
+    "gatebook.processors.sinks.metrics",
+    "gatebook.processors.retention.metrics",
+)
 MODULES = (PRODUCER_MODULE, AGENT_MODULE, *WORKER_MODULES)
 
 

@@ -53,6 +53,12 @@ SOURCES = (
         "worker", "gatebook.processors.subjects.settings", "SubjectSettings", "GATEBOOK_SUBJECT_"
     ),
     Source("worker index", "gatebook.processors.sinks.settings", "SinkSettings", "GATEBOOK_SINK_"),
+    Source(
+        "retention",
+        "gatebook.processors.retention.settings",
+        "RetentionSettings",
+        "GATEBOOK_RETENTION_",
+    ),
     Source("worker notify", "gatebook.processors.alerts.settings", "AlertSettings"),
     Source("engines", "gatebook.engines.settings", "EngineSettings"),
 )

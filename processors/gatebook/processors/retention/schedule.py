@@ -1,0 +1,71 @@
+"""Running without end: what is due every so often, disks and sizes more often."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gatebook.processors.retention import metrics
+from gatebook.processors.retention.disk import DiskKeeper
+from gatebook.processors.retention.elastic import Away
+from gatebook.processors.retention.lock import Busy
+from gatebook.processors.retention.manager import Manager
+from gatebook.processors.retention.policy import Policy
+from gatebook.processors.retention.rollover import cut_large_days
+from gatebook.processors.retention.work import NotReplaced
+from gatebook.processors.sinks.connection import Unreachable
+from gatebook.schemas.errors import GatebookError
+
+log = logging.getLogger(__name__)
+
+PUT_OFF = (Away, Busy, NotReplaced, Unreachable)
+REASON = "schedule"
+
+
+@dataclass
+class Schedule:
+    """Runs a manager every `interval_seconds`, and looks at disks and sizes every
+    `watch_seconds`. What fails is put off to the next time, and told."""
+
+    manager: Manager
+    by: str
+    interval_seconds: float
+    watch_seconds: float
+
+    async def run_until(self, stopping: asyncio.Event) -> None:
+        """Until told to stop. An item under way is ended first or taken back."""
+        loop = asyncio.get_running_loop()
+        next_run = loop.time()
+        while not stopping.is_set():
+            is_due = loop.time() >= next_run
+            if is_due:
+                next_run = loop.time() + self.interval_seconds
+            await self._once(is_due)
+            wait = min(self.watch_seconds, self.interval_seconds)
+            try:
+                await asyncio.wait_for(stopping.wait(), wait)
+            except TimeoutError:
+                continue
+
+    async def _once(self, is_due: bool) -> None:
+        try:
+            await self.watch()
+            # One that was interrupted is gone on with at once: it may block an index.
+            if is_due or await self.manager.unfinished() is not None:
+                await self.manager.apply(self.by, REASON)
+        except PUT_OFF as error:
+            log.warning("retention is put off: %s", error)
+        except GatebookError as error:
+            metrics.RUNS.labels("failed").inc()
+            log.error("retention failed: %s", error)
+
+    async def watch(self) -> None:
+        """Look at disks and sizes, and do what the policy says of them."""
+        policy = Policy.read(self.manager.policy_text)
+        now = self.manager.clock_ns() / 1e9
+        await cut_large_days(self.manager.cluster, self.manager.state, policy, now)
+        keeper = DiskKeeper(self.manager, policy)
+        forces = await keeper.forces(await keeper.look())
+        if forces:
+            await self.manager.apply(self.by, "disks are full", forces)
