@@ -19,7 +19,7 @@ from gatebook.producers.policy.notices import ControlEvent
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
-    from gatebook.processors.serve.access.caller import Caller
+    from gatebook.processors.serve.access.who import Caller
     from gatebook.producers.config import ProducerSettings
     from gatebook.producers.recorder import Recorder
 
@@ -180,7 +180,7 @@ def service_settings() -> ProducerSettings:
 def looked(action: str, **details: str) -> None:
     """Record a look by this command, at its end at the latest. Never raises, and is not waited
     for; without a spool it says once that it is not recorded."""
-    from gatebook.processors.serve.access.caller import Caller
+    from gatebook.processors.serve.access.who import Caller
 
     context = click.get_current_context()
     try:

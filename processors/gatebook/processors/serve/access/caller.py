@@ -10,12 +10,12 @@ not, there is no caller: a service that is put together wrongly refuses everybod
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 
-from gatebook.processors.serve.access.roles import ROLES, Permission, permissions_of
+from gatebook.processors.serve.access.roles import ROLES, Permission
+from gatebook.processors.serve.access.who import Caller
 from gatebook.processors.serve.audit import Acts, acts_of
 from gatebook.schemas.errors import GatebookError
 
@@ -29,30 +29,6 @@ __all__ = [
     "requires",
     "scope_filter",
 ]
-
-METHODS = ("oidc", "api_token", "login_link", "os_account")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. `tenants` None means all of them; an empty set means none. `credential_id` is a
-    digest, never the token or the session itself."""
-
-    id: str
-    name: str = ""
-    method: str = ""
-    roles: frozenset[str] = frozenset()
-    tenants: frozenset[str] | None = frozenset()
-    credential_id: str = ""
-
-    @property
-    def permissions(self) -> frozenset[Permission]:
-        """All that the roles allow together."""
-        return permissions_of(self.roles)
-
-    def may(self, permission: Permission) -> bool:
-        """Whether one of the roles allows it."""
-        return permission in self.permissions
 
 
 class Refused(GatebookError):
