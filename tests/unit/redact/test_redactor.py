@@ -417,3 +417,32 @@ def test_a_megabyte_of_what_values_are_made_of_is_read_to_its_end(unit: str) -> 
 def test_kinds_of_secrets_are_kinds_of_rules() -> None:
     """Detectors ask for these kinds; each is one that a rule can count."""
     assert {rule.kind for rule in default_rules()} >= SECRET_KINDS
+
+
+def test_a_check_that_breaks_masks() -> None:
+    """python-stdnum raises a KeyError for this number: no reason to refuse, nor to keep it."""
+    assert "130653311403063528" not in REDACTOR.redact_text("no 130653311403063528 x").text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api_key = abc123-def456-ghi789-jklmno01",
+        "secret: this-is-an-example-value-4u",
+        "X-AuthSource: mail01.int.example.org",
+        "private_key: server2.deploy7.pem",
+        "&hf_cellpriorityparametersdescription_h_prio)",
+    ],
+)
+def test_what_stands_for_a_secret_stays(text: str) -> None:
+    """Counted up, called an example, a host or a file: nothing is hidden there."""
+    assert REDACTOR.redact_text(text).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["card 4111 1111 1111 1111\uff0c谢谢", "call 4111111111111111。", "4111111111111111 1234"],
+)
+def test_a_card_keeps_its_last_digits_whatever_weaker_rules_see_in_it(text: str) -> None:
+    """A telephone number or a long random string within a card would only blur its mask."""
+    assert ":*1111]" in REDACTOR.redact_text(text).text

@@ -37,10 +37,10 @@ class RedactionLimits:
 
     text_bytes: int = 1024 * 1024
     """Largest text, in UTF-8 bytes."""
-    work_units: int = 30_000
+    work_units: int = 14_000
     """Work on one text, in about a microsecond each: a time-out without a clock, so that a replay
     has the same outcome. A text has `bytes_per_unit` on top."""
-    bytes_per_unit: int = 24
+    bytes_per_unit: int = 32
     passes: int = 4
     """A masked text is read again until nothing is found; that many times at most."""
     json_depth: int = 32
