@@ -9,8 +9,9 @@ from gatebook.processors.serve.access.roles import Permission, permissions_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, by `method`: oidc, api_token, login_link, os_account. `tenants` None means all of them; an empty set means none. `credential_id` is a
-    digest, never the token or the session itself."""
+    """Who calls, by `method`: oidc, api_token, login_link, os_account. `tenants` None means all
+    of them; an empty set means none. `credential_id` is a digest, never the token or the session
+    itself."""
 
     id: str
     name: str = ""
