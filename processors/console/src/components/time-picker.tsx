@@ -75,7 +75,7 @@ function AbsoluteForm(props: { range: Range; zone: Zone; onChoose: (range: Range
   function submit(event: React.FormEvent): void {
     event.preventDefault();
     const chosen = { from: fromInput(from, props.zone), to: fromInput(to, props.zone) };
-    if (!chosen.from || !chosen.to) return setWrong("Fill in both.");
+    if (!chosen.from || !chosen.to) return setWrong("Write both as 2026-11-23 10:15:00, or as a day alone.");
     if (chosen.from >= chosen.to) return setWrong("The end must be later than the start.");
     props.onChoose({ from: chosen.from, to: chosen.to });
   }
@@ -85,11 +85,11 @@ function AbsoluteForm(props: { range: Range; zone: Zone; onChoose: (range: Range
         <legend>From and to, {zoneName(props.zone)}</legend>
         <label className="stacked">
           From
-          <input type="datetime-local" step="1" value={from} onChange={(event) => setFrom(event.target.value)} />
+          <input className="instant" spellCheck={false} placeholder="2026-11-23 10:15:00" value={from} onChange={(event) => setFrom(event.target.value)} />
         </label>
         <label className="stacked">
           To, not included
-          <input type="datetime-local" step="1" value={to} onChange={(event) => setTo(event.target.value)} />
+          <input className="instant" spellCheck={false} placeholder="2026-11-23 10:15:00" value={to} onChange={(event) => setTo(event.target.value)} />
         </label>
         {wrong && (
           <p className="wrong" role="alert">

@@ -86,16 +86,19 @@ export function zoneName(zone: Zone): string {
   return `UTC${sign}${two(Math.floor(Math.abs(minutes) / 60))}:${two(Math.abs(minutes) % 60)}`;
 }
 
-/** For <input type="datetime-local">, in the zone that is shown. */
+/** As it is typed: 2026-11-23 10:15:00, in the zone that is shown. */
 export function toInput(iso: string, zone: Zone): string {
   const { day, clock } = parts(new Date(iso), zone);
-  return `${day}T${clock}`;
+  return `${day} ${clock}`;
 }
 
-/** Back from the input; null where it is not filled in. */
+/** Back from what was typed; a day alone is its first instant. Null where it is no point in time. */
 export function fromInput(text: string, zone: Zone): string | null {
-  const date = new Date(zone === "utc" ? `${text}Z` : text);
-  return text === "" || Number.isNaN(date.getTime()) ? null : date.toISOString();
+  const found = /^(\d{4}-\d{2}-\d{2})(?:[T ]+(\d{2}:\d{2})(:\d{2}(?:\.\d{1,3})?)?)?\s*(Z|[+-]\d{2}:\d{2})?$/.exec(text.trim());
+  if (!found) return null;
+  const [, day, clock = "00:00", seconds = ":00", offset = zone === "utc" ? "Z" : ""] = found;
+  const date = new Date(`${day}T${clock}${seconds}${offset}`);
+  return Number.isNaN(date.getTime()) ? null : date.toISOString();
 }
 
 /** "3 s", "5 min", "2 h", "4 d": how long, roughly. */

@@ -31,7 +31,8 @@ export function SearchPage(): ReactNode {
   const [now, setNow] = useState(() => serverNow());
   const [live, setLive] = useState(false);
   const change = (changed: Partial<SearchState>): void => {
-    const moment = serverNow();
+    const asksAnew = Object.keys(changed).some((name) => name !== "columns") || changed.columns === undefined;
+    const moment = asksAnew ? serverNow() : now;
     setNow(moment);
     show({ ...state, ...changed }, moment);
   };

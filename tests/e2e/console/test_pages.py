@@ -1,0 +1,201 @@
+"""Findings, overview, retention, tokens; who sees what; accessible to all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Page, expect
+from tests.e2e.console.book import ACCESSES, HOSTILE_MARKUP, INCIDENT, Book
+from tests.e2e.console.conftest import Visit
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+NARROW = {"width": 390, "height": 844}
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds on the page as it is now."""
+    page.evaluate(AXE)
+    found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+    return [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+def open_first(page: Page) -> None:
+    page.locator(".row-open").first.click()
+    expect(page.locator(".flyout .fields")).to_be_visible()
+
+
+STATES = {
+    "search": ("/search", lambda page: expect(page.locator(".results")).to_be_visible()),
+    "details": ("/search", open_first),
+    "time picker": ("/search", lambda page: page.get_by_role("button", name="Time range").click()),
+    "columns": ("/search", lambda page: page.get_by_role("button", name="Columns").click()),
+    "help": ("/search", lambda page: page.keyboard.press("?")),
+    "export": ("/search", lambda page: page.get_by_role("button", name="Export").click()),
+    "query error": ("/search?q=(", lambda page: page.get_by_role("alert").wait_for()),
+    "nothing found": ("/search?q=user.id:nobody", lambda page: page.locator(".empty").wait_for()),
+    "live": ("/search", lambda page: page.get_by_role("button", name="Live").click()),
+    "findings": ("/findings?", lambda page: page.locator(".findings").wait_for()),
+    "finding": (f"/finding/{INCIDENT}", lambda page: page.locator(".chart svg").wait_for()),
+    "overview": ("/overview", lambda page: page.locator(".overview").wait_for()),
+    "retention": ("/retention", lambda page: page.locator(".card").first.wait_for()),
+    "tokens": ("/tokens", lambda page: page.locator("table").wait_for()),
+    "new token": ("/tokens", lambda page: page.get_by_role("button", name="New token").click()),
+}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("state", STATES)
+def test_axe_finds_nothing(visit: Visit, state: str, theme: str) -> None:
+    """WCAG 2.1 AA by axe, in every state, in both themes."""
+    path, prepare = STATES[state]
+    page = visit(path, role="everything", color_scheme=theme, reduced_motion="reduce")
+    page.locator("main h1").first.wait_for(state="attached")
+    if path == "/search":
+        page.locator(".results").wait_for()
+    prepare(page)
+    expect(page.locator(".stale")).to_have_count(0)
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("path", ["/search", "/findings", f"/finding/{INCIDENT}", "/overview"])
+def test_a_telephone_is_wide_enough(visit: Visit, path: str) -> None:
+    """At 390 pixels nothing but tables scrolls sideways."""
+    page = visit(path, role="everything", viewport=NARROW)
+    page.locator("main .card").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+
+
+def test_findings_lead_to_their_window_and_evidence(visit: Visit) -> None:
+    """From the list to the figure against its baseline, to the events, to a verdict."""
+    page = visit("/findings")
+    row = page.locator(".findings tbody tr")
+    expect(row).to_contain_text("Burst of refused callers")
+    expect(row).to_contain_text(HOSTILE_MARKUP)
+    page.get_by_role("link", name="Burst of refused callers").click()
+    expect(page).to_have_url(re.compile(f"/finding/{INCIDENT}"))
+    chart = page.locator(".chart svg")
+    expect(chart.locator(".window")).to_have_count(1)
+    expect(chart.locator(".level.threshold")).to_contain_text("threshold 5")
+    expect(chart.locator(".level.usual")).to_contain_text("baseline 1")
+    assert chart.locator(".point").count() > 3
+    expect(page.locator(".evidence li")).to_have_count(3)
+    page.locator(".evidence a").first.click()
+    expect(page).to_have_url(re.compile("/event/"))
+    expect(page.locator(".fields")).to_contain_text("bob")
+    page.go_back()
+    page.get_by_role("link", name="Show all in the search").click()
+    expect(page.locator(".results tbody tr").first).to_contain_text("bob")
+
+
+def test_a_verdict_is_given(visit: Visit) -> None:
+    """Who may, says what a finding was; it goes into the log."""
+    page = visit(f"/finding/{INCIDENT}")
+    page.get_by_label("Benign").check()
+    page.get_by_label("Note").fill("a load test")
+    page.get_by_role("button", name="Give verdict").click()
+    expect(page.get_by_text("Recorded.")).to_be_visible()
+
+
+def test_a_viewer_gives_no_verdict_and_sees_masks(visit: Visit) -> None:
+    """What a role may not is not offered, and masked values are shown as such."""
+    page = visit("/search?q=service.name:support", role="viewer")
+    expect(page.locator(".results tbody tr").first).to_contain_text("masked")
+    expect(page.get_by_role("button", name="Export")).to_have_count(0)
+    expect(page.get_by_role("button", name=re.compile("Only User:"))).to_have_count(0)
+    expect(page.get_by_role("columnheader", name="User").get_by_role("button")).to_have_count(0)
+    assert "alice" not in page.content()
+    other = visit("/search?q=user.name:alice", role="viewer")
+    expect(other.get_by_role("alert")).to_contain_text("user.name is masked")
+    third = visit(f"/finding/{INCIDENT}", role="viewer")
+    expect(third.locator(".evidence")).to_be_visible()
+    expect(third.get_by_role("button", name="Give verdict")).to_have_count(0)
+
+
+def test_a_tenant_sees_its_own(visit: Visit) -> None:
+    """Counts, facets and rows are those of one tenant."""
+    page = visit("/search?q=service.name:support", role="acme")
+    expect(page.locator(".count")).to_contain_text(f"of {ACCESSES // 2} events")
+    expect(page.get_by_role("button", name="Only Tenant: acme")).to_have_count(1)
+    expect(page.get_by_role("button", name="Only Tenant: globex")).to_have_count(0)
+
+
+def test_content_is_revealed_with_a_reason(visit: Visit) -> None:
+    """Without a reason nothing is asked for; with one it is told what became of each layer."""
+    page = visit("/event/hostile-event", role="everything")
+    page.get_by_role("button", name="Reveal content").click()
+    confirm = page.get_by_role("button", name="Record and reveal")
+    expect(confirm).to_be_disabled()
+    page.get_by_label("Reason").fill("case 4711")
+    confirm.click()
+    expect(page.locator(".revealed")).to_contain_text("redacted:")
+
+
+def test_the_overview_tells_the_day(visit: Visit) -> None:
+    """Figures, top lists, detectors and storage on one page; a name leads to its events."""
+    page = visit("/overview", role="everything")
+    expect(page.locator(".tile").first).to_contain_text("Accesses")
+    expect(page.locator(".overview")).to_contain_text("Burst of refused callers")
+    expect(page.get_by_role("region", name="Indices")).to_contain_text("-access-")
+    assert page.locator(".chart .part-failure").count() > 10
+    page.get_by_role("link", name="slm-3b").click()
+    expect(page.locator(".chip")).to_contain_text("gen_ai.request.model: slm-3b")
+    expect(page.locator(".results tbody tr").first).to_contain_text("slm-3b")
+
+
+def test_tokens_are_made_shown_once_and_revoked(visit: Visit) -> None:
+    """An administrator makes a token; it is shown once, and can be ended."""
+    page = visit("/tokens", role="everything")
+    page.get_by_role("button", name="New token").click()
+    page.get_by_label("What it is for").fill("nightly export")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator(".secret")).to_contain_text("gb_")
+    page.get_by_role("button", name="Done").click()
+    row = page.get_by_role("row", name=re.compile("nightly export"))
+    expect(row).to_contain_text("active")
+    page.on("dialog", lambda dialog: dialog.accept())
+    row.get_by_role("button", name="Revoke nightly export").click()
+    expect(row).to_contain_text("revoked")
+    assert "gb_" not in page.content()
+
+
+def test_theme_and_zone_are_switched_and_remembered(visit: Visit) -> None:
+    """Dark by the system or by hand; times in UTC or here; both survive a reload."""
+    page = visit("/search", color_scheme="dark", timezone_id="Asia/Kolkata")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    page.get_by_role("button", name=re.compile("^Theme: system")).click()
+    assert page.evaluate(ground) != dark
+    expect(page.get_by_role("columnheader", name="Time UTC")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Times are in UTC")).click()
+    expect(page.get_by_role("columnheader", name="Time UTC+05:30")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("columnheader", name="Time UTC+05:30")).to_be_visible()
+    assert page.evaluate(ground) != dark
+
+
+def test_nobody_in_particular_is_asked_to_sign_in(visit: Visit) -> None:
+    """Without a session there is nothing but the way to one."""
+    page = visit("/search?q=user.name:alice", role="")
+    expect(page.get_by_role("link", name="Sign in")).to_have_attribute(
+        "href", re.compile(r"/login\?return=%2Fsearch")
+    )
+    assert violations(page) == []
+
+
+def test_signing_out_ends_the_session(visit: Visit, book: Book) -> None:
+    """After it the same browser is nobody again."""
+    page = visit("/login", role="")
+    page.locator("input[name=token]").fill(book.tokens["viewer"])
+    page.locator("form button, form input[type=submit]").first.click()
+    expect(page.locator(".results")).to_be_visible()
+    page.locator(".account button").first.click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("link", name="Sign in")).to_be_visible()
