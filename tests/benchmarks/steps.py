@@ -26,8 +26,10 @@ from gatebook.processors.intake import (
     Passing,
     Source,
     document_frames,
+    gather_texts,
     open_content,
     process_frame,
+    read_content,
     redact_event,
 )
 from gatebook.processors.opening import ContentOpener
@@ -216,6 +218,8 @@ def _redacting(name: str) -> Callable[[Fixture], Callable[[], None]]:
             ]
             for passing in batch:
                 open_content(passing, context, result)
+                read_content(passing)
+                gather_texts(passing, context)
             looks = context.screen.look([passing.texts for passing in batch])
             for passing, passing.look in zip(batch, looks, strict=True):
                 redact_event(passing, context, result)

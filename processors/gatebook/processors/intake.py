@@ -160,6 +160,8 @@ class Passing:
     look: Look = UNKNOWN
     redacted: dict[str, Any] | None = None
     """The content, redacted, where there is any and that went well."""
+    sealed: dict[str, bytes] = field(default_factory=dict)
+    """What was sealed of it, by layer."""
     rendered: RenderedDocument | None = None
 
 
@@ -221,11 +223,12 @@ class _Intake:
             events = self._each(step, events, letters)
         if self.result.missing_subjects:
             return  # all of the frame is processed again with their keys
-        events = self._each(self._open, events, letters)
+        for step in (self._open, self._read, self._gather):
+            events = self._each(step, events, letters)
         looks = self.context.screen.look([passing.texts for passing in events])
         for passing, look in zip(events, looks, strict=True):
             passing.look = look
-        for step in (self._redact, self._keep, self._render):
+        for step in (self._redact, self._keep, self._commit, self._render):
             events = self._each(step, events, letters)
         self.result.documents += [event.rendered for event in events if event.rendered]
         self.result.dead_letters += [letters[index] for index in sorted(letters)]
@@ -267,11 +270,23 @@ class _Intake:
     def _open(self, passing: Passing) -> None:
         open_content(passing, self.context, self.result)
 
+    def _read(self, passing: Passing) -> None:
+        read_content(passing)
+
+    def _gather(self, passing: Passing) -> None:
+        gather_texts(passing, self.context)
+
     def _redact(self, passing: Passing) -> None:
         redact_event(passing, self.context, self.result)
 
     def _keep(self, passing: Passing) -> None:
         keep_content(passing, self.context, self.result)
+
+    def _commit(self, passing: Passing) -> None:
+        subjects, entry = self.context.subjects, passing.entry
+        if subjects is not None:
+            key = entry.key if entry else None
+            layers.commit(passing.document, passing.sealed, key, subjects.tags)
 
     def _render(self, passing: Passing) -> None:
         passing.rendered = _rendered(passing.event, passing.document, self.ingested_at_ns)
@@ -342,13 +357,11 @@ def keep_content(passing: Passing, context: IntakeContext, result: IntakeResult)
         if redacted is not None and layers.is_searchable(document):
             layers.place_text(document, redacted)
         return
-    sealed: dict[str, bytes] = {}
     if redacted is not None and entry is not None:
         timestamp_ns = passing.event["timestamp"]
         content = Content(passing.content, redacted)
-        sealed = layers.seal_content(document, content, entry, timestamp_ns)
+        passing.sealed = layers.seal_content(document, content, entry, timestamp_ns)
         result.erased += timestamp_ns < entry.erased_before_ns
-    layers.commit(document, sealed, entry.key if entry else None, context.subjects.tags)
 
 
 def principal_of(document: Mapping[str, Any]) -> str:
@@ -376,21 +389,33 @@ def principal_of(document: Mapping[str, Any]) -> str:
 
 
 def open_content(passing: Passing, context: IntakeContext, result: IntakeResult) -> None:
-    """Open and decode the content, and see which fields are to be read."""
+    """Open the content; the event says so where it does not open."""
     document = passing.document
-    _drop_malformed(document)
-    passing.fields = fields_to_read(document, context.clean)
     try:
         passing.content = _opened_content(document, passing.event, context.opener)
-        passing.values = _decoded_content(passing.content)
     except RedactionFailed as error:
         passing.unreadable = error.reason
     except SealedFailed as error:
         named = {"key_id": error.key_id} if error.key_id else {}
         document["gatebook"]["sealed"] = {"failed": error.reason, **named}
         result.sealed_failures.append(error.reason)
-    fields = values_of(passing.fields)
-    passing.texts = context.screen.texts(fields, passing.values, len(passing.content))
+
+
+def read_content(passing: Passing) -> None:
+    """Decode the opened content."""
+    if passing.content:
+        try:
+            passing.values = _CONTENT.decode(passing.content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            passing.unreadable = "undecodable_content"
+
+
+def gather_texts(passing: Passing, context: IntakeContext) -> None:
+    """Gather what may hold a value: fields and content."""
+    _drop_malformed(passing.document)
+    passing.fields = fields_to_read(passing.document, context.clean)
+    fields, size = values_of(passing.fields), len(passing.content)
+    passing.texts = context.screen.texts(fields, passing.values, size)
 
 
 def redact_event(passing: Passing, context: IntakeContext, result: IntakeResult) -> None:
@@ -421,12 +446,12 @@ def _redact_fields(
     passing: Passing, tenant: str, context: IntakeContext, counts: dict[str, int]
 ) -> list[str]:
     fields, reading, redactor = passing.fields, passing.look.fields, context.redactor
+    # An allow list lets a tenant's texts pass that are no other's: those are read every time.
+    clean = None if redactor.allow else context.clean
     if reading is None:
         read = redactor.read_ahead(values_of(fields), tenant=tenant)
     else:
-        read = reading.settled(redactor, tenant)
-    # An allow list lets a tenant's texts pass that are no other's: those are read every time.
-    clean = None if redactor.allow else context.clean
+        read = reading.settled(redactor, tenant, clean or ())
     if read is None:
         remember(fields, clean)
         return []
@@ -466,16 +491,6 @@ def _opened_content(document: Document, event: Record, opener: ContentOpener) ->
     if event["content_encoding"] != SEALED:
         raise RedactionFailed("unknown_content_encoding")
     return opener.open(data, event, document["gatebook"]["producer_id"])
-
-
-def _decoded_content(data: bytes) -> dict[str, Any]:
-    """Opened content by field. Raises RedactionFailed."""
-    if not data:
-        return {}
-    try:
-        return _CONTENT.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RedactionFailed("undecodable_content") from None
 
 
 def _rendered(event: Record, document: Document, ingested_at_ns: int) -> RenderedDocument:

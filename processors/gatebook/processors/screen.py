@@ -7,7 +7,7 @@ decides nothing else: an event that it says nothing of is read alone, and comes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -60,23 +60,23 @@ class Reading(NamedTuple):
     suspects: Collection[str]
     plain: bool
 
-    def settled(self, redactor: Redactor, tenant: str) -> Read:
+    def settled(self, redactor: Redactor, tenant: str, clean: Container[str] = ()) -> Read:
         """For the redactor's calls, once the suspects are read: None where those calls would find,
-        mask and refuse nothing."""
+        mask and refuse nothing. Nothing is found in texts that are `clean`."""
+        if self.plain and not self.suspects:
+            return None
         found: dict[str, Redacted] = {}
         for text in self.suspects:
             try:
-                found[text] = redactor.redact_text(text, tenant=tenant)
+                known = text in clean
+                found[text] = Redacted(text) if known else redactor.redact_text(text, tenant=tenant)
             except RedactionFailed:  # the call comes to the same text, and fails
                 break
-        if (
-            self.plain
-            and len(found) == len(self.suspects)
-            and not any(map(_counts, found.values()))
-        ):
+        complete = len(found) == len(self.suspects)
+        if self.plain and complete and not any(map(_counts, found.values())):
             return None
-        clean = {text: Redacted(text) for text in self.texts if text not in self.suspects}
-        return clean | found or UNREAD
+        rest = {text: Redacted(text) for text in self.texts if text not in self.suspects}
+        return rest | found or UNREAD
 
 
 _counts = attrgetter("counts")

@@ -59,7 +59,8 @@ class SubjectKey:
     secret: bytes = field(repr=False)
     _cipher: AESSIV = field(init=False, repr=False, compare=False)
     _salted: Salted = field(init=False, repr=False, compare=False)
-    _id: bytes = field(init=False, repr=False, compare=False)
+    _bound: dict[str, bytes] = field(init=False, repr=False, compare=False)
+    """What a layer is bound to beside its event. Neither its name nor our id holds a zero byte."""
 
     def __post_init__(self) -> None:
         if len(self.secret) != KEY_BYTES:
@@ -67,14 +68,15 @@ class SubjectKey:
         expanded = self._derived("seal 1") + self._derived("seal 2")
         object.__setattr__(self, "_cipher", AESSIV(expanded))
         object.__setattr__(self, "_salted", Salted(self._derived("commitment")))
-        object.__setattr__(self, "_id", b"\0%b\0" % self.id.encode())
+        bound = {layer: f"{layer}\0{self.id}\0".encode() for layer in LAYERS}
+        object.__setattr__(self, "_bound", bound)
 
     def _derived(self, purpose: str) -> bytes:
         return hmac.digest(self.secret, b"gatebook subject key " + purpose.encode(), "sha256")
 
     def seal(self, layer: str, event_id: str, data: bytes) -> str:
         """Base64 of a sealed layer; bound to the layer, the event and this key."""
-        sealed = self._cipher.encrypt(data, self._bound(layer, event_id))
+        sealed = self._cipher.encrypt(data, [self._bound[layer] + bound_id(event_id)])
         return binascii.b2a_base64(VERSION + sealed, newline=False).decode("ascii")
 
     def open(self, layer: str, event_id: str, sealed: str) -> bytes:
@@ -83,13 +85,9 @@ class SubjectKey:
             data = base64.b64decode(sealed, validate=True)
             if data[:1] != VERSION:
                 raise CannotOpen("unknown version of a sealed layer")
-            return self._cipher.decrypt(data[1:], self._bound(layer, event_id))
+            return self._cipher.decrypt(data[1:], [self._bound[layer] + bound_id(event_id)])
         except (InvalidTag, binascii.Error, ValueError):
             raise CannotOpen("a sealed layer does not open under its key") from None
-
-    def _bound(self, layer: str, event_id: str) -> list[bytes]:
-        # One piece, for speed; neither a layer's name nor our key's id holds a zero byte.
-        return [layer.encode() + self._id + bound_id(event_id)]
 
     def commitment(self, event_id: str, fields: Mapping[str, bytes]) -> str:
         """See `commitment`, salted from this key: nobody can try guesses once it is destroyed."""

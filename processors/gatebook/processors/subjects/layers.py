@@ -92,17 +92,17 @@ def seal_content(
 
     Content of a subject that was erased since the event is left out, and the event says so.
     """
-    event_id = document["event"]["id"]
+    ours, key = document["gatebook"], entry.key
     if timestamp_ns < entry.erased_before_ns:
-        document["gatebook"]["sealed"] = {"failed": SUBJECT_ERASED}
+        ours["sealed"] = {"failed": SUBJECT_ERASED}
         return {}
     layers = {REDACTED: packed(content.redacted)}
-    if level_of(document) == FULL:
+    if ours["capture"]["level"] == FULL:
         layers[FULL] = content.original
-    sealed = document["gatebook"].setdefault("sealed", {})
-    sealed["key_id"] = entry.key.id
+    sealed = ours.setdefault("sealed", {})
+    sealed["key_id"] = key.id
     for layer, data in layers.items():
-        sealed[layer] = entry.key.seal(layer, event_id, data)
+        sealed[layer] = key.seal(layer, document["event"]["id"], data)
     return layers
 
 
@@ -111,7 +111,8 @@ def commit(
 ) -> None:
     """Put the commitment to all that may be erased from this document into it; none where there
     is nothing of that kind."""
-    fields = {**layers, **identifiers(document)}
+    names = identifiers(document)
+    fields = {**layers, **names} if names else layers
     if not fields:
         return
     if layers and key is not None:
@@ -129,7 +130,7 @@ def commitment_to_names(tag: str, names: Mapping[str, bytes], tags: SubjectTags)
 def identifiers(document: Mapping[str, Any]) -> dict[str, bytes]:
     """Names of the person that may be erased, by dotted field."""
     user = document.get("user")
-    if not user:
+    if not user or ("name" not in user and "email" not in user):
         return {}
     return {
         f"user.{name}": user[name].encode("utf-8", "surrogatepass")
