@@ -163,20 +163,30 @@ class Documents:
         """Returns when what was overwritten in these indices is out of their segments, which
         costs a merge of each. Says nothing of snapshots. Raises StoreAway where it stays."""
         setting = "index.merge.policy.expunge_deletes_allowed"
-        for index in indices:
-            await self._ask("PUT", f"/{index}/_settings", json={setting: 0})
+        left = await self._there(indices)
+        for index in left:
+            await self._ask("PUT", f"/{index}/_settings", absent={}, json={setting: 0})
         try:
-            left = list(indices)
             for _ in range(PURGE_POLLS):
                 left = [index for index in left if not await expunged(self._ask, index)]
                 if not left:
                     return
                 await asyncio.sleep(PURGE_POLL_SECONDS)
+                left = await self._there(left)
             raise StoreAway(f"overwritten documents are still in segments of {left[0]}")
         finally:
             # If we die before this, the index merges a little more eagerly from now on.
-            for index in indices:
-                await self._ask("PUT", f"/{index}/_settings", json={setting: None})
+            for index in await self._there(indices):
+                await self._ask("PUT", f"/{index}/_settings", absent={}, json={setting: None})
+
+    async def _there(self, indices: Sequence[str]) -> list[str]:
+        """Those that are not gone: retention may have rewritten one meanwhile, and what it wrote
+        never held what was overwritten."""
+        found = []
+        for index in indices:
+            if await self._ask("GET", f"/{index}/_alias", absent={}):
+                found.append(index)
+        return found
 
     async def snapshots(self) -> list[dict[str, Any]]:
         """Every snapshot in every repository: repository, name, indices, time in ms."""

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gatebook.processors.sinks.slots import without_revision
 from gatebook.processors.subjects import holds, layers
 from gatebook.processors.subjects.certificate import Signer
 from gatebook.processors.subjects.documents import Documents, Found, Person
@@ -435,7 +436,9 @@ class Eraser:
         self, snapshot: Mapping[str, Any], counts: Mapping[str, Any], before_ns: int
     ) -> list[dict[str, Any]]:
         held = set(snapshot["indices"])
-        documents = sorted(held & counts["indices"].keys())
+        # Retention may have rewritten an index since: the same day under another name.
+        days = {without_revision(name) for name in held}
+        documents = sorted(name for name in counts["indices"] if without_revision(name) in days)
         where = f"snapshot {snapshot['repository']}/{snapshot['snapshot']}"
         keys = keys_index(self.namespace) in held
         if snapshot["taken_ms"] * 1_000_000 > before_ns or not (documents or keys):

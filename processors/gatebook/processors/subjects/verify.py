@@ -8,12 +8,13 @@ from typing import Any
 
 from gatebook.processors import render
 from gatebook.processors.subjects.identity import SubjectTags
-from gatebook.processors.subjects.keys import LAYERS, CannotOpen, SubjectKey
+from gatebook.processors.subjects.keys import FULL, LAYERS, CannotOpen, SubjectKey
 from gatebook.processors.subjects.layers import (
     ERASED_NAME,
     SUBJECT_ERASED,
     commitment_to_names,
     identifiers,
+    level_of,
     open_layer,
     open_redacted,
     place_text,
@@ -75,7 +76,7 @@ def _content_holds(
     if not committed:
         return None
     if sealed:
-        if key is None or content_of(document) != PRESENT:
+        if key is None or content_of(document) != PRESENT or _is_stripped(document):
             return None
         return _sealed_holds(document, key, committed)
     if tags is None:
@@ -85,6 +86,13 @@ def _content_holds(
         return None
     tag = document["gatebook"]["subject"]
     return bool(commitment_to_names(tag, named, tags) == committed)
+
+
+def _is_stripped(document: Mapping[str, Any]) -> bool:
+    """Whether retention took a layer that was sealed: what is left alone cannot be compared with
+    the commitment to all of it."""
+    left = [name for name in LAYERS if value_at(document, ("gatebook", "sealed", name))]
+    return level_of(document) == FULL and len(left) < len(LAYERS)
 
 
 def _sealed_holds(document: Mapping[str, Any], key: SubjectKey, committed: str) -> bool:
