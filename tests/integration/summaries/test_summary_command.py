@@ -40,7 +40,7 @@ async def test_an_operator_sums_up_looks_and_checks(book: Book) -> None:
     await book.write(spread_out(200, DAY, 24))
     report = json.loads(command(book, "run", "--json").stdout)
     assert (report["events"], report["days"]) == (200, 1)
-    shown = command(book, "show", "--by", "day", "--by", "tenant", "--until", f"{DAY:%F}T20")
+    shown = command(book, "show", "--by", "day", "--by", "tenant", "--until", f"{DAY:%F}T20:00")
     assert shown.returncode == 0, shown.stderr
     heading, *lines = shown.stdout.splitlines()
     assert heading.split()[:4] == ["day", "tenant", "events", "errors"]
