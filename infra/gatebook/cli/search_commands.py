@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.audited import looked
 from gatebook.cli.cluster import run_on_cluster
 
 if TYPE_CHECKING:
@@ -173,6 +174,9 @@ def _print_report(report: SetupReport, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: total and events.")
 @click.option("--ndjson", is_flag=True, help="One JSON document per line.")
 @click.option("--list-fields", is_flag=True, help="Show the fields a query may name.")
+@click.option("--histogram", is_flag=True, help="How many over time, instead of events.")
+@click.option("--split-by", help="With --histogram: counts by value of this field, too.")
+@click.option("--facets", help="Most frequent values of these fields, instead of events.")
 @click.option("--restored", is_flag=True, help="Look in what `archive restore` brought back.")
 def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **given: Any) -> None:
     """Find events, newest first.
@@ -181,6 +185,8 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
       gatebook search 'user.id:alice and event.outcome:failure' --since 1h
       gatebook search 'http.response.status_code >= 500 and not service.name:test'
       gatebook search 'source.ip:10.0.0.0/8 and url.path:/v1/*' --ndjson --all
+      gatebook search --since 7d --histogram --split-by event.outcome
+      gatebook search event.outcome:failure --facets user.id,gen_ai.request.model
 
     A query compares fields (field:value, field:"two words", field:ab*, field >= 10, field:*),
     joined by and, or, not and parentheses. Words without a field are looked for in prompts,
@@ -194,9 +200,13 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     if list_fields:
         _list_fields(kind)
         return
+    text = " ".join(query)
+    looked("search", query=text, kind=kind, since=given["since"], until=given["until"])
+    if given["histogram"] or given["facets"] is not None or given["split_by"]:
+        _count(text, kind, given)
+        return
     shown = _columns(kind, fields)
     size = None if given["all_"] else given["size"]
-    text = " ".join(query)
     since = "" if given["since"] == "all" else given["since"]
 
     async def work(connection: Connection) -> tuple[int, int]:
@@ -222,6 +232,33 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     if not total:
         if not (given["as_json"] or given["ndjson"]):
             _say_no_match(given["since"], kind, text)
+        sys.exit(EXIT_NO_MATCH)
+
+
+def _count(query: str, kind: str, given: dict[str, Any]) -> None:
+    """Counts over time or by value, instead of events."""
+    from gatebook.cli.counts_page import counted, print_facets, print_histogram
+
+    if given["facets"] is not None and (given["histogram"] or given["split_by"]):
+        raise click.UsageError("--facets and --histogram are asked for one at a time")
+    histogram, facets = run_on_cluster(
+        lambda connection: counted(
+            connection,
+            _namespace(given["restored"]),
+            query,
+            kind,
+            since=given["since"],
+            until=given["until"],
+            split_by=given["split_by"],
+            facets=given["facets"],
+        )
+    )
+    if histogram is not None:
+        print_histogram(histogram, given["as_json"])
+    if facets is not None:
+        print_facets(facets, given["as_json"])
+    found = histogram or facets
+    if found is None or not found.total:
         sys.exit(EXIT_NO_MATCH)
 
 
@@ -380,6 +417,7 @@ def tail(
 
     shown = _columns(kind, fields)
     text = " ".join(query)
+    looked("search.tail", query=text, kind=kind)
     window = timedelta(seconds=window_seconds)
 
     async def work(connection: Connection) -> None:
@@ -460,6 +498,8 @@ def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
         raise click.UsageError("the id is empty")
     if reveal and not reason:
         raise click.UsageError("--reveal needs --reason")
+    if not reveal:  # which is recorded before anything is opened
+        looked("event.view", event=event_id)
     hits = run_on_cluster(lambda connection: service.find(connection, _namespace(), event_id))
     content = _reveal(hits, event_id, reveal, reason) if reveal and hits else None
     if as_json:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import wait_until
 
 from gatebook.processors.search.service import BadRequest, Page, Tail, find, search
 from gatebook.processors.setup import setup_elasticsearch
@@ -437,3 +439,82 @@ async def test_an_index_that_begins_under_way_does_not_fail_a_search(book: Book)
     done.set()
     await asyncio.gather(*lookers)
     assert len(await book.ids()) == 9
+
+
+# --- counts, neighbours, exports at the command line -------------------------------------------
+
+
+async def test_counts_at_the_command_line_agree_with_the_events(book: Book) -> None:
+    """--histogram and --facets count what the same search finds."""
+    await book.write(
+        *(
+            make_row(n, when=NOW - timedelta(minutes=n), user={"id": f"u{n % 2}"})
+            for n in range(1, 11)
+        )
+    )
+    ran = book.command("search", "--since", "30m", "--histogram", "--split-by", "user.id", "--json")
+    found = json.loads(ran.stdout)
+    assert found["total"] == sum(bucket["count"] for bucket in found["buckets"]) == 10
+    assert sum(bucket["parts"].get("u1", 0) for bucket in found["buckets"]) == 5
+    ran = book.command("search", "--facets", "user.id,event.outcome")
+    assert "5  u1" in ran.stdout
+    assert "10  (none)" in ran.stdout
+    wrong = book.command("search", "--facets", "user.idd")
+    assert (wrong.returncode, "user.id" in wrong.stderr) == (2, True)
+
+
+async def test_around_at_the_command_line(book: Book) -> None:
+    """The events before and after one, in order; exit code 1 where there is none."""
+    await book.write(*(make_row(n, when=NOW - timedelta(minutes=10 - n)) for n in range(5)))
+    ran = book.command("around", "access-000002", "--before", "1", "--after", "1", "--json")
+    found = json.loads(ran.stdout)
+    near = [found["before"][0], found["event"], found["after"][0]]
+    assert [d["event"]["id"][-1] for d in near] == ["1", "2", "3"]
+    assert book.command("around", "nothing").returncode == 1
+    assert book.command("around", "access-000002", "--by", "trace.id").returncode == 2
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+async def test_a_killed_export_goes_on_to_the_same_file(
+    book: Book, tmp_path: Path, form: str
+) -> None:
+    """SIGKILL half way, documents come in, --resume: byte for byte what an undisturbed one has."""
+    count = 20_000
+    for start in range(0, count, 4_000):
+        await book.write(
+            *(
+                make_row(n, when=NOW - timedelta(seconds=count - n), user={"id": "=" + "x" * 300})
+                for n in range(start, start + 4_000)
+            )
+        )
+    output, cut = tmp_path / "whole", tmp_path / "cut"
+    options = ("--since", "all", "--format", form, "-o")
+    assert book.command("export", *options, str(output)).returncode == 0
+    notes = cut.with_name("cut.part.json")
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatebook.cli.main", "export", *options, str(cut)),
+        env=book.environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until("some lines are noted", lambda: lines_noted(notes) > 0, poll_seconds=0.001)
+    killed.kill()
+    await killed.wait()
+    assert not cut.exists()
+    assert 0 < lines_noted(notes) < count
+    with cut.with_name("cut.part").open("ab") as part:
+        part.write(b"torn")
+    await book.write(make_row(90_000, when=NOW - timedelta(seconds=count // 2)))
+    resumed = book.command("export", "-o", str(cut), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert cut.read_bytes() == output.read_bytes()
+    assert output.read_bytes().count(b"\n") == count + (form == "csv")
+    assert not notes.exists()
+    again = book.command("export", *options, str(cut))
+    assert (again.returncode, "overwrites nothing" in again.stderr) == (2, True)
+
+
+def lines_noted(notes: Path) -> int:
+    try:
+        return int(json.loads(notes.read_bytes())["lines"])
+    except FileNotFoundError:
+        return 0

@@ -13,7 +13,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -97,7 +97,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None
     until: str | None
     taken_in_until: str
-    fields: Annotated[list[str] | None, msgspec.Meta(max_length=100)] = None
+    fields: list[str] | None = None
 
     @property
     def columns(self) -> list[str]:

@@ -214,12 +214,12 @@ class Tail:
         after: list[Any] | None = None
         while True:
             hits = await self._page(start, after)
-            room = len(hits) if limit is None else limit - len(fresh)
             for hit in hits:
-                if room > 0 and self._is_new(hit):
+                if limit is not None and len(fresh) >= limit:
+                    break
+                if self._is_new(hit):
                     fresh.append(hit_of(hit))
-                    room -= 1
-            if len(hits) < PAGE_DOCUMENTS or room <= 0:
+            if len(hits) < PAGE_DOCUMENTS or (limit is not None and len(fresh) >= limit):
                 break
             after = hits[-1]["sort"]
         self._shown = {key: stamp for key, stamp in self._shown.items() if stamp >= start}
