@@ -127,12 +127,6 @@ def _mark(stats: Mapping[str, Any]) -> str:
     return f"{stats.get('uuid', '')}:{','.join(map(str, numbers))}"
 
 
-def may_hold(namespace: str, index: str, at: datetime) -> bool:
-    """Whether an index may hold events of an hour: each of a day, and those without a day."""
-    rest = index.removeprefix(f"{namespace}-access-")
-    return not rest[:4].isdigit() or rest.startswith(f"{at:%Y.%m.%d}")
-
-
 async def source_of(client: Connection, index: str, mark: str) -> Source:
     """What an index holds by hour. `mark` was read before, so what is found is no older."""
     await ask(client, "POST", f"/{index}/_refresh")

@@ -41,6 +41,7 @@ from gatebook.processors.summaries.store import (
 )
 
 DEFAULT_SETTLE_SECONDS = 120.0
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 # While one waits for Elasticsearch, another one is added up.
 HOURS_AT_ONCE = 3
 DAYS_AT_ONCE = 2
@@ -281,8 +282,12 @@ class Rollup:
         before = await self._sources(now | dict.fromkeys(leaving, ""))
         kept = {i: s for i, s in before.items() if i not in leaving}
         after = kept | await self._sources(dict.fromkeys(coming, ""))
+        names = {name for index in leaving for name in before[index].hours}
+        # Events that came in since `ensure` stand in no sum yet, and nobody counts them later.
+        done = await self._hours(names, Details(before), False)
+        await self._days(done, max(map(hour_of, names), default=EARLIEST) + ONE_DAY, False)
         hours: dict[str, Any] = {}
-        for name in sorted({n for i in leaving for n in before[i].hours}):
+        for name in sorted(names):
             await self._lease.renew()
             hours[name] = await self._going(name, Details(before), Details(after))
         note = {"type": "freeze", "leaving": list(leaving), "hours": hours}
