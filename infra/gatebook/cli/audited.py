@@ -7,6 +7,8 @@ once and goes on. Acts that show or take content are recorded by `privileged` or
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 # A command waits so long at its end for Kafka; what Kafka has not by then waits in the spool for
 # the next producer of this account.
-COMMAND_FLUSH_SECONDS = 0.5
+COMMAND_FLUSH_SECONDS = 0.3
+START_SECONDS = 2.0
 MAX_DETAIL_CHARS = 8_192
 # Attributes that hold codes and ids of ours; whatever else stands there, a person wrote.
 OURS = frozenset(
@@ -178,21 +181,45 @@ def service_settings() -> ProducerSettings:
 
 
 def looked(action: str, **details: str) -> None:
-    """Record a look by this command, at its end at the latest. Never raises, and is not waited
-    for; without a spool it says once that it is not recorded."""
-    from gatebook.processors.serve.access.who import Caller
+    """Record a look by this command, at its end at the latest. Never raises and is not waited
+    for, but for a moment at the end; without a spool the command says once that it is not
+    recorded."""
+    # What a producer says of a broker that is away is no matter of this command: the spool has it.
+    logging.getLogger("gatebook.producers").setLevel(logging.CRITICAL)
+    look = _CommandLook(action, details)
+    look.start()
+    click.get_current_context().find_root().call_on_close(look.close)
 
-    context = click.get_current_context()
-    try:
-        from gatebook.producers.recorder import Recorder
 
-        recorder = Recorder(service_settings())
-        recorder.start()
-    except (GatebookError, OSError, ImportError) as error:
-        what = str(error) if isinstance(error, GatebookError) else type(error).__name__
-        click.echo(f"gatebook: this look is not recorded: {what}", err=True)
-        return
-    who = operator()
-    caller = Caller(id=who, method="os_account", tenants=None)
-    RecordedAudit(recorder, "cli").note(caller, action, SUCCESS, details, HttpFacts())
-    context.find_root().call_on_close(lambda: recorder.close(COMMAND_FLUSH_SECONDS))
+class _CommandLook(threading.Thread):
+    """Records one look beside the command: it must not wait for libraries and brokers."""
+
+    def __init__(self, action: str, details: Mapping[str, str]) -> None:
+        super().__init__(name="gatebook-look", daemon=True)
+        self._action = action
+        self._details = details
+        self._recorder: Recorder | None = None
+
+    def run(self) -> None:
+        """See Thread."""
+        from gatebook.processors.serve.access.who import Caller
+
+        try:
+            from gatebook.producers.recorder import Recorder
+
+            recorder = Recorder(service_settings())
+            recorder.start()
+        except (GatebookError, OSError, ImportError) as error:
+            what = str(error) if isinstance(error, GatebookError) else type(error).__name__
+            click.echo(f"gatebook: this look is not recorded: {what}", err=True)
+            return
+        caller = Caller(id=operator(), method="os_account", tenants=None)
+        audit = RecordedAudit(recorder, "cli")
+        audit.note(caller, self._action, SUCCESS, self._details, HttpFacts())
+        self._recorder = recorder
+
+    def close(self) -> None:
+        """Let it come to its end."""
+        self.join(START_SECONDS)
+        if self._recorder is not None:
+            self._recorder.close(COMMAND_FLUSH_SECONDS)
