@@ -171,7 +171,10 @@ class Store:
         return Hold(id=name, reason="case 1", by="ada", at="2026-01-01T00:00:00Z", **what)
 
     async def close(self) -> None:
-        answer = await self.connection.request("GET", f"/{self.namespace}-*/_settings")
+        every = {"expand_wildcards": "all"}
+        answer = await self.connection.request(
+            "GET", f"/{self.namespace}-*/_settings", params=every
+        )
         names = [name for name in answer.body if name.startswith(self.namespace)]
         for name in names:
             await self.connection.request("DELETE", f"/{name}")

@@ -63,7 +63,7 @@ def _may_live(owner: dict[str, Any]) -> bool:
     """Whether the process may still be there: on another machine nobody knows."""
     if owner["host"] != socket.gethostname():
         return True
-    return owner["pid"] != os.getpid() and bool(_started(owner["pid"]) == owner["boot"])
+    return bool(_started(owner["pid"]) == owner["boot"])
 
 
 def _started(pid: int) -> str:

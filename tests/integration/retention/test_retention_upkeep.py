@@ -1,0 +1,175 @@
+"""Cold days, large days, full disks, topics and concurrent runs, on real engines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from tests.integration.retention.retention_tools import POLICY, Store, day, document
+from tests.waiting import wait_until
+
+from gatebook.processors.retention.disk import DiskKeeper
+from gatebook.processors.retention.elastic import BEST
+from gatebook.processors.retention.holds import put
+from gatebook.processors.retention.lock import Busy, Lock
+from gatebook.processors.retention.policy import Policy
+from gatebook.processors.retention.rollover import cut_large_days
+from gatebook.processors.retention.topics import check_topics, set_topics
+from gatebook.processors.setup import setup_kafka
+from gatebook.processors.sinks.base import BulkOutcome
+
+COMPRESSED = POLICY + b'\n[cold]\nafter = "1d"\nbest_compression = true\n'
+
+
+async def test_cold_days_become_one_segment_with_the_best_codec_there_is(
+    store: Store, engines: Any
+) -> None:
+    """Written anew with best_compression where this cluster has it, else merged as they are; the
+    same documents either way, and nothing to do the second time."""
+    for n in range(3):
+        await store.write(document(n, 2))
+        await store.cluster.refresh(f"{store.namespace}-access")
+    before = {i: hit["_source"] for i, hit in (await store.hits()).items()}
+    certificate = await store.manager(COMPRESSED).apply("ada", "policy")
+    assert certificate is not None
+    (index,) = await store.cluster.indices("access")
+    assert index.segments == 1
+    assert (index.codec == BEST) is engines.best_compression_available
+    assert {i: hit["_source"] for i, hit in (await store.hits()).items()} == before
+    assert await store.manager(COMPRESSED).apply("ada", "policy") is None
+
+
+async def test_a_large_day_goes_on_in_another_index(store: Store) -> None:
+    """From a coming full hour on, by the event's own time: replays of either part meet their first
+    copies, and a search sees one day."""
+    policy = Policy.read(POLICY + b'\n[size]\nmax_index = "1kb"\n')
+    start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    noon = start + timedelta(hours=12)
+
+    def at(hour: int) -> dict[str, Any]:
+        text = (start + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
+        return {**document(hour, 0), "@timestamp": text}
+
+    early = [at(hour) for hour in (1, 12)]
+    await store.write(*early)
+    await store.cluster.refresh(f"{store.namespace}-access")
+    cuts = await cut_large_days(store.cluster, store.state, policy, noon.timestamp())
+    assert cuts == [(day(0), (start + timedelta(hours=13)).strftime("%Y-%m-%dT%H:%M:%S"))]
+    assert await cut_large_days(store.cluster, store.state, policy, noon.timestamp()) == []
+    late = [at(hour) for hour in (13, 20)]
+    assert await store.write(*late, at(11)) == BulkOutcome(indexed=3)
+    store.sink = store.new_sink()
+    assert await store.write(*early, *late) == BulkOutcome(duplicates=4)
+    assert await store.indices() == [f"access-{day(0)}", f"access-{day(0)}-p2"]
+    assert len(await store.hits()) == 5
+
+
+async def test_full_disks_take_the_policys_steps_in_order_and_never_what_is_held(
+    store: Store,
+) -> None:
+    """Content first, then the oldest days, until enough is free; nothing young, nothing held."""
+    text = POLICY.replace(b'"30d"', b'"400d"').replace(b'"10d"', b'"400d"')
+    text = text.replace(b'full = "5d"', b'full = "400d"')
+    text += b'\n[disk]\nwarn_percent = 50\nact_percent = 60\nkeep_at_least = "7d"\n'
+    text += b'order = ["strip_full", "delete_oldest"]\n'
+    policy = Policy.read(text)
+    await store.write(
+        *(document(n, days, level="full") for days in (3, 20, 30) for n in range(3)),
+        *(document(n, 30, tenant="bank") for n in range(2)),
+    )
+    await put(store.state, store.hold("case", tenant="bank"))
+    manager = store.manager(text)
+    used = {"bytes": 55}
+
+    async def usage() -> tuple[int, int]:
+        return used["bytes"], 100
+
+    async def large() -> tuple[int, int]:
+        return 9 * 10**12, 10**13
+
+    assert (
+        await DiskKeeper(manager, policy, usage).forces(
+            await DiskKeeper(manager, policy, usage).look()
+        )
+        == {}
+    )
+    keeper = DiskKeeper(manager, policy, large)
+    forces = await keeper.forces(await keeper.look())
+    names = {f"{store.namespace}-access-{day(n)}" for n in (20, 30)}
+    assert set(forces) == names  # the young day is not in it
+    assert all(force.strip == ("full",) for force in forces.values())
+    await manager.apply("ada", "disks are full", forces)
+    hits = (await store.hits()).values()
+    full = [h["_index"] for h in hits if "full" in h["_source"]["gatebook"].get("sealed", {})]
+    assert set(full) == {f"{store.namespace}-access-{day(3)}"}
+
+    forces = await keeper.forces(await keeper.look())
+    assert all(force.drop for force in forces.values())
+    certificate = await manager.apply("ada", "disks are full", forces)
+    assert certificate is not None
+    assert {one["why"] for one in certificate["indices"]} == {"disk"}
+    tenants = sorted(h["_source"]["organization"]["id"] for h in (await store.hits()).values())
+    assert tenants == ["acme"] * 3 + ["bank"] * 2
+    assert await keeper.forces(await keeper.look()) == {}  # nothing more may go
+
+
+async def test_topics_are_checked_and_set(engines: Any, namespace: str) -> None:
+    """After setup topics are kept as topics.toml says; the policy's shortest layer is shorter, so
+    that is told, and set, with segments short enough for it to be true."""
+    properties = {"bootstrap.servers": engines.kafka_bootstrap}
+    await asyncio.to_thread(setup_kafka, engines.kafka_bootstrap, namespace, {}, {})
+    policy = Policy.read(POLICY + b'\n[kafka]\nreplay = "1d"\n')
+    before = check_topics(policy, namespace, properties)
+    wrong = {one.name for one in before if one.problem}
+    assert f"{namespace}.event.v1" in wrong
+    assert set(set_topics(namespace, before, properties)) == wrong
+    wait_until(  # brokers hear of a change one after the other
+        "topics without problems",
+        lambda: not any(one.problem for one in check_topics(policy, namespace, properties)),
+    )
+    admin = AdminClient(properties)
+    resource = ConfigResource(ResourceType.TOPIC, f"{namespace}.event.v1")
+    found = admin.describe_configs([resource])[resource].result(10)
+    kept = int(found["retention.ms"].value) + int(found["segment.ms"].value)
+    assert kept <= 3 * 86_400_000  # tenants brief-* keep their metadata for 3 days
+
+
+async def test_one_run_at_a_time_and_a_dead_one_is_taken_over(store: Store) -> None:
+    """A second process is refused while the first may live; once its lease has ended it is not."""
+    now = [time.time()]
+    first = Lock(store.state, 60, lambda: now[0])
+    second = Lock(store.state, 60, lambda: now[0])
+    second._owner = {**second._owner, "host": "elsewhere"}
+    await first.take()
+    await first.take()
+    with pytest.raises(Busy):
+        await second.take()
+    now[0] += 61
+    await second.take()
+    with pytest.raises(Busy):
+        await first.take()
+    await second.release()
+    await first.take()
+
+
+async def test_a_hold_that_comes_in_during_a_run_is_in_force_at_once(store: Store) -> None:
+    """Put after the copy is made and before the old index goes: the copy is made again."""
+    await store.write(*(document(n, 40) for n in range(4)))
+    tasks: list[asyncio.Task[None]] = []
+
+    def told(item: str, step: str) -> None:
+        if step == "fill" and not tasks:
+            hold = store.hold("late", query='event.id: "acme-40-00002"')
+            tasks.append(asyncio.get_running_loop().create_task(put(store.state, hold)))
+
+    manager = store.manager(told=told)
+    await manager.apply("ada", "policy")
+    await tasks[0]
+    assert set(await store.hits()) <= {"acme-40-00002"}
+    # It was put before the swap was noted, or waited for it: either way it tells the truth.
+    held = await store.cluster.indices("access")
+    assert [one.name.is_held for one in held] == [True]
