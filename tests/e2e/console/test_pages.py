@@ -32,16 +32,18 @@ def open_first(page: Page) -> None:
     expect(page.locator(".flyout .fields")).to_be_visible()
 
 
+# Few rows: axe looks at the colours of every cell.
+SMALL = "/search?q=event.outcome:failure"
 STATES = {
-    "search": ("/search", lambda page: expect(page.locator(".results")).to_be_visible()),
-    "details": ("/search", open_first),
-    "time picker": ("/search", lambda page: page.get_by_role("button", name="Time range").click()),
-    "columns": ("/search", lambda page: page.get_by_role("button", name="Columns").click()),
-    "help": ("/search", lambda page: page.keyboard.press("?")),
-    "export": ("/search", lambda page: page.get_by_role("button", name="Export").click()),
+    "search": (SMALL, lambda page: expect(page.locator(".results")).to_be_visible()),
+    "details": (SMALL, open_first),
+    "time picker": (SMALL, lambda page: page.get_by_role("button", name="Time range").click()),
+    "columns": (SMALL, lambda page: page.get_by_role("button", name="Columns").click()),
+    "help": (SMALL, lambda page: page.keyboard.press("?")),
+    "export": (SMALL, lambda page: page.get_by_role("button", name="Export").click()),
     "query error": ("/search?q=(", lambda page: page.get_by_role("alert").wait_for()),
     "nothing found": ("/search?q=user.id:nobody", lambda page: page.locator(".empty").wait_for()),
-    "live": ("/search", lambda page: page.get_by_role("button", name="Live").click()),
+    "live": (SMALL, lambda page: page.get_by_role("button", name="Live").click()),
     "findings": ("/findings?", lambda page: page.locator(".findings").wait_for()),
     "finding": (f"/finding/{INCIDENT}", lambda page: page.locator(".chart svg").wait_for()),
     "overview": ("/overview", lambda page: page.locator(".overview").wait_for()),
@@ -58,7 +60,7 @@ def test_axe_finds_nothing(visit: Visit, state: str, theme: str) -> None:
     path, prepare = STATES[state]
     page = visit(path, role="everything", color_scheme=theme, reduced_motion="reduce")
     page.locator("main h1").first.wait_for(state="attached")
-    if path == "/search":
+    if path == SMALL:
         page.locator(".results").wait_for()
     prepare(page)
     expect(page.locator(".stale")).to_have_count(0)
@@ -111,7 +113,7 @@ def test_a_viewer_gives_no_verdict_and_sees_masks(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Export")).to_have_count(0)
     expect(page.get_by_role("button", name=re.compile("Only User:"))).to_have_count(0)
     expect(page.get_by_role("columnheader", name="User").get_by_role("button")).to_have_count(0)
-    assert "alice" not in page.content()
+    assert "alice" not in page.locator(".search-body").inner_html()
     other = visit("/search?q=user.name:alice", role="viewer")
     expect(other.get_by_role("alert")).to_contain_text("user.name is masked")
     third = visit(f"/finding/{INCIDENT}", role="viewer")

@@ -238,6 +238,6 @@ export interface TokenTold {
 
 export interface RevealAnswer {
   id: string;
-  layer: string;
-  content: Record<string, { state: string; content: Source | null; job: string | null; erased_at: string | null }>;
+  /** By layer: its state, and its content where it was opened. */
+  layers: Record<string, Source>;
 }

@@ -131,12 +131,12 @@ function Reveal({ id, layers, onClose }: { id: string; layers: ("redacted" | "fu
       {reveal.error && <Failure error={reveal.error} />}
       {content && (
         <div className="revealed" role="status">
-          {Object.entries(content.content).map(([name, told]) => (
+          {Object.entries(content.layers).map(([name, told]) => (
             <section key={name}>
               <h3 className="small-title">
-                {name}: {LAYER_STATES[told.state] ?? told.state}
+                {name}: {LAYER_STATES[textAt(told, "state")] ?? textAt(told, "state")}
               </h3>
-              {told.content && <JsonView value={told.content} />}
+              {told["content"] != null && <JsonView value={told["content"]} />}
             </section>
           ))}
         </div>

@@ -100,7 +100,7 @@ function FindingRow({ item, zone }: { item: FindingItem; zone: Zone }): ReactNod
           <SafeText text={textAt(finding, "rule.name") || textAt(finding, "rule.id")} limit={80} />
         </a>
         <div className="secondary">
-          <SafeText text={textAt(finding, "event.reason")} limit={160} />
+          <Value field="event.reason" value={valueAt(finding, "event.reason")} zone={zone} limit={160} />
         </div>
       </td>
       <td>{at("gatebook.principal")}</td>
@@ -150,7 +150,7 @@ function FindingView(props: { incident: string; answer: FindingAnswer; zone: Zon
         <Link to="/findings">All findings</Link>
       </div>
       <p className="lead">
-        <SafeText text={textAt(finding, "event.reason")} limit={400} />
+        <Value field="event.reason" value={valueAt(finding, "event.reason")} zone={zone} limit={400} />
       </p>
       <div className="split">
         <div className="main-column">
@@ -180,7 +180,7 @@ function FindingView(props: { incident: string; answer: FindingAnswer; zone: Zon
                   <Value field="@timestamp" value={valueAt(member.source, "@timestamp")} zone={zone} />
                   <Value field="event.action" value={valueAt(member.source, "event.action")} zone={zone} />
                   <strong>
-                    <SafeText text={textAt(member.source, "event.reason")} limit={300} />
+                    <Value field="event.reason" value={valueAt(member.source, "event.reason")} zone={zone} limit={300} />
                   </strong>
                 </li>
               ))}

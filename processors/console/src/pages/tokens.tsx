@@ -111,7 +111,7 @@ function NewToken({ onClose, onMade }: { onClose: () => void; onMade: () => void
       >
         <label className="stacked">
           What it is for
-          <input required maxLength={100} value={name} onChange={(event) => setName(event.target.value)} />
+          <input required maxLength={80} value={name} onChange={(event) => setName(event.target.value)} />
         </label>
         <fieldset className="choices">
           <legend>Roles</legend>
