@@ -446,3 +446,28 @@ def test_what_stands_for_a_secret_stays(text: str) -> None:
 def test_a_card_keeps_its_last_digits_whatever_weaker_rules_see_in_it(text: str) -> None:
     """A telephone number or a long random string within a card would only blur its mask."""
     assert ":*1111]" in REDACTOR.redact_text(text).text
+
+
+VALUES_SIDE_BY_SIDE = (
+    "4111 1111 1111 1111",
+    "5555555555554444",
+    "DE89370400440532013000",
+    "+49 151 12345678",
+    "203.0.113.77",
+    "2001:db8::7:1",
+    "ada@example.com",
+    "00:1b:44:11:3a:b7",
+    "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
+)
+
+
+@pytest.mark.parametrize("joint", [" ", ", ", "/", " - ", "\n"])
+@pytest.mark.parametrize("first", VALUES_SIDE_BY_SIDE)
+@pytest.mark.parametrize("second", VALUES_SIDE_BY_SIDE)
+def test_what_one_rule_has_found_hides_nothing_beside_it(
+    first: str, second: str, joint: str
+) -> None:
+    """A rule passes over what a stronger one has found, and over that only."""
+    redacted = REDACTOR.redact_text(f"phone {first}{joint}{second}").text
+    assert not survives(first, redacted)
+    assert not survives(second, redacted)

@@ -68,22 +68,27 @@ def assigned_secret(probe: Probe) -> Iterator[Found]:
     for after, least_bits, least_bytes in _WAYS:
         operator = after.match(data, probe.end)
         found = _token(probe, operator.end(), least_bits) if operator else None
+        if found and found.end == found.start:
+            return
         if found and found.end - found.start >= least_bytes:
             yield found
             return
     if _OPTION.search(data, max(0, probe.start - 44), probe.start):
         option = _OPTION_END.match(data, probe.end)
         found = _token(probe, option.end(), 0.0) if option else None
-        if found:
+        if found and found.end > found.start:
             yield found
 
 
 def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
+    """The value that begins here; an empty one where a stronger rule has found all of it."""
     match = _QUOTED_TOKEN.match(probe.data, start) or _TOKEN.match(probe.data, start)
     if match is None:
         return None
     start, end = match.span(match.lastindex or 0)
     value = probe.data[start:end].rstrip(b".:!?")
+    if probe.is_settled(start, start + len(value)):
+        return Found(start, start, "")
     if not is_random_token(value, max(least_bits, probe.rule.min_entropy_bits)):
         return None
     return Found(start, start + len(value), plain(value))

@@ -22,7 +22,7 @@ from .national import check_of
 from .ner import Entity, NerPool, merged
 from .rules import Rule, default_rules
 from .spans import Extent, Spans, spans_of
-from .triggers import SEPARATOR, Hit, Sites, Triggers
+from .triggers import EDGE_BYTES, SEPARATOR, Hit, Sites, Triggers
 from .validators import ANCHORED, NARROWING, VALIDATORS, Found, Probe, Validator, compile_pattern
 from .version import policy_version
 from .views import Edit, View, folded, reads_plain
@@ -69,7 +69,7 @@ class _Matcher:
     validate: Validator
     barred: re2._Regexp | None
     narrows: bool
-    """Whether all that the validator finds lies within the candidate."""
+    """Whether all that the validator finds begins and, but for an IBAN, ends in its candidate."""
     settles: bool
     """Whether a weaker rule could add nothing within a finding of this one."""
 
@@ -354,7 +354,10 @@ class Redactor:
         rule, validate, near = matcher.rule, matcher.validate, self._triggers.near_context
         candidates = sites.exact.get(index)
         if candidates is None:
-            candidates = _searched(matcher, data, sites.extents[index], budget)
+            windows = sites.extents[index]
+            if settled and matcher.narrows and rule.trigger:
+                windows = [w for w in windows if not _is_read(settled, *w, len(data))]
+            candidates = _searched(matcher, data, windows, budget)
         else:
             budget.spend(len(candidates) * rule.cost)
         result = []
@@ -364,7 +367,7 @@ class Redactor:
                 or (rule.context and not near(sites, index, start, end))
             ):
                 continue
-            for found in validate(Probe(data, start, end, rule, budget)):
+            for found in validate(Probe(data, start, end, rule, budget, settled)):
                 if rule.context and not near(sites, index, found.start, found.end):
                     continue
                 if not matcher.barred or not matcher.is_barred(data, found.start):
@@ -463,6 +466,13 @@ def _matcher(rule: Rule) -> _Matcher:
     narrows = rule.validator in NARROWING
     settles = rule.priority > WEAK and rule.mask != "domain"
     return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator], barred, narrows, settles)
+
+
+def _is_read(settled: Sequence[Extent], left: int, right: int, size: int) -> bool:
+    """The cluster in a window is found, so that there are but its surroundings left."""
+    first = left + EDGE_BYTES if left else 0  # where the text begins, the window is cut off
+    last = right - EDGE_BYTES if right < size else size
+    return _within(settled, first, last)
 
 
 def _within(extents: Sequence[Extent], start: int, end: int) -> bool:

@@ -53,8 +53,8 @@ class Pseudonyms:
     def of(self, kind: str, normalised: str, tenant: str = "") -> str:
         """Return `KIND_epoch_XXXXXXXXXXXXXXXX` for a value already in its normal form."""
         # Each part carries its length, so no two triples share an input.
-        message = _part(tenant) + _part(kind) + _sized(normalised)
-        return f"{kind.upper()}_{self.epoch}_{_base32(self._digest(message))}"
+        before, named = _prefix(tenant, kind)
+        return f"{named}_{self.epoch}_{_base32(self._digest(before + _sized(normalised)))}"
 
     def _digest(self, message: bytes) -> bytes:
         """HMAC-SHA256 of the message."""
@@ -70,8 +70,11 @@ def _sized(part: str) -> bytes:
     return len(data).to_bytes(8, "big") + data
 
 
-_part = lru_cache(maxsize=4096)(_sized)
-"""Of tenants and kinds, which come again; never of values."""
+@lru_cache(maxsize=4096)
+def _prefix(tenant: str, kind: str) -> tuple[bytes, str]:
+    """What comes again with every value: never the value."""
+    return _sized(tenant) + _sized(kind), kind.upper()
+
 
 _BASE32 = string.ascii_uppercase + "234567"
 _PAIRS = [one + two for one in _BASE32 for two in _BASE32]

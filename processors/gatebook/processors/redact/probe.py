@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -35,6 +35,12 @@ class Probe:
     end: int
     rule: Rule
     budget: Budget
+    settled: Sequence[tuple[int, int]] = ()
+    """Extents that stronger rules have found: a weaker one could add nothing within them."""
+
+    def is_settled(self, start: int, end: int) -> bool:
+        """Tell whether all of an extent is found already."""
+        return any(left <= start and end <= right for left, right in self.settled)
 
     @property
     def value(self) -> bytes:

@@ -468,8 +468,10 @@ VALIDATORS: dict[str, Validator] = {
 NARROWING = frozenset(
     {"any", "token", "unread_token", "drawn", "checked", "ssn", "birth_date", "high_entropy"}
     | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
+    | {"iban"}
 )
-"""Validators that find nothing beyond their candidate (but for the extension of a telephone)."""
+"""Validators that find nothing beyond their candidate, but for the extension of a telephone. The
+candidate of an IBAN is its beginning: within another value, it is none."""
 
 ANCHORED: dict[str, Callable[[Rule], Sequence[str]]] = {
     "vendor_token": table_keywords,
