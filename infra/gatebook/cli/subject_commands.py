@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gatebook.processors.subjects.erasure import Eraser
     from gatebook.processors.subjects.keyring import KeyRing
     from gatebook.processors.subjects.settings import SubjectSettings
+    from gatebook.processors.subjects.wrapping import KeyFolder
 
 T = TypeVar("T")
 EXIT_NOT_FOUND = 1
@@ -704,6 +705,121 @@ def _pseudonym_query(pseudonym: str) -> Any:
 
     names = ("user.id", "user.name", "gatebook.identity.on_behalf_of", "gatebook.principal")
     return pseudonym_query(pseudonym, fields_of("access").text_fields, names)
+
+
+# --- the wrapping key ---------------------------------------------------------------------------
+
+
+class WrappingRefused(GatebookError):
+    """Wrapping keys that are named in a setting are made and destroyed where they are kept."""
+
+    exit_code = 2
+    next_step = (
+        "put the new source first in GATEBOOK_SUBJECT_WRAPPING_KEYS of all workers, keep the old "
+        "one behind it, and run this without --new-key and --destroy-old"
+    )
+
+    def __init__(self) -> None:
+        super().__init__("the wrapping keys are those that GATEBOOK_SUBJECT_WRAPPING_KEYS names")
+
+
+@subject.command()
+@reason_option
+@click.option("--new-key", is_flag=True, help="Make a wrapping key first; it becomes current.")
+@click.option(
+    "--destroy-old",
+    is_flag=True,
+    help="Destroy the other wrapping keys in the end, if nothing is under them any more.",
+)
+@click.option("--dry-run", is_flag=True, help="Count, and do nothing.")
+@json_option
+def rewrap(reason: str, new_key: bool, destroy_old: bool, dry_run: bool, as_json: bool) -> None:
+    """Put all subjects' keys under the current wrapping key.
+
+    \b
+      gatebook subject rewrap --reason "yearly" --new-key --destroy-old
+
+    What is sealed stays as it is, and the workers go on meanwhile. Interrupted, the same command
+    goes on: --new-key makes no other key while something is under an older one. Copies of an old
+    wrapping key elsewhere, backups among them, are yours to find.
+    """
+
+    async def work(desk: Desk) -> dict[str, Any]:
+        from gatebook.processors.subjects.rewrap import counted
+        from gatebook.processors.subjects.rewrap import rewrap as rewrap_all
+
+        if desk.own.wrapping_keys and (new_key or destroy_old):
+            raise WrappingRefused
+        wrapping, folder = desk.own.wrapping(desk.settings), desk.own.wrapping_folder(desk.settings)
+        under = await counted(desk.store)
+        if dry_run:
+            return _rewrap_report(wrapping.newest.id, 0, under)
+        fresh = new_key and not under.keys() - {wrapping.newest.id}
+        made = {"new_key": "yes"} if fresh else {"wrapping_id": wrapping.newest.id}
+        await desk.record("subject.rewrap", reason, **made)
+        if fresh:
+            # If we die here, the key is current already: the same command goes on with it.
+            folder.make()
+            wrapping.refresh()
+        told = (lambda done: None) if as_json else _tell_progress
+        found = await rewrap_all(desk.store, wrapping, told)
+        report = _rewrap_report(found.wrapping_id, found.rewrapped, found.under)
+        if destroy_old and not found.left:
+            report["destroyed"] = await _destroy_unused(desk, folder, reason)
+        return report
+
+    _print_rewrapped(found := run_at_desk(work), as_json)
+    if found["left"] and not dry_run:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+def _tell_progress(done: int) -> None:
+    click.echo(f"rewrapped: {done}", err=True)
+
+
+def _rewrap_report(current: str, rewrapped: int, under: dict[str, int]) -> dict[str, Any]:
+    left = sum(count for wrapping_id, count in under.items() if wrapping_id != current)
+    return {
+        "wrapping_id": current,
+        "rewrapped": rewrapped,
+        "under": under,
+        "left": left,
+        "destroyed": [],
+    }
+
+
+async def _destroy_unused(desk: Desk, folder: KeyFolder, reason: str) -> list[str]:
+    """Destroy the files of wrapping keys under which nothing is, but for the current one."""
+    import asyncio
+
+    from gatebook.processors.subjects.rewrap import counted
+
+    # A worker may be about to store a key that it wrapped before the new one was there.
+    await asyncio.sleep(folder.settles_in_seconds(desk.own.lease_seconds))
+    under = await counted(desk.store)
+    destroyed = []
+    for path in folder.files()[1:]:
+        wrapping_id = folder.id_of(path)
+        if under.get(wrapping_id):
+            continue
+        await desk.record("subject.destroy_wrapping_key", reason, wrapping_id=wrapping_id)
+        # If we die here, the event says more than was done; the same command does it.
+        path.unlink()
+        destroyed.append(wrapping_id)
+    return destroyed
+
+
+def _print_rewrapped(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"wrapping key {found['wrapping_id']} is current; rewrapped {found['rewrapped']}")
+    for wrapping_id, count in sorted(found["under"].items()):
+        click.echo(f"  under {wrapping_id}: {count}")
+    for wrapping_id in found["destroyed"]:
+        click.echo(f"  destroyed {wrapping_id}")
+    if found["left"]:
+        click.echo(f"  {found['left']} still under another key")
 
 
 COMMANDS = [subject]

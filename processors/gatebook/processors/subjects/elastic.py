@@ -1,13 +1,15 @@
 """The store in Elasticsearch: two small indices, to be left out of snapshots.
 
-Keys stand in an index of their own, in which documents are only created and deleted: so it can be
-seen that what was deleted is off the disk. A snapshot of `*,-{namespace}-subject-*` has neither.
+Keys stand in an index of their own, in which documents are created and deleted, and replaced only
+when the wrapping key changes: so it can be seen that what was deleted is off the disk. A snapshot
+of `*,-{namespace}-subject-*` has neither.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -39,6 +41,8 @@ INDEX_BODY: dict[str, Any] = {
     },
 }
 MAX_FOUND = 10_000
+PAGE_DOCUMENTS = 1_000
+KEEP_ALIVE = "2m"
 PURGE_POLL_SECONDS = 1.0
 # The server keeps what was deleted for replicas that are away, and asks them every 30 seconds.
 PURGE_POLLS = 120
@@ -105,6 +109,27 @@ class ElasticStore:
         answer = await self._ask("PUT", path, params=params, json=source, good=(409,))
         return answer.get("status") != 409
 
+    async def rewrite(self, changed: Sequence[tuple[Stored, Mapping[str, Any]]]) -> set[str]:
+        if not changed:
+            return set()
+        lines = b"".join(self._line(found, source) for found, source in changed)
+        answer = await self._ask("POST", "/_bulk", ndjson=lines)
+        results = [item["index"] for item in answer["items"]]
+        if any(found["status"] not in (200, 409) for found in results):
+            raise StoreAway("a document was not taken")
+        return {found["_id"] for found in results if found["status"] == 200}
+
+    def _line(self, found: Stored, source: Mapping[str, Any]) -> bytes:
+        """Takes effect only where the document is still the one that was read: one that was
+        deleted since stays so."""
+        action = {
+            "_index": self._index(found.id),
+            "_id": found.id,
+            "if_seq_no": found.version[0],
+            "if_primary_term": found.version[1],
+        }
+        return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(source) + b"\n"
+
     async def delete(self, ids: Iterable[str]) -> None:
         for document_id in ids:
             path = f"/{self._index(document_id)}/_doc/{document_id}"
@@ -129,10 +154,33 @@ class ElasticStore:
         answer = await self._ask("POST", f"/{index}/_search", json=body)
         if answer["_shards"]["failed"]:
             raise StoreAway("a shard did not answer")
-        return [
-            Stored(hit["_id"], hit["_source"], (hit["_seq_no"], hit["_primary_term"]))
-            for hit in answer["hits"]["hits"]
-        ]
+        return [_stored(hit) for hit in answer["hits"]["hits"]]
+
+    async def pages(self, kind: str) -> AsyncIterator[list[Stored]]:
+        index = self._keys if kind == KEY else self._state
+        await self._ask("POST", f"/{index}/_refresh")
+        opened = await self._ask("POST", f"/{index}/_pit", params={"keep_alive": KEEP_ALIVE})
+        body: dict[str, Any] = {
+            "query": {"term": {"type": kind}},
+            "size": PAGE_DOCUMENTS,
+            "pit": {"id": opened["id"], "keep_alive": KEEP_ALIVE},
+            "sort": [{"tag": "asc"}],
+            "seq_no_primary_term": True,
+        }
+        try:
+            while True:
+                answer = await self._ask("POST", "/_search", json=body)
+                if answer["_shards"]["failed"]:
+                    raise StoreAway("a shard did not answer")
+                hits = answer["hits"]["hits"]
+                if not hits:
+                    return
+                yield [_stored(hit) for hit in hits]
+                body["search_after"] = hits[-1]["sort"]
+        finally:
+            # If we die here, the server drops the view by itself after KEEP_ALIVE.
+            with suppress(Unreachable):
+                await self._connection.request("DELETE", "/_pit", json={"id": opened["id"]})
 
     async def close(self) -> None:
         await self._connection.close()
@@ -164,6 +212,10 @@ class ElasticStore:
             if answer.status != 200 and not exists:
                 raise _trouble(answer)
         self._made = True
+
+
+def _stored(hit: Mapping[str, Any]) -> Stored:
+    return Stored(hit["_id"], hit["_source"], (hit["_seq_no"], hit["_primary_term"]))
 
 
 async def expunged(ask: Callable[..., Awaitable[Any]], index: str) -> bool:

@@ -17,6 +17,7 @@ from gatebook.processors.sinks.backoff import Backoff
 from gatebook.processors.subjects.identity import SubjectTags
 from gatebook.processors.subjects.keys import KEY_BYTES, SubjectKey
 from gatebook.processors.subjects.layers import KeyEntry
+from gatebook.processors.subjects.rewrap import rewrap_stored
 from gatebook.processors.subjects.state import KEY, SubjectState, key_id, read_states
 from gatebook.processors.subjects.store import StoreAway, Stored, SubjectStore
 from gatebook.processors.subjects.wrapping import WrappingKeys
@@ -127,6 +128,8 @@ class KeyRing:
         An erasure may have ended between our look and now: a key of a generation that is over by
         now is taken away again. If we die before that, it stays and nothing is sealed under it.
         """
+        self._wrapping.refresh()
+        newest = self._wrapping.newest
         states = await read_states(self._store, tags)
         fresh = {key_id(t, s.generation): self._fresh(t, s) for t, s in states.items()}
         created = await self._store.create(fresh)
@@ -134,6 +137,10 @@ class KeyRing:
         over = [t for t, state in states.items() if now[t].generation != state.generation]
         stale = {key_id(tag, states[tag].generation) for tag in over}
         await self._store.delete(stale & created)
+        self._wrapping.refresh()
+        if self._wrapping.newest != newest:  # another became current meanwhile
+            # If we die here, a key is left under the one before: the next rewrap finds it.
+            await rewrap_stored(self._store, self._wrapping, created - stale)
 
     def _fresh(self, tag: str, state: SubjectState) -> dict[str, str | int]:
         key = SubjectKey(key_id(tag, state.generation), os.urandom(KEY_BYTES))

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from gatebook.processors.config import WorkerSettings, read_or_make_key
 from gatebook.processors.sinks.settings import from_environment
 from gatebook.processors.subjects.identity import SubjectTags
-from gatebook.processors.subjects.wrapping import WrappingKeys, wrapping_keys
+from gatebook.processors.subjects.wrapping import KeyFolder, NamedSources, WrappingKeys
 
 PREFIX = "GATEBOOK_SUBJECT_"
 TAG_KEY_NAME = "subject-tags.key"
@@ -29,8 +29,8 @@ class SubjectSettings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Sources (file:PATH, env:NAME, or a plug-in) of the key that subjects' "
-            "keys are stored under, newest first, separated by commas; default: a file in "
-            "GATEBOOK_HOME, made if absent"
+            "keys are stored under, newest first, separated by commas; default: files in "
+            "GATEBOOK_HOME, the first made if absent"
         ),
     ] = ""
     lease_seconds: Annotated[
@@ -52,10 +52,16 @@ class SubjectSettings(Struct, frozen=True, kw_only=True):
 
     def wrapping(self, worker: WorkerSettings) -> WrappingKeys:
         """What subjects' keys are stored under. Raises Fatal."""
-        if not self.wrapping_keys:
-            read_or_make_key(default := self._path("", worker, WRAPPING_KEY_NAME))
-            return wrapping_keys(f"file:{default}")
-        return wrapping_keys(self.wrapping_keys)
+        if self.wrapping_keys:
+            return WrappingKeys.of(NamedSources.of(self.wrapping_keys))
+        folder = self.wrapping_folder(worker)
+        if not folder.files():
+            read_or_make_key(folder.first)
+        return WrappingKeys.of(folder)
+
+    def wrapping_folder(self, worker: WorkerSettings) -> KeyFolder:
+        """Where the wrapping keys are if no setting names them."""
+        return KeyFolder(self._path("", worker, WRAPPING_KEY_NAME))
 
     def certificate_key_path(self, worker: WorkerSettings) -> Path:
         """Where the key is that signs certificates."""

@@ -6,7 +6,7 @@ that was read: so several workers and operators need no other agreement.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +39,9 @@ class SubjectStore(Protocol):
     async def replace(self, document: Stored, source: Mapping[str, Any]) -> bool:
         """False where the document is not any more what was read, or gone: nothing is changed."""
 
+    async def rewrite(self, changed: Sequence[tuple[Stored, Mapping[str, Any]]]) -> set[str]:
+        """`replace` of many; ids of those that were replaced."""
+
     async def delete(self, ids: Iterable[str]) -> None:
         """Delete what is there of these. Copies on disk may outlive this call: see purge."""
 
@@ -47,6 +50,9 @@ class SubjectStore(Protocol):
 
     async def find(self, kind: str, **equal: Any) -> list[Stored]:
         """All documents of a kind with these values in their top fields."""
+
+    def pages(self, kind: str) -> AsyncIterator[list[Stored]]:
+        """All documents of a kind, however many, as of one moment."""
 
     async def close(self) -> None:
         """Close connections."""
@@ -83,6 +89,9 @@ class MemoryStore:
         self._write(document.id, source)
         return True
 
+    async def rewrite(self, changed: Sequence[tuple[Stored, Mapping[str, Any]]]) -> set[str]:
+        return {found.id for found, source in changed if await self.replace(found, source)}
+
     async def delete(self, ids: Iterable[str]) -> None:
         for document_id in ids:
             self.documents.pop(document_id, None)
@@ -97,6 +106,9 @@ class MemoryStore:
             for i, (_, source) in self.documents.items()
             if wanted.items() <= source.items()
         ]
+
+    async def pages(self, kind: str) -> AsyncIterator[list[Stored]]:
+        yield await self.find(kind)
 
     async def close(self) -> None:
         """Nothing to close."""
