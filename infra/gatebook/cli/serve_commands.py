@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 import webbrowser
@@ -259,6 +260,9 @@ async def _run(app: Any, settings: AccessSettings, listening: socket.socket) -> 
             "see that GATEBOOK_SERVE_TLS_CERTIFICATE_FILE and _TLS_KEY_FILE are PEM files that "
             "belong together",
         ) from None
+    # The server stops by itself, then raises the signal again, which would end the process before
+    # what is recorded is sent.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     await uvicorn.Server(config).serve(sockets=[listening])
 
 

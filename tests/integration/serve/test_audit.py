@@ -1,0 +1,205 @@
+"""Who looks at the log is in the log: through the API, Kafka, the workers, and the index."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from tests.access_service import running_service
+from tests.integration.privacy.subject_tools import TENANT, Desk, said
+from tests.pipeline import Pipeline
+from tests.waiting import wait_until
+
+from gatebook.cli.audited import RecordedAudit, service_settings
+from gatebook.processors.config import from_env
+from gatebook.processors.serve.access.revealing import Revealer
+from gatebook.processors.serve.app import create_app
+from gatebook.processors.serve.deps import Deps
+from gatebook.producers.recorder import Recorder
+
+
+class Served:
+    """A `gatebook serve` process, and what it printed."""
+
+    def __init__(self, pipeline: Pipeline, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gatebook.cli.main", "serve", "--port", "0", *arguments],
+            env=pipeline.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.lines = [self.process.stdout.readline() for _ in range(3)]
+        self.link = self.lines[2].rsplit(" ", 1)[-1].strip()
+        self.url = self.link.partition("/login")[0]
+
+    def client(self, **more: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=30, **more)
+
+    def end(self) -> tuple[int, str]:
+        """Stop it; its exit code and what it said on standard error."""
+        self.process.send_signal(signal.SIGTERM)
+        _, said_ = self.process.communicate(timeout=30)
+        return self.process.returncode, said_
+
+
+@contextmanager
+def serving(pipeline: Pipeline, *arguments: str) -> Iterator[Served]:
+    served = Served(pipeline, *arguments)
+    try:
+        yield served
+    finally:
+        if served.process.poll() is None:
+            served.process.kill()
+            served.process.communicate()
+
+
+def acts(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """The recorded acts of auditors, by action."""
+    found = [d for d in pipeline.documents() if d["service"]["name"] == "gatebook-operator"]
+    return {f"{d['gatebook']['component']} {d['event']['action']}": d for d in found}
+
+
+def test_a_search_is_found_by_the_next_search(pipeline: Pipeline) -> None:
+    """Signed in by the link, somebody searches, looks at an event and has its content opened:
+    each is an access event with who, what, from where and why; a refused token is one, too; and
+    so is what the command line does."""
+    desk = Desk(pipeline)
+    event = said("ada")
+    pipeline.publish([event])
+    pipeline.wait_indexed(1)
+    event_id = event["event"]["id"]
+    with serving(pipeline) as served, served.client() as client:
+        assert client.get(served.link).status_code == 303
+        session = client.get("/api/v1/session").json()
+        assert session["caller"]["method"] == "login_link"
+        csrf = {"x-csrf-token": session["csrf_token"]}
+        asked = {"query": f"user.id:ada and organization.id:{TENANT}", "since": "1h"}
+        found = client.post("/api/v1/search", json=asked, headers=csrf).json()
+        assert found["total"] == 1
+        assert client.get(f"/api/v1/events/{event_id}").status_code == 200
+        body = {"layer": "full", "reason": "ticket 4711"}
+        shown = client.post(f"/api/v1/events/{event_id}/reveal", json=body, headers=csrf)
+        assert "sings for ada@example.org" in shown.text
+        with served.client(headers={"authorization": "Bearer gb_wrong"}) as thief:
+            assert thief.get("/api/v1/session").status_code == 401
+
+        # A token that is made while the service runs holds at once, and so does its end.
+        made = desk.json("token", "new", "ci", "--role", "viewer", "--tenant", TENANT)
+        with served.client(headers={"authorization": f"Bearer {made['token']}"}) as by_token:
+            assert by_token.get("/api/v1/session").status_code == 200
+            desk.run("token", "revoke", made["id"])
+            assert by_token.get("/api/v1/session").status_code == 401
+        desk.run("search", "user.id:ada")
+
+        wanted = {"serve login", "serve search", "serve event.view", "serve event.reveal"}
+        wanted |= {"cli token.new", "cli token.revoke", "cli search"}
+        wait_until("the acts are indexed", lambda: wanted <= set(acts(pipeline)), 60)
+        # The very search, found by a search of its own.
+        asked = {"query": "event.action:search and gatebook.component:serve", "since": "1h"}
+        again = client.post("/api/v1/search", json=asked, headers=csrf).json()
+        assert again["total"] >= 1
+        code, complaints = served.end()
+    assert (code, complaints) == (0, "")
+    assert served.link not in str(pipeline.documents())
+    told = acts(pipeline)
+    search = told["serve search"]
+    queries = [
+        d["gatebook"]["attributes"]["query"]
+        for d in pipeline.documents()
+        if d["event"]["action"] == "search" and d["gatebook"]["component"] == "serve"
+    ]
+    assert f"user.id:ada and organization.id:{TENANT}" in queries
+    assert search["user"]["id"] == session["caller"]["id"]
+    assert search["source"]["ip"] == "127.0.0.1"
+    assert search["url"]["path"] == "/api/v1/search"
+    assert search["event"]["category"] == "database"
+    reveal = told["serve event.reveal"]
+    assert reveal["event"]["category"] == "iam"
+    assert reveal["gatebook"]["attributes"]["reason"] == "ticket 4711"
+    assert reveal["gatebook"]["attributes"]["event"] == event_id
+    assert told["cli search"]["gatebook"]["attributes"]["query"] == "user.id:ada"
+    failed = [
+        d
+        for d in pipeline.documents()
+        if d["event"]["action"] == "login" and d["event"]["outcome"] == "failure"
+    ]
+    assert {d["event"]["reason"] for d in failed} == {"unauthenticated"}
+    assert made["token"] not in str(pipeline.documents())
+
+
+async def test_nothing_is_shown_that_is_not_recorded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While acts cannot be made durable, no content is opened; looking goes on."""
+    Desk(pipeline)
+    event = said("ada")
+    pipeline.publish([event])
+    pipeline.wait_indexed(1)
+    for name, value in pipeline.environment().items():
+        if name.startswith("GATEBOOK_"):
+            monkeypatch.setenv(name, value)
+    recorder = Recorder(service_settings())
+    audit = RecordedAudit(recorder)
+
+    def make(deps: Deps) -> Any:
+        revealer = Revealer(deps.connection, from_env())
+        return create_app(replace(deps, reveal=revealer.opened))
+
+    url = pipeline.engines.elasticsearch_url
+    async with running_service(url, pipeline.namespace, make=make, audit=audit) as service:
+        officer = await service.by_token("privacy_officer")
+        path = f"/api/v1/events/{event['event']['id']}/reveal"
+        body = {"layer": "full", "reason": "ticket"}
+        async with officer as client:
+            good = await client.post(path, json=body)
+            assert "sings for" in good.text, good.text
+            recorder.close(5)  # as a spool that is full or gone: nothing is taken any more
+            refused = await client.post(path, json=body)
+            assert refused.status_code == 503
+            assert "sings for" not in refused.text
+            looked = await client.post("/api/v1/search", json={"query": ""})
+            assert looked.status_code == 200
+            made = await client.post("/api/v1/exports", json={"query": "", "format": "csv"})
+            assert made.status_code == 503
+    wait_until("the act is indexed", lambda: "serve event.reveal" in acts(pipeline), 60)
+    assert sum(d["event"]["action"] == "event.reveal" for d in pipeline.documents()) == 1
+
+
+def run(pipeline: Pipeline, *arguments: str, **environment: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "gatebook.cli.main", *arguments],
+        env=pipeline.environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_service_does_not_start_open(pipeline: Pipeline, tmp_path: Any) -> None:
+    """Beyond this machine without TLS, or without a way to sign in; without Elasticsearch; without
+    a spool: each ends with its own code and says what to do."""
+    outside = run(pipeline, "serve", "--host", "0.0.0.0", "--port", "0")
+    assert (outside.returncode, "TLS" in outside.stderr) == (2, True)
+    proxied = run(
+        pipeline, "serve", "--host", "0.0.0.0", "--port", "0",
+        GATEBOOK_SERVE_TRUSTED_PROXIES="10.0.0.1",
+        GATEBOOK_SERVE_PUBLIC_URL="https://audit.example.org",
+    )  # fmt: skip
+    assert (proxied.returncode, "token new" in proxied.stderr) == (2, True)
+    away = run(pipeline, "serve", "--port", "0", GATEBOOK_ELASTICSEARCH_URL="http://127.0.0.1:1")
+    assert (away.returncode, "what to do" in away.stderr) == (3, True)
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    spool = run(pipeline, "serve", "--port", "0", GATEBOOK_SPOOL_DIR=str(blocked))
+    assert (spool.returncode, "GATEBOOK_SPOOL_DIR" in spool.stderr) == (6, True)
+    assert not any(one.stdout for one in (outside, proxied, away, spool))
