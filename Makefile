@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
 
-.PHONY: help demo test browser unit lint types format imports tidy generate dashboards bench bench-redaction bench-detection lock jars up down clean
+.PHONY: help demo test console browser unit lint types format imports tidy generate dashboards bench bench-redaction bench-detection lock jars up down clean
 
 help:
 	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-redaction  the redactor beside others; DATA=DIR adds presidio-research's sentences"
 	@echo "make bench-detection  speed, alert latency, attacks noticed; DATA=DIR adds numenta/NAB's series"
 	@echo "make dashboards  Kibana, Grafana and alert rules; NAMESPACE=NAME for another than gatebook"
+	@echo "make console  build the browser console into the package (needs Node 20.19+)"
 	@echo "make up      start embedded Kafka and Elasticsearch; make down stops them"
 	@echo "make lock    pin the dependencies anew; make jars: the engines' jars"
 
@@ -36,6 +37,10 @@ test: lint browser
 # Brings Chromium where there is none: the console's tests drive it.
 browser: $(STAMP)
 	@infra/browser.sh $(BIN)/python
+
+# The build is committed, so that whoever installs needs no Node.
+console:
+	cd processors/console && npm ci --no-fund --no-audit && npm run build
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit

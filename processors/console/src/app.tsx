@@ -1,5 +1,5 @@
 import { Component, useEffect, useState, type ReactNode } from "react";
-import { get, setCsrfToken, signOut } from "./api/client";
+import { get, setCsrfToken, signOut, SIGNED_OUT } from "./api/client";
 import type { Session } from "./api/types";
 import { Button, Dialog, Empty, Failure, Icon, Link, Loading, Popover, SafeText } from "./components/basics";
 import { useAct, useKeys, useRequest } from "./lib/hooks";
@@ -16,10 +16,17 @@ import { TokensPage } from "./pages/tokens";
 
 export function App(): ReactNode {
   const answer = useRequest("session", (signal) => get<Session>("/session", signal));
+  const [signedOut, setSignedOut] = useState(false);
   useEffect(() => {
     document.addEventListener("click", followLink);
-    return () => document.removeEventListener("click", followLink);
+    const onSignedOut = (): void => setSignedOut(true);
+    window.addEventListener(SIGNED_OUT, onSignedOut);
+    return () => {
+      document.removeEventListener("click", followLink);
+      window.removeEventListener(SIGNED_OUT, onSignedOut);
+    };
   }, []);
+  if (signedOut) return <SignIn />;
   if (answer.data) {
     setCsrfToken(answer.data.csrf_token);
     return (
@@ -28,7 +35,6 @@ export function App(): ReactNode {
       </SessionContext>
     );
   }
-  if (answer.error?.status === 401) return <SignIn />;
   return (
     <main className="lone">
       <h1>Gatebook</h1>

@@ -35,7 +35,11 @@ function noteClock(response: Response): void {
   clockOffsetMs = Math.abs(offset) > 2_000 ? offset : 0; // the header is cut to the second
 }
 
+/** Told to the page when the session has ended under it. */
+export const SIGNED_OUT = "gatebook:signed-out";
+
 async function failure(response: Response): Promise<ApiError> {
+  if (response.status === 401) window.dispatchEvent(new Event(SIGNED_OUT));
   const body: unknown = await response.json().catch(() => null);
   const error = (body as { error?: Record<string, unknown> } | null)?.error ?? {};
   const text = (name: string): string => (typeof error[name] === "string" ? (error[name] as string) : "");
@@ -67,7 +71,15 @@ async function send(method: string, path: string, body: unknown, signal?: AbortS
 }
 
 async function answer<T>(response: Response): Promise<T> {
-  return (response.status === 204 ? null : await response.json()) as T;
+  return (response.status === 204 ? null : parsed(await response.text())) as T;
+}
+
+/** JSON whose integers are exact: nanoseconds do not fit into a number. */
+export function parsed(text: string): unknown {
+  return JSON.parse(text, (_: string, value: unknown, context?: { source?: string }) => {
+    const inexact = typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value);
+    return inexact && /^-?\d+$/.test(context?.source ?? "") ? BigInt(context?.source ?? 0) : value;
+  });
 }
 
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {

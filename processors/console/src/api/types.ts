@@ -1,6 +1,6 @@
 /** The answers of /api/v1, as far as the console reads them. */
 
-export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
+export type Json = null | boolean | number | bigint | string | Json[] | { [name: string]: Json };
 export type Source = { [name: string]: Json };
 
 export const KINDS = ["access", "finding", "deadletter", "alert"] as const;

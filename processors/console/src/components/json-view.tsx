@@ -57,5 +57,5 @@ function Node({ value, indent }: { value: Json; indent: string }): ReactNode {
       </span>
     );
   }
-  return <span className="json-other">{JSON.stringify(value)}</span>;
+  return <span className="json-other">{String(value)}</span>;
 }

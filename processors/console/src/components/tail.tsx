@@ -1,6 +1,6 @@
 /** Documents as they come in, newest on top. */
 import { useEffect, useRef, useState, type ReactNode } from "react";
-import { tailUrl } from "../api/client";
+import { parsed, tailUrl } from "../api/client";
 import type { Hit } from "../api/types";
 import { count, plural } from "../lib/format";
 import { KIND_NAMES } from "../lib/kinds";
@@ -36,7 +36,7 @@ function useTail(state: SearchState, paused: boolean): Tail {
     stream.onopen = connection("open");
     stream.onerror = () => connection(stream.readyState === EventSource.CLOSED ? "broken" : "connecting")();
     stream.addEventListener("hit", (event) => {
-      const hit = { kind: state.kind, ...(JSON.parse(event.data as string) as Omit<Hit, "kind">) };
+      const hit = { kind: state.kind, ...(parsed(event.data as string) as Omit<Hit, "kind">) };
       waiting.current.push(hit);
     });
     const timer = window.setInterval(() => {

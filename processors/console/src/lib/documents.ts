@@ -33,7 +33,8 @@ export function numberAt(document: Source, name: string): number | null {
 export function plain(value: Json): string {
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return value.map(plain).join(", ");
-  return JSON.stringify(value);
+  if (typeof value === "bigint") return String(value);
+  return JSON.stringify(value, (_, inner: unknown) => (typeof inner === "bigint" ? String(inner) : inner));
 }
 
 /** Every field of a document, dotted, sorted by name. */

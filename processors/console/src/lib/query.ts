@@ -1,5 +1,6 @@
 /** Query text and the chips beside it. The server alone parses queries; here they are only written. */
 import type { Json } from "../api/types";
+import { plain } from "./documents";
 
 /** One chip: a field has a value, has none (`value` null), or not so. */
 export interface Filter {
@@ -48,5 +49,5 @@ export function withFilter(filters: Filter[], added: Filter): Filter[] {
 
 /** A value as a chip holds it. */
 export function filterValue(value: Json): string | null {
-  return value === null ? null : typeof value === "string" ? value : JSON.stringify(value);
+  return value === null ? null : plain(value);
 }

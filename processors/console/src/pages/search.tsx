@@ -1,7 +1,6 @@
 import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
-import { get, post, serverNow, type ApiError } from "../api/client";
+import { ApiError as Problem, get, post, serverNow, type ApiError } from "../api/client";
 import { KINDS, type FacetsAnswer, type Field, type HistogramAnswer, type Hit, type Kind, type QueryCheck, type SearchAnswer } from "../api/types";
-import { ApiError as Problem } from "../api/client";
 import { Button, Empty, Failure, Icon, Link, Loading, Popover } from "../components/basics";
 import { ExportDialog } from "../components/export-dialog";
 import { Chips, Facets, FieldList } from "../components/facets";
@@ -31,13 +30,20 @@ export function SearchPage(): ReactNode {
   const [now, setNow] = useState(() => serverNow());
   const [live, setLive] = useState(false);
   const change = (changed: Partial<SearchState>): void => {
-    const asksAnew = Object.keys(changed).some((name) => name !== "columns") || changed.columns === undefined;
-    const moment = asksAnew ? serverNow() : now;
+    // Other columns are of the same answer: nothing is asked anew.
+    const moment = Object.keys(changed).join() === "columns" ? now : serverNow();
     setNow(moment);
     show({ ...state, ...changed }, moment);
   };
-  const refresh = (): void => change({});
+  const refresh = (): void => {
+    const moment = serverNow();
+    setNow(moment);
+    show(state, moment, { replace: true });
+  };
   // The address says what is shown from the first moment on, so that it can be copied.
+  useEffect(() => {
+    if (isRelative(state.range)) show(state, now, { replace: true });
+  }, []);
   useEffect(() => {
     if (!location.search.includes("from=")) show(state, now, { replace: true });
   }, [location.search]);
@@ -145,6 +151,15 @@ async function checked(state: SearchState, signal: AbortSignal): Promise<void> {
   throw new Problem(400, "query", answer.error.message, answer.error.position, answer.error.next_step);
 }
 
+/** A position in what was asked as one in what was typed; none where a chip is at fault. */
+function inText(error: Problem, state: SearchState): Problem {
+  if (error.position === null || state.filters.length === 0) return error;
+  const at = error.position - 1; // behind the bracket around the text
+  const length = Array.from(state.query).length;
+  const position = state.query.trim() !== "" && at >= 0 && at <= length ? at : null;
+  return new Problem(error.status, error.type, error.message, position, error.nextStep);
+}
+
 function Found(props: {
   state: SearchState;
   fields: FieldIndex;
@@ -159,7 +174,9 @@ function Found(props: {
   const facetNames = FACETS[state.kind].filter((name) => fields.get(name) && !fields.get(name)?.masked).slice(0, MAX_FACETS);
   const searched = useRequest(`${key}${state.sort}`, async (signal) => {
     await checked(state, signal);
-    return post<SearchAnswer>("/search", { ...question, size: PAGE, sort: state.sort }, signal);
+    return post<SearchAnswer>("/search", { ...question, size: PAGE, sort: state.sort }, signal).catch((error: unknown) => {
+      throw error instanceof Problem ? inText(error, state) : error;
+    });
   });
   const histogram = useRequest(key, (signal) => {
     const split_by = SPLIT[state.kind];
@@ -391,7 +408,7 @@ function Toolbar(props: {
   );
 }
 
-const LATE_SECONDS = 60;
+const LATE_SECONDS = 300;
 
 function Badges({ answer, histogram, follows }: { answer: SearchAnswer; histogram: HistogramAnswer | null; follows: boolean }): ReactNode {
   const thinned = answer.detail.thinned.length > 0;
