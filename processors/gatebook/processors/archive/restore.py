@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -32,7 +31,8 @@ from gatebook.processors.subjects.store import SubjectStore
 from gatebook.schemas.documents import day_text
 
 SUFFIX = "-restored"
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 4_000
+BYTES_AT_ONCE = 16 * 1024 * 1024
 ANY_DAY = 365_000
 MAX_REASONS = 5
 Told = Callable[[int, int], None]
@@ -129,9 +129,21 @@ def batches(store: Store, manifest: Manifest) -> Iterator[list[Row]]:
     """Rows of an archive, some at a time. Raises Differs."""
     for entry in manifest.files:
         with store.open(entry.name) as file:
-            records = records_of(file, manifest, entry.name)
-            while some := list(islice(records, ROWS_AT_ONCE)):
-                yield [row_of(record, manifest.kind) for record in some]
+            yield from _cut(records_of(file, manifest, entry.name), manifest.kind)
+
+
+def _cut(records: Iterator[Record], kind: str) -> Iterator[list[Row]]:
+    """Rows in lists that are bounded in number and in bytes."""
+    rows: list[Row] = []
+    size = 0
+    for record in records:
+        rows.append(row_of(record, kind))
+        size += len(rows[-1].body)
+        if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def row_of(record: Record, kind: str) -> Row:
