@@ -5,7 +5,6 @@ from __future__ import annotations
 import orjson
 from tests.integration.retention.retention_tools import Store, day, document
 
-from gatebook.processors.archive import export as _export  # noqa: F401  # must import with us
 from gatebook.processors.retention.state import missing_ranges, thinned_ranges
 from gatebook.processors.search import service
 from gatebook.processors.subjects.documents import Documents, Person

@@ -18,9 +18,10 @@ from gatebook.processors.retention.holds import put
 from gatebook.processors.retention.lock import Busy, Lock
 from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.rollover import cut_large_days
-from gatebook.processors.retention.topics import check_topics, set_topics
+from gatebook.processors.retention.topics import TopicTerms, check_topics, set_topics
 from gatebook.processors.setup import setup_kafka
 from gatebook.processors.sinks.base import BulkOutcome
+from gatebook.schemas.errors import Fatal
 
 COMPRESSED = POLICY + b'\n[cold]\nafter = "1d"\nbest_compression = true\n'
 
@@ -117,19 +118,27 @@ async def test_full_disks_take_the_policys_steps_in_order_and_never_what_is_held
     assert await keeper.forces(await keeper.look()) == {}  # nothing more may go
 
 
+def known(policy: Policy, namespace: str, properties: dict[str, str]) -> list[TopicTerms]:
+    """What is said of the topics; nothing while a broker has not heard of them all."""
+    try:
+        return check_topics(policy, namespace, properties)
+    except Fatal:
+        return []
+
+
 async def test_topics_are_checked_and_set(engines: Any, namespace: str) -> None:
     """After setup topics are kept as topics.toml says; the policy's shortest layer is shorter, so
     that is told, and set, with segments short enough for it to be true."""
     properties = {"bootstrap.servers": engines.kafka_bootstrap}
     await asyncio.to_thread(setup_kafka, engines.kafka_bootstrap, namespace, {}, {})
     policy = Policy.read(POLICY + b'\n[kafka]\nreplay = "1d"\n')
-    before = check_topics(policy, namespace, properties)
+    before = wait_until("all topics", lambda: known(policy, namespace, properties))
     wrong = {one.name for one in before if one.problem}
     assert f"{namespace}.event.v1" in wrong
     assert set(set_topics(namespace, before, properties)) == wrong
     wait_until(  # brokers hear of a change one after the other
         "topics without problems",
-        lambda: not any(one.problem for one in check_topics(policy, namespace, properties)),
+        lambda: {one.problem for one in known(policy, namespace, properties)} == {""},
     )
     admin = AdminClient(properties)
     resource = ConfigResource(ResourceType.TOPIC, f"{namespace}.event.v1")

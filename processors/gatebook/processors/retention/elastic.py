@@ -15,7 +15,10 @@ from gatebook.schemas.errors import Fatal, GatebookError
 
 Dsl = dict[str, Any]
 KEEP_ALIVE = "5m"
-PAGE_DOCUMENTS = 1_000
+PAGE_DOCUMENTS = 500
+WRITE_BYTES = 4 * 1024 * 1024
+MERGE_POLL_SECONDS = 0.2
+MERGE_POLLS = 18_000  # an hour; an index that is not merged by then is only slower
 PAGE_GROUPS = 1_000
 TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SNAPSHOT_POLL_SECONDS = 0.5
@@ -180,13 +183,20 @@ class Cluster:
 
     async def write(self, index: str, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Put documents under their ids; they survive a crash of the store."""
-        lines = b"".join(
-            orjson.dumps({"index": {"_id": document_id}})
-            + b"\n"
-            + orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
-            + b"\n"
-            for document_id, source in documents
-        )
+        lines: list[bytes] = []
+        size = 0
+        for document_id, source in documents:
+            body = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
+            lines += (orjson.dumps({"index": {"_id": document_id}}), body)
+            size += len(body)
+            if size >= WRITE_BYTES:
+                await self._bulk(index, lines)
+                lines, size = [], 0
+        if lines:
+            await self._bulk(index, lines)
+
+    async def _bulk(self, index: str, parts: Sequence[bytes]) -> None:
+        lines = b"\n".join((*parts, b""))
         for wait_seconds in (*TRANSIENT_WAITS_SECONDS, None):
             answer = await self.ask("POST", f"/{index}/_bulk", ndjson=lines)
             refused = [i["index"] for i in answer["items"] if i["index"]["status"] >= 300]
@@ -205,10 +215,23 @@ class Cluster:
         await self.ask("POST", "/_aliases", json={"actions": actions})
 
     async def merge(self, index: str) -> None:
-        """Returns when an index is one segment."""
-        params = {"max_num_segments": "1", "wait_for_completion": "true"}
+        """Returns when an index is one segment, however long that takes."""
+        params = {"max_num_segments": "1", "wait_for_completion": "false"}
         await self.ask("POST", f"/{index}/_forcemerge", params=params)
+        for _ in range(MERGE_POLLS):
+            await self.refresh(index)
+            found = await self.ask("GET", f"/{index}/_stats/segments")
+            primaries = found["_all"]["primaries"]
+            if primaries["segments"]["count"] <= found["_shards"]["total"]:
+                break
+            await asyncio.sleep(MERGE_POLL_SECONDS)
         await self.ask("POST", f"/{index}/_flush", params={"force": "true"})
+
+    async def is_blocked(self, index: str) -> bool:
+        """Whether no write is let in."""
+        path, params = f"/{index}/_settings", {"flat_settings": "true"}
+        found = await self.ask("GET", path, params=params)
+        return bool(found[index]["settings"].get(WRITE_BLOCK) == "true")
 
     async def has_best_compression(self) -> bool:
         """Whether indices can have that codec here: tried, with an index of one document."""

@@ -11,7 +11,8 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,13 +27,15 @@ from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.state import ITEM, RUN, State, Stored, with_closed
 from gatebook.processors.retention.work import NoSummaries, Replacer, Summaries
 from gatebook.processors.sinks.gates import LEASE_SECONDS
-from gatebook.processors.sinks.slots import Closed, parse_index
+from gatebook.processors.sinks.slots import Closed
 from gatebook.processors.subjects.certificate import Signer
 from gatebook.processors.subjects.erasure import Privileged
 from gatebook.schemas.documents import timestamp_text
+from gatebook.schemas.errors import GatebookError
 
 FORMAT = "gatebook-retention/1"
 GATE_MARGIN_SECONDS = 1.0
+BEAT_SECONDS = 1.0
 Subjects = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -113,6 +116,25 @@ class Manager:
     async def _give(self) -> None:
         if self.lock is not None:
             await self.lock.release()
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Renew the lease while one long request is waited for."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                # Whoever lost the lease hears of it at the next step; a beat that failed is made
+                # up for by the next one.
+                with suppress(GatebookError):
+                    await self._take()
+
+        task = asyncio.ensure_future(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     # -- a run --------------------------------------------------------------------------------
 
@@ -207,7 +229,8 @@ class Manager:
             )
             self.told(item.index, step)
 
-        found = await replacer.work(item, stored.source["step"], stored.source["noted"], note)
+        async with self._beating():
+            found = await replacer.work(item, stored.source["step"], stored.source["noted"], note)
         await self.state.change(
             stored.id, lambda s: {**s, "done": True, "result": found}, stored.source
         )
@@ -323,8 +346,3 @@ def _progress(run: Stored, items: Sequence[Stored]) -> dict[str, Any]:
 def _summary(certificate: Mapping[str, Any]) -> dict[str, Any]:
     names = ("run", "as_of", "completed_at", "totals", "signature")
     return {name: certificate[name] for name in names}
-
-
-def is_of(namespace: str, kind: str, name: str) -> bool:
-    """Whether an index is a dated one of a kind."""
-    return parse_index(namespace, kind, name) is not None

@@ -28,6 +28,7 @@ from gatebook.processors import render
 from gatebook.processors.retention import metrics
 from gatebook.processors.retention.elastic import Cluster, Found
 from gatebook.processors.retention.holds import Holds
+from gatebook.processors.retention.lock import Busy
 from gatebook.processors.retention.plan import (
     ACCESS,
     MERGE,
@@ -177,6 +178,8 @@ class Replacer:
             return await self._settled(item, before, note)
         try:
             return await self._replaced(item, note)
+        except Busy:
+            raise  # another goes on with this item, behind its own block
         except BaseException:
             # Not after SIGKILL: then whoever goes on with the run lets writes in.
             await self.cluster.unblock(item.index)
@@ -199,6 +202,7 @@ class Replacer:
             found = outcome.noted()
             await note("swap", found)
             if (await self.holds()).digest == holds.digest:
+                await self._check_still(item, outcome)
                 await self._swap(item, outcome.target)
                 return await self._settled(item, found, note)
             # A hold came in between: what was written does not count, begin again.
@@ -216,6 +220,13 @@ class Replacer:
         for index in coming:
             await self.cluster.block(index)
         await self.summaries.freeze([item.index], coming)
+
+    async def _check_still(self, item: Item, outcome: Outcome) -> None:
+        """Nobody let writes in meanwhile, and nothing came in."""
+        await self.cluster.refresh(item.index)
+        count = await self.cluster.count(item.index, {"match_all": {}})
+        if not await self.cluster.is_blocked(item.index) or count != outcome.before:
+            raise NotReplaced(f"{item.index} was written to while it was rewritten")
 
     async def _swap(self, item: Item, target: str) -> None:
         base = f"{self.cluster.namespace}-{item.kind}"
@@ -246,7 +257,8 @@ class Replacer:
         args = (self.cluster, self.policy, item, holds, self.now_seconds, None)
         weighed, held = await weighed_now(*args)
         outcome = Outcome(held=held, before=held + weighed.keep + sum(weighed.drop.values()))
-        target = self._target(item, is_held=item.is_held or not weighed.keep)
+        is_held = item.is_held or (not weighed.keep and bool(weighed.drop))
+        target = self._target(item, is_held)
         copy = f"{self.cluster.namespace}-retention-copy-{item.kind}-{item.slot}"
         for leftover in (target, copy):  # of a try that was interrupted
             await self.cluster.delete(leftover)
