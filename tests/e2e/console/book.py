@@ -167,10 +167,11 @@ class Book:
         self.write(*rows(time.time_ns()))
         self.tokens = {name: self._token(name) for name in ROLES}
         self._log = (home / "serve.log").open("wb")
+        self._out = (home / "serve.out").open("wb")
         self._server = subprocess.Popen(
             [sys.executable, "-m", "gatebook.cli.main", "serve", "--port", "0"],
             env=self._environment(),
-            stdout=(home / "serve.out").open("wb"),
+            stdout=self._out,
             stderr=self._log,
         )
         self.origin = wait_until("the console's address", self._address, 60)
@@ -206,6 +207,10 @@ class Book:
         self.write(row("access", document, now, now))
         return str(document["event"]["id"])
 
+    def summarize(self) -> None:
+        """Sum up every hour that is over."""
+        self._command("summary", "run", "--settle-seconds", "0")
+
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
@@ -220,17 +225,21 @@ class Book:
     def _token(self, name: str) -> str:
         tenants = ["--tenant", "acme"] if name == "acme" else ["--all-tenants"]
         roles = [part for role in ROLES[name] for part in ("--role", role)]
-        command = [sys.executable, "-m", "gatebook.cli.main", "token", "new", name]
-        made = subprocess.run(
-            [*command, *roles, *tenants, "--json"],
+        made = self._command("token", "new", name, *roles, *tenants, "--json")
+        return str(json.loads(made)["token"])
+
+    def _command(self, *arguments: str) -> str:
+        """What `gatebook` prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", *arguments],
             env=self._environment(),
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert made.returncode == 0, made.stderr
-        return str(json.loads(made.stdout)["token"])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _address(self) -> str | None:
         if self._server.poll() is not None:
@@ -243,6 +252,7 @@ class Book:
         self._server.send_signal(signal.SIGTERM)
         self._server.wait(30)
         self._log.close()
+        self._out.close()
         with httpx.Client(base_url=self._engines.elasticsearch_url, trust_env=False) as client:
             names = client.get(f"/{self.namespace}-*/_alias").json()
             for name in names:

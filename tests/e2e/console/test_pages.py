@@ -201,3 +201,49 @@ def test_signing_out_ends_the_session(visit: Visit, book: Book) -> None:
     page.locator(".account button").first.click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
+def test_a_session_that_ends_is_told(visit: Visit) -> None:
+    """Whoever comes back to a page whose session is over is led to sign in, and back here."""
+    page = visit(SMALL)
+    expect(page.locator(".results")).to_be_visible()
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Search again").click()
+    expect(page.get_by_role("link", name="Sign in")).to_have_attribute(
+        "href", re.compile("return=%2Fsearch%3Fq%3Devent.outcome")
+    )
+
+
+def test_a_long_range_says_that_summaries_answered(visit: Visit, book: Book) -> None:
+    """What was counted is told beside the figures."""
+    book.summarize()
+    page = visit("/overview", role="everything")
+    page.get_by_role("button", name="30d").click()
+    expect(page.locator(".tile").first).to_contain_text("24")
+    found = visit("/search?q=service.name:support", role="everything")
+    found.get_by_role("button", name="Time range").click()
+    found.get_by_role("button", name="Last 365 days").click()
+    expect(found.locator(".badge.note")).to_contain_text("answered from summaries")
+
+
+def test_an_unreachable_service_is_told(visit: Visit) -> None:
+    """No answer is no empty result."""
+    page = visit(SMALL)
+    expect(page.locator(".results")).to_be_visible()
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Search again").click()
+    expect(page.get_by_role("alert").first).to_contain_text("cannot be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".results")).to_be_visible()
+
+
+def test_an_installed_console_is_whole(visit: Visit, book: Book) -> None:
+    """What the service sends is the build, with the strict policy, and nothing inline."""
+    page = visit("/overview")
+    answer = page.request.get(f"{book.origin}/overview")
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "immutable" not in answer.headers["cache-control"]
