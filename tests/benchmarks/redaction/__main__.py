@@ -196,6 +196,7 @@ def _gitleaks(
         wrong = _flagged(flagged["negatives"][GATEBOOK.name])
         out["gitleaks"] = {"found": tally.found, "positives": tally.labelled}
         out["gitleaks"] |= {"flagged": wrong, "negatives": len(negatives["negatives"])}
+        out["gitleaks"]["flagged_plain"] = _flagged_plain(flagged["negatives"][GATEBOOK.name])
         yield from goals.gitleaks(tally.found, tally.labelled, wrong, len(negatives["negatives"]))
         _show(found[GATEBOOK.name], given.show)
         _show(flagged["negatives"][GATEBOOK.name], given.show)
@@ -209,12 +210,29 @@ def _gitleaks_table(
     cells = "".join(f"{tally.found / tally.labelled:>20.2%}" for tally in tallies)
     yield f"{'positives: secret wholly covered':<52}{tallies[0].labelled:>6,}{cells}"
     for name, what in (
-        ("negatives", "negatives that no rule of gitleaks fires on, masked"),
         ("all", "all negatives, masked"),
+        ("negatives", "negatives that no rule of gitleaks fires on, masked"),
     ):
         shares = [_flagged(s) / len(negatives[name]) for s in flagged[name].values()]
         cells = "".join(f"{share:>20.2%}" for share in shares)
         yield f"{what:<52}{len(negatives[name]):>6,}{cells}"
+    told = [_flagged_plain(s) / len(negatives["negatives"]) for s in flagged["negatives"].values()]
+    cells = "".join(f"{share:>20.2%}" for share in told)
+    yield f"{'of the former, no random value in what is masked':<52}{'':>6}{cells}"
+
+
+RANDOM_BITS = 3.0
+"""Entropy per character that most of gitleaks' own rules ask of a secret."""
+
+
+def _flagged_plain(score: Score) -> int:
+    """Those of `_flagged` where nothing that was masked has the entropy of a random value."""
+    found: dict[str, float] = {}
+    for sample, wrong in score.wrong:
+        if wrong.kind == scorer.SECRET:
+            bits = gitleaks.entropy(sample.text[wrong.start : wrong.end])
+            found[sample.text] = max(bits, found.get(sample.text, 0.0))
+    return sum(bits < RANDOM_BITS for bits in found.values())
 
 
 def _flagged(score: Score) -> int:

@@ -13,8 +13,8 @@ from tests.benchmarks.redaction import generated, values
 from tests.benchmarks.redaction.contender import Running, TookTooLong
 
 TEXT_BYTES = 1024
-PLAIN_TEXTS = 64
-DENSE_TEXTS = 64
+PLAIN_TEXTS = 256
+DENSE_TEXTS = 256
 SECONDS = 1.0
 LIMIT_SECONDS = 60.0
 HOSTILE_BYTES = 1_000_000

@@ -471,3 +471,11 @@ def test_what_one_rule_has_found_hides_nothing_beside_it(
     redacted = REDACTOR.redact_text(f"phone {first}{joint}{second}").text
     assert not survives(first, redacted)
     assert not survives(second, redacted)
+
+
+def test_a_mask_in_a_password_hides_nothing_behind_it() -> None:
+    """What stands behind the mask belongs to the password still, and goes at once."""
+    key = f"-----BEGIN {'PRIVATE'} KEY-----\n{'0123456789abcdef' * 4}\n-----END PRIVATE KEY-----"
+    once = REDACTOR.redact_text(f"password={key}/0").text
+    assert "/0" not in once
+    assert REDACTOR.redact_text(once).text == once

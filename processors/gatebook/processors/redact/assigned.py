@@ -110,7 +110,7 @@ def is_random_token(value: bytes, least_bits: float) -> bool:
     if entropy_bits(value[:256]) < least_bits:
         return False
     if _DIGIT.search(value):
-        return not is_wordy(value)
+        return not (is_wordy(value) or is_identifier(value))
     return len(value) >= 20 and entropy_bits(value[:256]) >= 3.8 and not reads(value)
 
 

@@ -442,10 +442,16 @@ _GLUED_AFTER = re.compile(
     rb"|:[0-9A-Fa-f]{0,4}:"
 )
 
+# What was assigned reads on behind the mask: `password=[...]/0`.
+_RUNS_ON = re.compile(rb"[^\s\"'`,;&<>|{}\]]{0,8}[\w\x80-\xff]")
+_ASSIGNED = re.compile(rb"(?:[=:>]|\b(?:is|are|was|to))\s{0,3}\Z")
+
 
 def _is_settled(raw: bytes, start: int, end: int) -> bool:
-    glued = _GLUED_BEFORE.search(raw, max(0, start - 10), start) or _GLUED_AFTER.match(raw, end)
-    return glued is None
+    before = max(0, start - 10)
+    if _GLUED_BEFORE.search(raw, before, start) or _GLUED_AFTER.match(raw, end):
+        return False
+    return not (_RUNS_ON.match(raw, end) and _ASSIGNED.search(raw, before, start))
 
 
 def _reads_on(rule: Rule) -> bool:
