@@ -60,6 +60,13 @@ SOURCES = (
         "GATEBOOK_RETENTION_",
     ),
     Source("worker notify", "gatebook.processors.alerts.settings", "AlertSettings"),
+    Source(
+        "serve",
+        "gatebook.processors.serve.access.settings",
+        "AccessSettings",
+        "GATEBOOK_SERVE_",
+    ),
+    Source("serve", "gatebook.processors.serve.settings", "ServeSettings", "GATEBOOK_SERVE_"),
     Source("engines", "gatebook.engines.settings", "EngineSettings"),
 )
 SHARED = "several parts"

@@ -45,7 +45,7 @@ class AccessSettings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Addresses and networks of proxies that end TLS in front of the service; "
-            "X-Forwarded-For and -Proto are believed of them alone"
+            "X-Forwarded-For is believed of them alone"
         ),
     ] = ()
     oidc_issuer: Annotated[
