@@ -29,6 +29,7 @@ from gatebook.processors.search.query import (
 from gatebook.processors.search.times import TimeError, parse_time
 
 Dsl = dict[str, Any]
+MAX_PATTERN_CHARACTERS = 256  # of a word of free text, or of a value with a *
 STATUS = "http.response.status_code"
 DURATIONS = ("event.duration",)  # kept in nanoseconds; a person writes 2s or 150ms
 RANGE_OPERATORS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
@@ -75,6 +76,7 @@ class _Compiler:
         if word.is_exists:
             return {"match_all": {}}
         text = [_analysed(name, word) for name in self._fields.text_fields]
+        self._check_pattern(word)
         inside = Value(("", *word.pieces, ""))
         sentences = [_wildcard(name, inside) for name in self._fields.sentence_fields]
         return _any(text + sentences)
@@ -89,8 +91,12 @@ class _Compiler:
             return self._range(node, kind)
         match kind:
             case "text":
+                if node.value.has_wildcard:
+                    self._check_pattern(node.value)
                 return _analysed(node.name, node.value)
             case "keyword":
+                if node.value.has_wildcard:
+                    self._check_pattern(node.value)
                 return _keyword(node.name, node.value)
             case "flattened":
                 return self._flattened(node)
@@ -152,6 +158,11 @@ class _Compiler:
         if name.endswith(".bytes") and (size := octets(text)) is not None:
             return size
         return _READERS[kind](text)
+
+    def _check_pattern(self, value: Value) -> None:
+        """A longer pattern may take Elasticsearch more steps than it is willing to make."""
+        if len(value.text) > MAX_PATTERN_CHARACTERS:
+            raise self._wrong(value, f"this is longer than {MAX_PATTERN_CHARACTERS} characters")
 
     def _wrong(self, value: Value, message: str) -> QueryError:
         return QueryError(message, self._query, value.at)

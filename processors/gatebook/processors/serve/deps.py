@@ -42,10 +42,6 @@ async def _cannot_open(_document: Mapping[str, Any], _layers: Sequence[str]) -> 
     raise Fatal("this service has no keys of sealed content", "see `gatebook keys`")
 
 
-async def _no_retention() -> dict[str, Any]:
-    return {"configured": False, "policy": None, "last_run": None, "holds": [], "thinned": []}
-
-
 @dataclass(frozen=True, slots=True)
 class Deps:
     """The parts of the service.
@@ -56,7 +52,6 @@ class Deps:
     say: writes a record of schema finding.v2, a person's word on a finding, to the finding topic;
     returns when the brokers have it.
     reveal: opens layers of a document's sealed content; called after the act was recorded.
-    retention: what GET /retention tells.
     signing_key: signs cursors and export ids; the same in all processes behind one address.
     """
 
@@ -67,7 +62,6 @@ class Deps:
     install: Callable[[FastAPI], None] = _nothing
     say: Say = _cannot_say
     reveal: Reveal = _cannot_open
-    retention: Callable[[], Awaitable[dict[str, Any]]] = _no_retention
     signing_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     clock: Callable[[], datetime] = _utc_now
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gatebook.processors.search.asking import BadRequest, SearchFailed, ViewGone
 from gatebook.processors.search.query import QueryError
@@ -26,7 +27,8 @@ RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = "try again; if it lasts, see `gatebook doctor`"
 
 _MEANINGS: dict[int, str] = {
-    400: "The query, a field, a time or a range is wrong; `position` says where in the query.",
+    400: "The body is no JSON; or the query, a field, a time or a range is wrong, and `position` "
+    "says where in the query.",
     401: "Nobody is signed in.",
     403: "The caller's roles do not allow it, or a field is masked for them.",
     404: "There is no such thing, or none that the caller may see.",
@@ -43,7 +45,7 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Descriptions of a route's error answers; those of every route are always among them."""
     return {
         status: {"model": ErrorBody, "description": _MEANINGS[status]}
-        for status in sorted({401, 403, 422, 429, 503, *statuses})
+        for status in sorted({400, 401, 403, 422, 429, 503, *statuses})
     }
 
 
@@ -149,8 +151,20 @@ def told(error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Make the app answer every error this way."""
 
-    async def handler(_request: Request, error: Exception) -> JSONResponse:
-        return told(error)
+    async def handler(request: Request, error: Exception) -> JSONResponse:
+        response = told(error)
+        if response.status_code == 405:
+            response.headers["allow"] = ", ".join(_methods(request))
+        return response
 
     for kind, _teller in _TOLD:
         app.add_exception_handler(kind, handler)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of the path that was asked for: several routes may share one."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)

@@ -66,7 +66,7 @@ Values = Annotated[dict[str, int], Field(description="Value to count.")]
 class Given(BaseModel):
     """What a request carries: nothing beside what is named here."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Told(BaseModel):
@@ -191,8 +191,10 @@ class Thinned(Told):
 
     since: At = Field(default=None, serialization_alias="from")
     until: At = Field(default=None, serialization_alias="to")
-    keep_one_in: int | None = None
-    model_config = ConfigDict(extra="allow")
+    keep_one_in: Annotated[
+        int | None, Field(description="One of so many is left; null: not thinned.")
+    ] = None
+    all_gone: Annotated[bool, Field(description="None is left, but for those under hold.")] = False
 
 
 class Detail(Told):
@@ -619,12 +621,12 @@ class SavedSearches(Told):
 
 
 class RetentionAnswer(Told):
-    """Retention as it is set and was last run."""
+    """What retention last did. Changes are made at the command line: `gatebook retention`."""
 
-    configured: bool
-    policy: dict[str, Any] | None
-    last_run: dict[str, Any] | None
-    holds: list[dict[str, Any]]
+    configured: Annotated[bool, Field(description="Whether it ever ran.")]
+    last_run: Annotated[
+        dict[str, Any] | None, Field(description="The certificate of the last run, in short.")
+    ]
     thinned: list[Thinned]
 
 

@@ -31,7 +31,8 @@ from gatebook.processors.search.question import (
     stamp,
 )
 from gatebook.processors.search.service import Tail
-from gatebook.processors.serve import models
+from gatebook.processors.search.summed import from_summaries
+from gatebook.processors.serve import lasting, models
 from gatebook.processors.serve.access.caller import Caller, scope_filter
 from gatebook.processors.serve.access.masking import (
     NEVER_SHOWN,
@@ -203,10 +204,24 @@ class Reader:
     async def histogram(
         self, question: Question, buckets: int, split_by: str | None = None
     ) -> histogram_of.Histogram:
-        """Counts over time, by summaries where the range is long and they can."""
-        return await histogram_of.histogram(
+        """Counts over time, by summaries where the range is long, or reaches to where details are
+        gone, and summaries can answer."""
+        found = None
+        if question.kind == "access" and await self._is_long(question):
+            found = await from_summaries(
+                self.connection, self.namespace, question, buckets, split_by, self.filters
+            )
+        return found or await histogram_of.histogram(
             self.connection, self.namespace, question, buckets, split_by, now=self.now
         )
+
+    async def _is_long(self, question: Question) -> bool:
+        if question.since is None or question.until is None:
+            return question.since is None
+        long = timedelta(days=self._settings.summaries_after_days)
+        if moment(question.until) - moment(question.since) > long:
+            return True
+        return not (await self.detail(question)).complete
 
     async def facets(
         self, question: Question, fields: Sequence[str], size: int
@@ -268,9 +283,11 @@ class Reader:
         self.registry.lag[key] = (time.monotonic(), newest)
         return newest
 
-    async def detail(self, since: str | None, until: str | None) -> models.Detail:
-        """Whether details of a range were thinned out by policy."""
-        return models.Detail(complete=True, thinned=[])
+    async def detail(self, question: Question) -> models.Detail:
+        """Whether all details of a range are there, or some are gone by policy."""
+        return await lasting.detail(
+            self.connection, self.namespace, question.kind, question.since, question.until
+        )
 
     async def together(self, *work: Any) -> Any:
         """Several questions at once."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
+from gatebook.processors.serve import lasting
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
 from gatebook.processors.serve.base import API
@@ -19,10 +20,7 @@ MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ))]
 
 @room.get("/retention", summary="Retention", responses=answers())
 async def retention(request: Request, acts: MayRead) -> RetentionAnswer:
-    """The policy in force, the last run, holds, and ranges in which details were thinned out.
-    Changes are made at the command line: `gatebook retention`."""
+    """The last run, and the days of which details are gone or thinned out."""
     acts.note("retention.view")
-    found = await deps_of(request).retention()
-    if acts.caller.tenants is not None:  # holds name the persons of every tenant
-        found = {**found, "holds": []}
-    return RetentionAnswer(**found)
+    deps = deps_of(request)
+    return RetentionAnswer(**await lasting.retention(deps.connection, deps.namespace))

@@ -41,7 +41,7 @@ async def search(request: Request, acts: MaySearch, body: SearchRequest) -> Sear
     page, lag, detail = await reader.together(
         _page(request, reader, question, order, body, state),
         reader.lag(),
-        reader.detail(question.since, question.until),
+        reader.detail(question),
     )
     cursor = None
     if page.place is not None:

@@ -39,7 +39,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "more came in than could be sent (a search over that range shows it); `event: end` when "
         "the tail has lasted as long as it may; comments as heartbeat. Open it again with the "
         "Last-Event-ID header (browsers do) and nothing between is missed.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
 }
 
