@@ -26,9 +26,11 @@ def canonical(document: Document) -> bytes:
 
     Raises TypeError for what JSON cannot hold (a lone surrogate, for example).
     """
-    event = {k: v for k, v in document.get("event", {}).items() if k not in UNHASHED}
-    covered = without_erasable(document) if commits(document) else document
-    return orjson.dumps({**covered, "event": event}, option=orjson.OPT_SORT_KEYS)
+    covered = without_erasable(document) if commits(document) else dict(document)
+    covered["event"] = event = dict(document.get("event", {}))
+    for name in UNHASHED:
+        event.pop(name, None)
+    return orjson.dumps(covered, option=orjson.OPT_SORT_KEYS)
 
 
 def commits(document: Mapping[str, Any]) -> bool:

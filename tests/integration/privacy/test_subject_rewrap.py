@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.integration.privacy.subject_tools import LEASE, Desk, holds_anywhere, said
 from tests.pipeline import Pipeline
@@ -80,7 +81,7 @@ def test_keys_named_in_a_setting_are_only_rewrapped(pipeline: Pipeline) -> None:
     new = pipeline.home / "new.key"
     new.write_bytes(b"a newer wrapping key, from elsewhere")
     old = pipeline.home / "keys" / "subject-wrapping.key"
-    named = {"GATEBOOK_SUBJECT_WRAPPING_KEYS": f"file:{new},file:{old}"}
+    named: dict[str, Any] = {"GATEBOOK_SUBJECT_WRAPPING_KEYS": f"file:{new},file:{old}"}
     refused = desk.run("subject", "rewrap", "--reason", "x", "--new-key", expect=2, **named)
     assert "GATEBOOK_SUBJECT_WRAPPING_KEYS" in refused.stderr
     done = desk.json("subject", "rewrap", "--reason", "x", **named)
