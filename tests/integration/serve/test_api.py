@@ -310,7 +310,7 @@ def position(line: bytes, form: str) -> str:
         document = json.loads(line)
         return f"{document['@timestamp']},{document['event']['id']}"
     at, event_id, *_ = next(csv.reader([line.decode()]))
-    return f"{at},{event_id}" if at != "@timestamp" else ""
+    return "" if at.endswith("@timestamp") else f"{at},{event_id}"
 
 
 async def test_an_exported_table_runs_no_formula(api: Api) -> None:
