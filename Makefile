@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PACKAGES := -p gatebook.schemas -p gatebook.producers -p gatebook.processors -p gatebook.engines -p gatebook.cli
 
-.PHONY: help demo test console browser unit lint types format imports tidy generate dashboards bench bench-redaction bench-detection lock jars up down clean
+.PHONY: help demo test console browser unit lint types format imports tidy generate dashboards bench bench-redaction bench-detection bench-search lock jars up down clean
 
 help:
 	@echo "make demo    run the main job on embedded Kafka and Elasticsearch"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench-detection  speed, alert latency, attacks noticed; DATA=DIR adds numenta/NAB's series"
 	@echo "make dashboards  Kibana, Grafana and alert rules; NAMESPACE=NAME for another than gatebook"
 	@echo "make console  build the browser console into the package (needs Node 20.19+)"
+	@echo "make bench-search  pages, histograms, facets, bytes an event, summing up, retention on 5 M events;"
+	@echo "             EVENTS=N or QUICK=1 for fewer, KEEP=DIR keeps the data for the next run"
 	@echo "make up      start embedded Kafka and Elasticsearch; make down stops them"
 	@echo "make lock    pin the dependencies anew; make jars: the engines' jars"
 
@@ -85,6 +87,10 @@ bench-redaction: $(STAMP)
 
 bench-detection: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.detection $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick)
+
+bench-search: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.search $(if $(EVENTS),--events "$(EVENTS)") $(if $(QUICK),--quick) \
+	  $(if $(KEEP),--keep "$(KEEP)")
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
