@@ -132,7 +132,8 @@ class Pipeline:
             worker.kill()
             worker.wait()
         # Elasticsearch bounds its shards; a run of all tests would reach that.
-        for name in (*(f"{kind}-*" for kind in KINDS), "subject-keys", "subject-state"):
+        state = ("subject-keys", "subject-state", "retention-state")
+        for name in (*(f"{kind}-*" for kind in KINDS), *state):
             self.http.delete(f"/{self.namespace}-{name}", params={"ignore_unavailable": "true"})
         self.http.close()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from tests.pipeline import Pipeline
 from gatebook.processors.retention import holds
 from gatebook.processors.retention.work import STEPS
 from gatebook.processors.sinks.base import BulkOutcome
+from gatebook.processors.summaries import answer
+from gatebook.processors.summaries.reading import floor_hour
+from gatebook.processors.summaries.rollup import Rollup
+from gatebook.processors.summaries.store import SummaryStore
 
 CHILD = Path(__file__).with_name("retention_child.py")
 POINTS = ("request", "announce", *STEPS, "done", *INSIDE, "certificate", "tell")
@@ -97,6 +102,8 @@ async def test_a_run_killed_anywhere_ends_as_an_undisturbed_one(
             day(12): 3,
         }
         assert set(await store.hits()) == stays
+        # What went is counted all the same.
+        assert await summed(store) == len(case.stays) + len(case.due)
         assert not any(one.is_blocked for one in await store.cluster.indices("access"))
         assert await store.state.find("run", done=False) == []
         outcome = await store.new_sink().write([*map_rows(case.stays), *map_rows(case.due)])
@@ -105,6 +112,16 @@ async def test_a_run_killed_anywhere_ends_as_an_undisturbed_one(
         assert await store.write(document(77, 12)) == BulkOutcome(indexed=1)
     finally:
         await store.close()
+
+
+async def summed(store: Store) -> int:
+    """Events that summaries count, after their next run."""
+    summaries = SummaryStore(store.connection, store.namespace)
+    async with summaries.lease(60) as lease:
+        await Rollup(summaries, lease).run(floor_hour(datetime.now(UTC)))
+    counted = await answer.totals(store.connection, store.namespace)
+    assert counted is not None
+    return sum(group.row.events for group in counted.groups)
 
 
 def map_rows(sources: list[dict[str, Any]]) -> list[Any]:
