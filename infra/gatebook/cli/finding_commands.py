@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.audited import looked
 from gatebook.cli.cluster import run_on_cluster
 from gatebook.cli.columns import print_columns
 
@@ -61,6 +62,8 @@ def list_command(
     Exit codes: 0 there are some, 1 there are none, 3 Elasticsearch cannot be reached.
     """
     from gatebook.processors.alerts.verdicts import read_problems, verdict_counts
+
+    looked("finding.list", query=query, state=state, since=since)
 
     async def read(connection: Connection) -> tuple[list[Problem], dict[str, dict[str, int]]]:
         found = await read_problems(connection, _namespace(), since=since)
@@ -157,6 +160,7 @@ def show_command(finding_id: str, as_json: bool) -> None:
     """
     from gatebook.processors.search.display import flatten, render, safe
 
+    looked("finding.view", finding=finding_id)
     documents = run_on_cluster(lambda connection: _all_of(connection, finding_id))
     if as_json:
         _print_json(documents)
@@ -219,8 +223,8 @@ def close_command(finding_id: str, verdict: str, reason: str, by: str) -> None:
 
     After false_positive and benign the same problem is kept quiet for a while, unless its figure
     is much larger than it was: see noise control in the alerts file. The verdict is kept in the
-    index and in Kafka. Exit codes: 0 written, 1 no such finding, 3 Elasticsearch cannot be
-    reached.
+    index and in Kafka, and that it was given is an event, durable before. Exit codes: 0 written,
+    1 no such finding, 3 Elasticsearch cannot be reached, 6 it could not be recorded.
     """
     _say(finding_id, "closed", verdict=verdict, reason=reason, by=by)
     click.echo(f"closed as {verdict}")
@@ -247,8 +251,22 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
     settings = from_env()
     who = by or _user()
     said = word_on(cited, word, time.time_ns(), verdict=verdict, reason=reason, by=who)
+    _record(finding_id, word, verdict=verdict, reason=reason, by=who)
     properties = kafka_properties(settings.kafka_bootstrap)
     send(said, settings.namespace, properties, wire_from_env(settings.namespace))
+
+
+def _record(finding_id: str, word: Word, **details: str) -> None:
+    """The word is in the log before it is said. Raises NotRecorded."""
+    from gatebook.cli.privileged import Witness, act
+
+    witness = Witness()
+    action = "finding.verdict" if word == "closed" else f"finding.{word}"
+    given = {"finding": finding_id, **details}
+    try:
+        witness.record_now(act(action, {name: text for name, text in given.items() if text}))
+    finally:
+        witness.close()
 
 
 def _user() -> str:

@@ -17,11 +17,14 @@ import click
 from gatebook.schemas.errors import Fatal, GatebookError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from gatebook.cli.token_check import IssuerTokens
     from gatebook.processors.config import WorkerSettings
     from gatebook.processors.serve.access.guard import Access
     from gatebook.processors.serve.access.link import LoginLink
     from gatebook.processors.serve.access.settings import AccessSettings
+    from gatebook.processors.serve.access.state import ConsoleState
     from gatebook.processors.serve.access.tokens import TokenFacts, Tokens
     from gatebook.processors.sinks.connection import Connection
     from gatebook.producers.recorder import Recorder
@@ -31,6 +34,7 @@ ROLES = ("viewer", "analyst", "privacy_officer", "admin")
 EXIT_NOT_FOUND = 1
 SIGNING_KEY_NAME = "serve.key"
 DRAIN_SECONDS = 10
+BACKLOG = 2048
 FLUSH_SECONDS = 5.0
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -117,8 +121,10 @@ async def _serve(
     try:
         link = await _way_in(settings, connection, worker.namespace)
         app = _app(settings, worker, connection, recorder, checks, link)
+        server = _server(app, settings)
+        listening.listen(BACKLOG)  # whoever reads the address may connect at once
         _tell(settings, link, open_browser)
-        await _run(app, settings, listening)
+        await _run(server, listening)
     finally:
         await connection.close()
         for check in checks:
@@ -234,7 +240,15 @@ def _tell(settings: AccessSettings, link: LoginLink | None, open_browser: bool) 
         click.echo("gatebook: no browser can be opened here; open the address yourself", err=True)
 
 
-async def _run(app: Any, settings: AccessSettings, listening: socket.socket) -> None:
+async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    # The server stops by itself, then raises the signal again, which would end the process before
+    # what is recorded is sent.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    await server.serve(sockets=[listening])
+
+
+def _server(app: Any, settings: AccessSettings) -> uvicorn.Server:
+    """The server, with its certificate read. Raises Fatal."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -260,10 +274,7 @@ async def _run(app: Any, settings: AccessSettings, listening: socket.socket) -> 
             "see that GATEBOOK_SERVE_TLS_CERTIFICATE_FILE and _TLS_KEY_FILE are PEM files that "
             "belong together",
         ) from None
-    # The server stops by itself, then raises the signal again, which would end the process before
-    # what is recorded is sent.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    await uvicorn.Server(config).serve(sockets=[listening])
+    return uvicorn.Server(config)
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -271,7 +282,7 @@ async def _run(app: Any, settings: AccessSettings, listening: socket.socket) -> 
 
 @click.group()
 def token() -> None:
-    """API tokens of the search service: make, list, revoke.
+    """API tokens of the search service: make, list, revoke; and ending sessions.
 
     Each command is an event of the log, durable before anything is done. A token is shown once
     and kept as a digest. Exit codes: 0 done; 1 no such token; 2 wrong usage; 3 Elasticsearch does
@@ -378,19 +389,45 @@ def revoke_command(token_id: str, as_json: bool) -> None:
     click.echo(json.dumps(_plain(facts)) if as_json else f"revoked {facts.id}")
 
 
+@token.command("sign-out")
+@click.argument("caller_id", metavar="CALLER")
+@json_option
+def sign_out_command(caller_id: str, as_json: bool) -> None:
+    """End all sessions of a caller in the console, for every process at once.
+
+    CALLER is user.id of the caller's events, as the identity provider names them. It keeps nobody
+    from signing in again: take the role away at the provider first.
+    """
+    ended = _with_state("session.end", {"subject": caller_id[:256]}, lambda s: _end(s, caller_id))
+    click.echo(json.dumps({"ended": ended}) if as_json else f"{ended} sessions ended")
+
+
+async def _end(state: ConsoleState, caller_id: str) -> int:
+    from gatebook.processors.serve.access.sessions import Sessions
+
+    return await Sessions(state, 1.0, 1.0).end_all_of(caller_id)
+
+
 def _with_tokens(action: str, details: dict[str, str], work: Callable[[Tokens], Awaitable[T]]) -> T:
+    from gatebook.processors.serve.access.tokens import Tokens
+
+    return _with_state(action, details, lambda state: work(Tokens(state)))
+
+
+def _with_state(
+    action: str, details: dict[str, str], work: Callable[[ConsoleState], Awaitable[T]]
+) -> T:
     """Record, then do it. Raises NotRecorded, StateAway."""
     from gatebook.cli.cluster import run_on_cluster
     from gatebook.cli.privileged import Witness, act
     from gatebook.processors.config import from_env
     from gatebook.processors.serve.access.state import ConsoleState
-    from gatebook.processors.serve.access.tokens import Tokens
 
     witness = Witness()
     try:
         witness.record_now(act(action, details))
         namespace = from_env().namespace
-        return run_on_cluster(lambda connection: work(Tokens(ConsoleState(connection, namespace))))
+        return run_on_cluster(lambda connection: work(ConsoleState(connection, namespace)))
     finally:
         witness.close()
 

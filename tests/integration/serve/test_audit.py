@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from tests.access_service import running_service
 from tests.integration.privacy.subject_tools import TENANT, Desk, said
 from tests.pipeline import Pipeline
@@ -28,18 +36,23 @@ from gatebook.producers.recorder import Recorder
 class Served:
     """A `gatebook serve` process, and what it printed."""
 
-    def __init__(self, pipeline: Pipeline, *arguments: str) -> None:
+    def __init__(self, pipeline: Pipeline, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gatebook.cli.main", "serve", "--port", "0", *arguments],
-            env=pipeline.environment(),
+            [sys.executable, "-m", "gatebook.cli.main", "serve", "--port", "0"],
+            env=pipeline.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
-        self.lines = [self.process.stdout.readline() for _ in range(3)]
-        self.link = self.lines[2].rsplit(" ", 1)[-1].strip()
-        self.url = self.link.partition("/login")[0]
+        lines = self.process.stdout
+        self.url = lines.readline().removeprefix("console:").strip().rstrip("/")
+        assert lines.readline().startswith("API:")
+
+    def link(self) -> str:
+        """The link that is printed where there is no other way in."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rsplit(" ", 1)[-1].strip()
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, trust_env=False, timeout=30, **more)
@@ -52,8 +65,8 @@ class Served:
 
 
 @contextmanager
-def serving(pipeline: Pipeline, *arguments: str) -> Iterator[Served]:
-    served = Served(pipeline, *arguments)
+def serving(pipeline: Pipeline, **environment: str) -> Iterator[Served]:
+    served = Served(pipeline, **environment)
     try:
         yield served
     finally:
@@ -78,7 +91,8 @@ def test_a_search_is_found_by_the_next_search(pipeline: Pipeline) -> None:
     pipeline.wait_indexed(1)
     event_id = event["event"]["id"]
     with serving(pipeline) as served, served.client() as client:
-        assert client.get(served.link).status_code == 303
+        link = served.link()
+        assert client.get(link).status_code == 303
         session = client.get("/api/v1/session").json()
         assert session["caller"]["method"] == "login_link"
         csrf = {"x-csrf-token": session["csrf_token"]}
@@ -109,7 +123,7 @@ def test_a_search_is_found_by_the_next_search(pipeline: Pipeline) -> None:
         assert again["total"] >= 1
         code, complaints = served.end()
     assert (code, complaints) == (0, "")
-    assert served.link not in str(pipeline.documents())
+    assert link.partition("token=")[2] not in str(pipeline.documents())
     told = acts(pipeline)
     search = told["serve search"]
     queries = [
@@ -172,6 +186,71 @@ async def test_nothing_is_shown_that_is_not_recorded(
             assert made.status_code == 503
     wait_until("the act is indexed", lambda: "serve event.reveal" in acts(pipeline), 60)
     assert sum(d["event"]["action"] == "event.reveal" for d in pipeline.documents()) == 1
+
+
+def test_with_a_certificate_it_speaks_tls_alone(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A token signs in over https, with cookies that never travel in the clear; the sessions of a
+    caller can be ended from outside."""
+    certificate, key = self_signed(tmp_path)
+    made = json.loads(
+        run(pipeline, "token", "new", "ops", "--role", "analyst", "--all-tenants", "--json").stdout
+    )
+    files = {
+        "GATEBOOK_SERVE_TLS_CERTIFICATE_FILE": str(certificate),
+        "GATEBOOK_SERVE_TLS_KEY_FILE": str(key),
+    }
+    with serving(pipeline, **files) as served:
+        assert served.url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(certificate))
+        with httpx.Client(base_url=served.url, trust_env=False, verify=context) as client:
+            answer = client.post("/login", data={"token": made["token"]})
+            assert answer.status_code == 303
+            assert "Secure" in answer.headers["set-cookie"]
+            assert answer.headers["strict-transport-security"]
+            assert client.get("/api/v1/session").status_code == 200
+            ended = run(pipeline, "token", "sign-out", f"token:{made['id']}", "--json")
+            assert json.loads(ended.stdout) == {"ended": 1}
+            assert client.get("/api/v1/session").status_code == 401
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(served.url.replace("https", "http"), trust_env=False)
+        assert served.end()[0] == 0
+    wrong = run(
+        pipeline,
+        "serve",
+        "--port",
+        "0",
+        **{**files, "GATEBOOK_SERVE_TLS_KEY_FILE": str(certificate)},
+    )
+    assert (wrong.returncode, "TLS_KEY_FILE" in wrong.stderr) == (1, True)
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1, and its key."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(secret.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(place, critical=False)
+        .sign(secret, hashes.SHA256())
+    )
+    certificate, key = folder / "tls.pem", folder / "tls.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, key
 
 
 def run(pipeline: Pipeline, *arguments: str, **environment: str) -> Any:
