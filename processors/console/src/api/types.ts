@@ -43,11 +43,11 @@ export interface Lag {
   seconds: number;
 }
 
+/** A range of which details are gone: all of them, or all but one in so many. */
 export interface Thinned {
-  from?: string;
-  to?: string;
-  keep_one_in?: number;
-  [name: string]: Json | undefined;
+  from: string | null;
+  to: string | null;
+  keep_one_in: number | null;
 }
 
 export interface SearchAnswer {
@@ -217,9 +217,7 @@ export interface OverviewAnswer {
 
 export interface RetentionAnswer {
   configured: boolean;
-  policy: Source | null;
   last_run: Source | null;
-  holds: Source[];
   thinned: Thinned[];
 }
 

@@ -10,26 +10,29 @@ const LEFT = 52;
 const RIGHT = 12;
 const BOTTOM = 20;
 const TOP = 14;
+/** Room at the right for the names of levels. */
+const LABELS = 104;
 
 interface Plot {
   x: (ms: number) => number;
   y: (value: number) => number;
 }
 
-function plot(from: number, to: number, highest: number, width: number, height: number): Plot {
+function plot(from: number, to: number, highest: number, width: number, height: number, right = RIGHT): Plot {
   const top = highest > 0 ? highest : 1;
   const span = Math.max(1, to - from);
   return {
-    x: (ms) => LEFT + (Math.min(1, Math.max(0, (ms - from) / span))) * (width - LEFT - RIGHT),
+    x: (ms) => LEFT + (Math.min(1, Math.max(0, (ms - from) / span))) * (width - LEFT - right),
     y: (value) => TOP + (1 - Math.min(1, value / top)) * (height - TOP - BOTTOM),
   };
 }
 
-function TimeAxis({ from, to, width, height, zone, x }: { from: number; to: number; width: number; height: number; zone: Zone; x: (ms: number) => number }): ReactNode {
+function TimeAxis(props: { from: number; to: number; width: number; height: number; zone: Zone; x: (ms: number) => number; right?: number }): ReactNode {
+  const { from, to, width, height, zone, x, right = RIGHT } = props;
   return (
     <>
-      <line className="axis" x1={LEFT} x2={width - RIGHT} y1={height - BOTTOM + 0.5} y2={height - BOTTOM + 0.5} />
-      {ticks(from, to, width).map((at) => (
+      <line className="axis" x1={LEFT} x2={width - right} y1={height - BOTTOM + 0.5} y2={height - BOTTOM + 0.5} />
+      {ticks(from, to, width - right).map((at) => (
         <text className="tick" key={at} x={x(at)} y={height - 5} textAnchor="middle">
           {formatTick(at, zone, (to - from) / 1000)}
         </text>
@@ -86,14 +89,14 @@ export function BaselineChart({ baseline, zone }: { baseline: Baseline; zone: Zo
   const to = Math.max(...times.map((at) => at + step), ...ends);
   const lines = [threshold, baseline.baseline].filter((value): value is number => value !== null);
   const highest = 1.08 * Math.max(0, ...series.map((point) => point.value), ...lines, baseline.observed ?? 0);
-  const { x, y } = plot(from, to, highest, width, height);
+  const { x, y } = plot(from, to, highest, width, height, LABELS);
   const [start, end] = [window.from ? Date.parse(window.from) : null, window.to ? Date.parse(window.to) : null];
   const path = series.map((point, at) => `${at ? "L" : "M"}${x((times[at] ?? 0) + step / 2).toFixed(1)} ${y(point.value).toFixed(1)}`).join("");
   const level = (name: string, value: number | null, kind: string): ReactNode =>
     value !== null && (
       <g className={`level ${kind}`}>
-        <line x1={LEFT} x2={width - RIGHT} y1={y(value)} y2={y(value)} />
-        <text x={LEFT + 4} y={y(value) - 4}>
+        <line x1={LEFT} x2={width - LABELS} y1={y(value)} y2={y(value)} />
+        <text x={width - LABELS + 5} y={y(value) + 4}>
           {name} {figure(value)}
         </text>
       </g>
@@ -112,7 +115,7 @@ export function BaselineChart({ baseline, zone }: { baseline: Baseline; zone: Zo
           <text className="tick" x={LEFT - 6} y={height - BOTTOM + 4} textAnchor="end">
             0
           </text>
-          <TimeAxis {...{ from, to, width, height, zone, x }} />
+          <TimeAxis {...{ from, to, width, height, zone, x }} right={LABELS} />
           <path className="series" d={path} />
           {series.map((point, at) => {
             const time = times[at] ?? 0;

@@ -295,7 +295,10 @@ function EvidenceView({ answer, error, zone }: { answer: EventAnswer | null; err
       <ul className="listed">
         {related.map((same) => (
           <li key={same.by}>
-            {same.by}: <SafeText text={same.value} limit={80} /> <span className="number">{count(same.count)}</span>
+            <Link to={`/search?${new URLSearchParams({ f: `+${same.by}=${same.value}` }).toString()}`}>
+              {same.by}: <SafeText text={same.value} limit={80} />
+            </Link>
+            <span className="number">{count(same.count)}</span>
           </li>
         ))}
       </ul>

@@ -411,7 +411,8 @@ function Toolbar(props: {
 const LATE_SECONDS = 300;
 
 function Badges({ answer, histogram, follows }: { answer: SearchAnswer; histogram: HistogramAnswer | null; follows: boolean }): ReactNode {
-  const thinned = answer.detail.thinned.length > 0;
+  const thinned = answer.detail.thinned.some((range) => range.keep_one_in !== null);
+  const gone = !answer.detail.complete && answer.detail.thinned.some((range) => range.keep_one_in === null);
   const seconds = answer.lag?.seconds;
   return (
     <>
@@ -430,9 +431,9 @@ function Badges({ answer, histogram, follows }: { answer: SearchAnswer; histogra
           thinned
         </span>
       )}
-      {!answer.detail.complete && !thinned && (
-        <span className="badge note" title="Retention removed details of this range.">
-          details incomplete
+      {gone && (
+        <span className="badge note" title="Retention removed details of this range; summaries counted them.">
+          details gone
         </span>
       )}
     </>

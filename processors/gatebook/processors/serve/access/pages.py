@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import secrets
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -28,9 +30,10 @@ SECURE_ATTEMPT_COOKIE = "__Host-gatebook_login"
 MAX_FORM_BYTES = 4096
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Gatebook: sign in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"></head>
-<body><main><h1>Gatebook</h1>{body}</main></body></html>
+<meta name="viewport" content="width=device-width, initial-scale=1">{style}</head>
+<body><main class="lone"><h1>Gatebook</h1>{body}</main></body></html>
 """
+ASSETS = Path(__file__).parents[1] / "static" / "assets"
 
 
 @router.get("/login")
@@ -200,4 +203,11 @@ def _page(access: Access, return_to: str, message: str = "", status: int = 200) 
         '<input id="token" name="token" type="password" autocomplete="off" required></p>'
         '<p><button type="submit">Sign in</button></p></form>'
     )
-    return HTMLResponse(_PAGE.format(body="".join(parts)), status)
+    return HTMLResponse(_PAGE.format(style=_style(), body="".join(parts)), status)
+
+
+@cache
+def _style() -> str:
+    """The console's style sheet; none where the console is not built."""
+    found = sorted(ASSETS.glob("index-*.css"))
+    return f'<link rel="stylesheet" href="/assets/{found[0].name}">' if found else ""
