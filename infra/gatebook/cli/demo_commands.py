@@ -137,6 +137,7 @@ Look around (Kafka and Elasticsearch are still up):
 {told}  gatebook search 'event.outcome:failure' --since 1h
   gatebook search 'user.id:mallory and event.reason:invalid_request' --json
   gatebook search '' --kind finding
+  gatebook serve         the same in your browser: prints a link
   gatebook down          stops the engines, data stays
 """
 
