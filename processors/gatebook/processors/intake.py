@@ -464,6 +464,9 @@ def _redact_content(
 ) -> list[str]:
     reading = passing.look.content
     read = reading.settled(redactor, tenant) if reading else UNREAD
+    if read is None:
+        passing.redacted = passing.values
+        return []
     try:
         passing.redacted, found = redactor.redact_values(passing.values, tenant=tenant, read=read)
     except RedactionFailed as error:
