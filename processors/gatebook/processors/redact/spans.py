@@ -17,6 +17,7 @@ from .budget import Budget
 
 Extent = tuple[int, int]
 
+_MATCH_COST = 2
 
 Spans = Callable[[bytes, int, int, Budget], list[tuple[Extent, Extent]]]
 
@@ -24,7 +25,7 @@ Spans = Callable[[bytes, int, int, Budget], list[tuple[Extent, Extent]]]
 def spans_of(pattern: re2._Regexp) -> Spans:
     """Return what finds (whole match, the group that took part) between two bytes, in order.
 
-    Each match costs a unit of the budget, so that a text of matches only ends in time.
+    Each match costs units of the budget, so that a text of matches only ends in time.
     """
     match = getattr(getattr(pattern, "_regexp", None), "Match", None)
     anchor = getattr(getattr(re2, "_Anchor", None), "UNANCHORED", None)
@@ -47,7 +48,7 @@ def _direct(
         whole = groups[0]
         if whole[0] < 0:
             break
-        budget.spend(1)
+        budget.spend(_MATCH_COST)
         found.append((whole, _taken(groups) if len(groups) > 1 else whole))
         start = whole[1] if whole[1] > start else start + 1
     return found
@@ -65,6 +66,6 @@ def _public(
 ) -> list[tuple[Extent, Extent]]:
     found = []
     for match in pattern.finditer(data, start, end):
-        budget.spend(1)
+        budget.spend(_MATCH_COST)
         found.append((match.span(), match.span(match.lastindex or 0)))
     return found

@@ -103,8 +103,9 @@ class Triggers:
         for index in (*self._always, *marked):
             if self._wanted(index, sites):
                 sites.extents[index] = [(0, len(data))]
-        for name, group in self._groups.items():
-            if group.rules and _possible(name, data):
+        for number in _shapes_in(data):
+            group = self._groups[_TRIGGERS[number]]
+            if group.rules and _possible(group.name, data):
                 self._near(group, data, sites, budget)
         return sites
 
@@ -148,7 +149,7 @@ class Triggers:
         for mark, _ in self._marks:
             if mark in joined:
                 found += [match.start() for match in re.finditer(re.escape(mark), joined)]
-        for number in _SHAPES.Match(joined) or ():
+        for number in _shapes_in(joined):
             group = self._groups[_TRIGGERS[number]]
             if group.rules:
                 found += group.places(joined, budget)
@@ -227,12 +228,7 @@ class _Group:
             self._set.Add(rules[index].pattern.encode("ascii"))
         if self.rules:
             self._set.Compile()
-        beneath = getattr(getattr(self._set, "_set", None), "Match", None)
-        self.match: Callable[[bytes], Sequence[int]] = beneath or self._public
-        """Which rules' patterns match; as in `spans`, without the wrapper where it can be."""
-
-    def _public(self, data: bytes) -> Sequence[int]:
-        return self._set.Match(data) or ()
+        self.match = _set_match(self._set)
 
     def clusters(self, data: bytes, budget: Budget) -> list[Extent]:
         """Where the rules have something to look at; all of it is paid for at once."""
@@ -257,6 +253,12 @@ class _Group:
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}
 
 
+def _set_match(patterns: re2.Set) -> Callable[[bytes], Sequence[int]]:
+    """What says which patterns match; as in `spans`, without the wrapper where it can be."""
+    beneath = getattr(getattr(patterns, "_set", None), "Match", None)
+    return beneath or (lambda data: patterns.Match(data) or ())
+
+
 def _shapes() -> re2.Set:
     shapes = re2.Set.SearchSet(_LATIN1)
     for name in _TRIGGERS:
@@ -265,8 +267,8 @@ def _shapes() -> re2.Set:
     return shapes
 
 
-_SHAPES = _shapes()
-"""Which groups have a cluster anywhere, in one pass."""
+_shapes_in = _set_match(_shapes())
+"""Which groups have a cluster anywhere, in one pass: as long as that of one group alone."""
 
 
 def _possible(name: str, data: bytes) -> bool:
