@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -23,6 +24,7 @@ from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettin
 
 WRITE_ROWS = 10_000
 MAX_AGE_DAYS = 3_650
+SETTLE_SECONDS = 1.0
 
 
 @contextmanager
@@ -80,8 +82,14 @@ async def count_of(connection: Connection, index: str) -> int:
 
 
 async def bytes_of(connection: Connection, index: str) -> int:
-    """Bytes on disk of an index or alias, of the primaries, once it is merged and flushed."""
-    for action in ("_forcemerge?max_num_segments=1", "_flush?force=true", "_refresh"):
-        await connection.request("POST", f"/{index}/{action}")
-    answer = await connection.request("GET", f"/{index}/_stats/store")
-    return int(answer.body["_all"]["primaries"]["store"]["size_in_bytes"])
+    """Bytes on disk of an index or alias, of the primaries, once it is merged and flushed and
+    files of before the merge are gone."""
+    before, found = -1, 0
+    while found != before:
+        before = found
+        for action in ("_forcemerge?max_num_segments=1", "_flush?force=true", "_refresh"):
+            await connection.request("POST", f"/{index}/{action}")
+        await asyncio.sleep(SETTLE_SECONDS)  # waits: for the size to stay what it is
+        answer = await connection.request("GET", f"/{index}/_stats/store")
+        found = int(answer.body["_all"]["primaries"]["store"]["size_in_bytes"])
+    return found
