@@ -39,7 +39,7 @@ def chromium(playwright: Playwright) -> str:
     )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def book(engines: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
     """The log that all tests of the console look at."""
     found = Book(engines, tmp_path_factory.mktemp("console"))
@@ -49,9 +49,10 @@ def book(engines: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boo
         found.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(book: Book) -> Iterator[Browser]:
-    """One Chromium. It ends with this package: while it runs, so does an event loop of its own."""
+    """One Chromium. It ends with its module: while it runs, so does an event loop of its own, and
+    no test of another folder could run one."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=chromium(playwright), args=list(FLAGS), headless=True
@@ -60,7 +61,7 @@ def browser(book: Book) -> Iterator[Browser]:
         found.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def signed_in(book: Book, browser: Browser) -> Callable[[str], Any]:
     """The cookies of a role, made by its token once."""
     known: dict[str, Any] = {}
