@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gatebook.processors.archive.restore import Restored
     from gatebook.processors.archive.store import Store
     from gatebook.processors.archive.verify import Verified
+    from gatebook.processors.retention.holds import Hold
     from gatebook.processors.sinks.connection import Connection
 
 T = TypeVar("T")
@@ -36,13 +37,13 @@ key_option = click.option(
 
 
 class HeldInArchive(GatebookError):
-    """An archive holds events of a subject under legal hold."""
+    """An archive holds documents that a legal hold covers, or may cover."""
 
     exit_code = EXIT_HELD
-    next_step = "`gatebook subject list-holds` shows the holds; `release` ends one"
+    next_step = "`gatebook subject list-holds` and `gatebook retention holds` show the holds"
 
     def __init__(self, event_id: str) -> None:
-        super().__init__(f"a legal hold stands on the subject of {event_id!a}: it is not deleted")
+        super().__init__(f"a legal hold covers {event_id!a} in this archive: it is not deleted")
 
 
 @click.group()
@@ -386,7 +387,8 @@ def _listed(folder: Store, name: str) -> dict[str, Any] | None:
 def drop(address: str | None, restored: bool, yes: bool, reason: str, as_json: bool) -> None:
     """Delete an archive, or with --restored every index of what was restored.
 
-    An archive that holds events of a subject under legal hold is not deleted.
+    An archive with events under legal hold is not deleted; a hold by query counts for all of its
+    kind and time.
     """
     if bool(address) == restored:
         raise click.UsageError("name an archive, or give --restored")
@@ -420,8 +422,8 @@ def _drop_archive(address: str, reason: str) -> dict[str, int]:
         from gatebook.processors.archive.restore import held_in
         from gatebook.processors.subjects.holds import held_subjects
 
-        held = await held_subjects(desk.store)
-        if held and (first := next(held_in(store, manifest, held), "")):
+        subjects, own = await held_subjects(desk.store), await _own_holds(desk)
+        if (subjects or own) and (first := next(held_in(store, manifest, subjects, own), "")):
             raise HeldInArchive(first)
         await desk.record("archive.drop", reason, archive=manifest.name)
         # If we die between these, a folder without a manifest is left: no archive any more.
@@ -430,6 +432,14 @@ def _drop_archive(address: str, reason: str) -> dict[str, int]:
         return {manifest.name: manifest.documents}
 
     return _at_desk(work)
+
+
+async def _own_holds(desk: Desk) -> Sequence[Hold]:
+    from gatebook.processors.retention.elastic import Cluster
+    from gatebook.processors.retention.holds import own_holds
+    from gatebook.processors.retention.state import State
+
+    return await own_holds(State(Cluster(desk.connection, desk.settings.namespace)))
 
 
 # --- shared ------------------------------------------------------------------------------------

@@ -60,5 +60,8 @@ def test_a_legal_hold_keeps_an_archive(pipeline: Pipeline, tmp_path: Path) -> No
     assert "legal hold" in desk.run(*command, expect=4).stderr
     assert verify(folder).returncode == 0
     desk.subject("release", "user-1", "--hold-id", "case-1")
+    desk.run("retention", "hold", "--tenant", "acme", "--hold-id", "case-2", "--reason", "a test")
+    assert "legal hold" in desk.run(*command, expect=4).stderr
+    desk.run("retention", "release", "case-2", "--reason", "a test")
     assert list(json.loads(desk.run(*command, "--json").stdout)) == [folder.name]
     assert not folder.exists()

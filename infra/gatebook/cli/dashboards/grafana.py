@@ -264,6 +264,32 @@ PIPELINE: tuple[tuple[str, tuple[Lines, ...]], ...] = (
         ),
     ),
     (
+        "Retention",
+        (
+            Lines(
+                "Disk",
+                (Query("max (gatebook_retention_disk_used_ratio)", "fullest data node"),),
+                "percentunit",
+            ),
+            Lines(
+                "Documents deleted an hour",
+                (
+                    Query(
+                        "3600 * " + rate("gatebook_retention_deleted_documents_total", "kind, why"),
+                        "{{kind}}: {{why}}",
+                    ),
+                ),
+            ),
+            Lines(
+                "Due and held",
+                (
+                    Query("max (gatebook_retention_due_indices)", "indices with something due"),
+                    Query("max (gatebook_retention_held_documents)", "due documents held"),
+                ),
+            ),
+        ),
+    ),
+    (
         "Detection and alerts",
         (
             Lines(

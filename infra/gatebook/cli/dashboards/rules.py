@@ -395,6 +395,60 @@ RULES = (
         ),
     ),
     Rule(
+        "DiskFills",
+        "max (gatebook_retention_disk_state) > 0",
+        5,
+        WARNING,
+        "Elasticsearch's disk is fuller than the retention policy wants it.",
+        "See what can go and what is held: `gatebook retention status`.",
+        (
+            Case({"gatebook_retention_disk_state": "1x20"}, 10, ({},)),
+            Case({"gatebook_retention_disk_state": "0x20"}, 10),
+        ),
+    ),
+    Rule(
+        "DiskFull",
+        "max (gatebook_retention_disk_state) > 2",
+        0,
+        CRITICAL,
+        "Elasticsearch's disk is too full, and retention has nothing left to free.",
+        "Add room before Elasticsearch blocks writing; see holds: `gatebook retention status`.",
+        (
+            Case({"gatebook_retention_disk_state": "3x20"}, 10, ({},)),
+            Case({"gatebook_retention_disk_state": "2x20"}, 10),
+        ),
+    ),
+    Rule(
+        "RetentionFailed",
+        appeared("gatebook_retention_runs_total", "result", 60, 'result="failed"'),
+        0,
+        WARNING,
+        "A retention run failed.",
+        "See its log; the next run goes on where it was.",
+        (
+            Case(
+                {'gatebook_retention_runs_total{result="failed"}': "_x70 1x10"},
+                75,
+                ({"result": "failed"},),
+            ),
+            Case({'gatebook_retention_runs_total{result="done"}': "_x70 1x10"}, 75),
+        ),
+    ),
+    Rule(
+        "RetentionLate",
+        "time() - max (gatebook_retention_last_success_timestamp_seconds != 0) > 2 * 86400",
+        0,
+        WARNING,
+        "No retention run has ended well for two days: events stay longer than the policy says.",
+        "See `gatebook retention status`, and that the schedule runs.",
+        (
+            # Time begins at 0 in promtool: the last success is two days before that.
+            Case({"gatebook_retention_last_success_timestamp_seconds": "-172800x20"}, 10, ({},)),
+            Case({"gatebook_retention_last_success_timestamp_seconds": "60x20"}, 10),
+            Case({"gatebook_retention_last_success_timestamp_seconds": "0x20"}, 10),
+        ),
+    ),
+    Rule(
         "RowsRejected",
         appeared("gatebook_sink_rows_total", "result", 15, 'result!~"indexed|duplicate"'),
         0,
@@ -521,7 +575,7 @@ def rules_file() -> str:
 
 def tests_file() -> str:
     """The cases as `promtool test rules` reads them."""
-    lines = [HEAD, "rule_files: [gatebook.rules.yml]", "evaluation_interval: 30s", "tests:"]
+    lines = [HEAD, "rule_files: [gatebook.rules.yml]", "evaluation_interval: 1m", "tests:"]
     for rule in RULES:
         for case in rule.cases:
             lines += _case(rule, case)

@@ -14,9 +14,10 @@ import msgspec
 import orjson
 
 from gatebook.processors.archive.manifest import Manifest
-from gatebook.processors.archive.records import Record
+from gatebook.processors.archive.records import Record, nanoseconds
 from gatebook.processors.archive.store import Store
 from gatebook.processors.archive.verify import records_of
+from gatebook.processors.retention.holds import Hold
 from gatebook.processors.search.service import SearchFailed, refresh
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.base import BulkOutcome, Row
@@ -25,6 +26,7 @@ from gatebook.processors.sinks.elasticsearch import ElasticsearchSink
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
 from gatebook.processors.subjects.erasure import stripped_of
 from gatebook.processors.subjects.erasures import tag_of
+from gatebook.processors.subjects.layers import value_at
 from gatebook.processors.subjects.searchable import SearchText
 from gatebook.processors.subjects.state import SubjectState, key_id, read_states
 from gatebook.processors.subjects.store import SubjectStore
@@ -187,9 +189,26 @@ def _require(answer: Answer, what: str) -> None:
         )
 
 
-def held_in(store: Store, manifest: Manifest, held: Mapping[str, object]) -> Iterator[str]:
-    """Ids of documents in an archive whose subject is under legal hold. Raises Differs."""
+def held_in(
+    store: Store, manifest: Manifest, subjects: Mapping[str, object], own: Sequence[Hold] = ()
+) -> Iterator[str]:
+    """Ids of documents in an archive that a legal hold covers: one on their subject, or one of
+    retention's own. Raises Differs."""
     for rows in batches(store, manifest):
         for row in rows:
-            if tag_of(orjson.loads(row.body)) in held:
+            document = orjson.loads(row.body)
+            if tag_of(document) in subjects or any(covers(h, row.kind, document) for h in own):
                 yield row.id
+
+
+def covers(hold: Hold, kind: str, document: Mapping[str, Any]) -> bool:
+    """Whether a hold of retention's own may cover a document. What its query says cannot be told
+    without an index: it counts as met."""
+    at = nanoseconds(str(document["@timestamp"]))
+    wanted = ((hold.tenant, ("organization", "id")), (hold.trace, ("trace", "id")))
+    return (
+        kind in hold.kinds
+        and all(not value or value_at(document, path) == value for value, path in wanted)
+        and (not hold.since or at >= nanoseconds(hold.since))
+        and (not hold.until or at < nanoseconds(hold.until))
+    )
