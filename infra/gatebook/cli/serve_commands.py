@@ -186,7 +186,11 @@ def _app(
 ) -> Any:
     from gatebook.cli.audited import RecordedAudit
     from gatebook.processors.config import read_or_make_key
-    from gatebook.processors.serve.access.guard import install, make_access
+    from gatebook.processors.serve.access.guard import (
+        install,
+        make_access,
+        routes_without_permission,
+    )
     from gatebook.processors.serve.access.revealing import Revealer
     from gatebook.processors.serve.app import create_app
     from gatebook.processors.serve.deps import Deps
@@ -213,7 +217,10 @@ def _app(
         # Kept, so that an export that was cut off by a restart can be resumed after it.
         signing_key=read_or_make_key(worker.home_path / "keys" / SIGNING_KEY_NAME),
     )
-    return create_app(deps)
+    app = create_app(deps)
+    if forgotten := routes_without_permission(app):
+        raise Fatal(f"a route asks for no permission: {forgotten[0]}", "report it")
+    return app
 
 
 def _say(worker: WorkerSettings, record: dict[str, Any]) -> None:

@@ -353,6 +353,10 @@ def settings(**given: str) -> AccessSettings:
         ({"HOST": "0.0.0.0"}, "TLS_CERTIFICATE_FILE"),
         ({"HOST": "192.0.2.1", "TRUSTED_PROXIES": "10.0.0.1"}, "PUBLIC_URL"),
         ({"TLS_CERTIFICATE_FILE": "a.pem"}, "TLS_KEY_FILE"),
+        (
+            {"HOST": "::", "TLS_CERTIFICATE_FILE": "a.pem", "TLS_KEY_FILE": "a.key"},
+            "PUBLIC_URL",
+        ),
         ({"TRUSTED_PROXIES": "0.0.0.0/0", "PUBLIC_URL": "https://a.example"}, "TRUSTED_PROXIES"),
         ({"TRUSTED_PROXIES": "proxy", "PUBLIC_URL": "https://a.example"}, "TRUSTED_PROXIES"),
         ({"PUBLIC_URL": "https://a.example/console"}, "PUBLIC_URL"),

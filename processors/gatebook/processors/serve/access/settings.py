@@ -19,6 +19,7 @@ from gatebook.schemas.errors import WrongSetting
 PREFIX = "GATEBOOK_SERVE_"
 EVERYBODY = "*"
 MIN_SECRET_CHARS = 8
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 LISTS = ("trusted_proxies", "oidc_api_audience", "oidc_roles")  # separated by commas
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -188,6 +189,11 @@ def _check_proxies(settings: AccessSettings) -> None:
 
 
 def _check_public_url(settings: AccessSettings) -> None:
+    if settings.host in WILDCARDS and not settings.public_url:
+        raise WrongSetting(
+            "GATEBOOK_SERVE_PUBLIC_URL is not set: by which name browsers come is not known",
+            "set it to what browsers open, as https://audit.example.org",
+        )
     if not settings.public_url:
         return
     try:
