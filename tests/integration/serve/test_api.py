@@ -295,7 +295,7 @@ async def test_an_export_that_was_cut_goes_on_with_the_same_bytes(api: Api) -> N
             assert (state["state"], state["done"], state["total"]) == ("done", total, total)
             await api.book.write(row(5_000 + len(form), at=BEGAN + timedelta(seconds=30)))
             lines = whole.splitlines(keepends=True)
-            for cut in (1, 200, 333):
+            for cut in (2, 200, 333):
                 kept = b"".join(lines[:cut])
                 rest = await client.get(path, params={"after": position(lines[cut - 1], form)})
                 assert kept + rest.content == whole, (form, cut)

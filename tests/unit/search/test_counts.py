@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -53,8 +54,8 @@ def test_buckets_cover_the_range_without_gap_and_are_never_too_many(
         (timedelta(hours=24), 60, timedelta(minutes=30)),
         (timedelta(minutes=15), 60, timedelta(seconds=30)),
         (timedelta(days=7), 60, timedelta(hours=3)),
-        (timedelta(days=30), 60, timedelta(hours=12)),
-        (timedelta(seconds=1), 50, timedelta(milliseconds=50)),
+        (timedelta(days=30), 60, timedelta(days=1)),
+        (timedelta(seconds=1), 50, timedelta(milliseconds=20)),
     ],
 )
 def test_intervals_are_of_lengths_that_people_read(
@@ -74,7 +75,7 @@ def test_no_cell_begins_a_formula_or_breaks_its_row(text: str) -> None:
     row = _csv_row([text, "end"]).decode()
     assert row.count("\n") == 1
     assert next(csv.reader(io.StringIO(row))) == [shown, "end"]
-    assert shown.isprintable()
+    assert all(unicodedata.category(c)[0] != "C" for c in shown)
 
 
 def test_figures_stay_figures() -> None:
@@ -131,14 +132,14 @@ def test_values_are_written_as_people_write_them(query: str, wanted: object) -> 
     assert compile_query(query, fields_of("access"), NOW) == wanted
 
 
-@pytest.mark.parametrize("query", ["0" * 300, "user.id:" + "a" * 300 + "*"])
-def test_a_pattern_that_is_too_long_is_pointed_at(query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "position"), [("0" * 300, 0), ("user.id:" + "a" * 300 + "*", len("user.id:"))]
+)
+def test_a_pattern_that_is_too_long_is_pointed_at(query: str, position: int) -> None:
     """The server would refuse it, or take long; a long value without a * is fine."""
     with pytest.raises(QueryError) as caught:
         compile_query(query, fields_of("access"), NOW)
-    assert (
-        caught.value.position == query.find("a" if "user" in query else "0", 0) or "user" in query
-    )
+    assert caught.value.position == position
     compile_query("user.id:" + "a" * 300, fields_of("access"), NOW)
 
 
