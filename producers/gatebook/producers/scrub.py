@@ -55,7 +55,7 @@ _PREFIXES = (
     "xapp-", "hf_", "hvs.", "hvb.", "AIza", "ya29.", "GOCSPX-", "SG.", "npm_", "pypi-", "dop_v1_",
     "doo_v1_", "dor_v1_", "shpat_", "shpca_", "shppa_", "shpss_", "dckr_pat_", "lin_api_",
     "rubygems_", "AGE-SECRET-KEY-", "pscale_", "dapi", "NRAK-", "dp.pt.", "dp.st.", "glsa_",
-    "tfp_", "sntryu_", "sntrys_", "EAAA", "pplx-", "key-", "whsec_", "AKIA", "ASIA",
+    "tfp_", "sntryu_", "sntrys_", "EAAA", "pplx-", "key-", "whsec_", "AKIA", "ASIA", "gb_",
 )  # fmt: skip
 # What tells itself, wherever it stands.
 _EVIDENT = (
