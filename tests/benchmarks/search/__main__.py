@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -114,4 +115,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Otherwise the engine would outlive a run that is told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(asyncio.run(main()))
