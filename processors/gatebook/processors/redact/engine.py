@@ -37,7 +37,7 @@ class RedactionLimits:
 
     text_bytes: int = 1024 * 1024
     """Largest text, in UTF-8 bytes."""
-    work_units: int = 17_000
+    work_units: int = 14_000
     """Work on one text, in about a microsecond each: a time-out without a clock, so that a replay
     has the same outcome. A text has `bytes_per_unit` on top."""
     bytes_per_unit: int = 32

@@ -114,7 +114,7 @@ class Triggers:
         needs, extents, context, size = self._needs, sites.extents, sites.context, len(data)
         for start, end in group.clusters(data, budget):
             left, right = max(0, start - EDGE_BYTES), min(size, end + EDGE_BYTES)
-            budget.spend(2 + (right - left) // 64)
+            budget.spend(4 + (right - left) // 64)
             for number in group.match(data[left:right]):
                 index = group.rules[number]
                 if needs[index] and (
@@ -245,7 +245,7 @@ class _Group:
             left = max(left, joined.rfind(SEPARATOR, left, start) + 1)
             right = joined.find(SEPARATOR, end, end + EDGE_BYTES)
             right = right if right >= 0 else min(len(joined), end + EDGE_BYTES)
-            budget.spend(2 + (right - left) // 64)
+            budget.spend(4 + (right - left) // 64)
             if self.match(joined[left:right]):
                 yield start
 
