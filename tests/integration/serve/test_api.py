@@ -15,6 +15,8 @@ import httpx
 import pytest
 from tests.access_service import Service, running_service
 from tests.integration.search.test_search import Book, make_row, stamp
+from tests.integration.summaries.book import Book as SummaryBook
+from tests.integration.summaries.book import spread_out
 from tests.waiting import until
 
 from gatebook.processors.serve.access.guard import routes_without_permission
@@ -508,3 +510,29 @@ async def test_a_namespace_without_documents_answers_empty(api: Api) -> None:
         assert (await good(client.get("/overview")))["total"] == 0
         assert (await good(client.get("/findings?state=all")))["findings"] == []
         assert (await good(client.post("/exports", json={}), 201))["total"] == 0
+
+
+async def test_a_long_range_is_counted_from_summaries_and_says_so(api: Api) -> None:
+    """The same counts as the details have, by value and tenant, too; what summaries do not keep is
+    counted from details."""
+    summed = SummaryBook(api.book.url, api.book.namespace)
+    began = (NOW - timedelta(days=40)).replace(minute=0, second=0)
+    await summed.write(spread_out(80, began, 3 * 24))
+    await summed.connection.request("POST", f"/{api.book.namespace}-*/_refresh")
+    await summed.run(NOW.replace(minute=0, second=0))
+    await summed.connection.close()
+    async with await api.client() as client:
+        body = {"since": "45d", "split_by": "event.outcome", "buckets": 100}
+        found = await good(client.post("/histogram", json=body))
+        assert found["source"] in ("summaries", "both")
+        assert found["total"] == sum(b["count"] for b in found["buckets"]) == 80
+        failures = {"query": "event.outcome:failure", "since": "45d", "size": 1}
+        exact = (await good(client.post("/search", json=failures)))["total"]
+        assert sum(b["parts"].get("failure", 0) for b in found["buckets"]) == exact > 0
+        other = await good(client.post("/histogram", json={**body, "query": "trace.id:*"}))
+        assert (other["source"], other["total"]) == ("details", 0)
+    async with await api.client("analyst", tenants=("acme",)) as client:
+        mine = await good(client.post("/histogram", json=body))
+        exact = (await good(client.post("/search", json={"since": "45d"})))["total"]
+        assert (mine["total"], mine["source"]) == (exact, found["source"])
+        assert 0 < exact < 80
