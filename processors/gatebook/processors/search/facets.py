@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gatebook.processors.search.dsl import Dsl
-from gatebook.processors.search.histogram import aggregate
+from gatebook.processors.search.histogram import Source, aggregate
 from gatebook.processors.search.question import Question
 from gatebook.processors.sinks.connection import Connection
 
@@ -20,21 +20,28 @@ Scalar = str | int | float | bool
 class Facet:
     """The values of one field with their counts, most frequent first; how many documents stand
     behind the values that are not listed, how many have none, and how many values there are
-    (near enough beyond 1,000). exact: whether no shard left out a value that counts."""
+    (near enough beyond 1,000). exact: whether no shard left out a value that counts. source: what
+    was counted."""
 
     values: list[tuple[Scalar, int]] = field(default_factory=list)
     other: int = 0
     missing: int = 0
     distinct: int = 0
     exact: bool = True
+    source: Source = "details"
 
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """How many documents match, and the facets by field, in the order they were asked for."""
+    """How many documents match, and the facets by field, in the order they were asked for.
+    source: what the total was counted from, and since and until its range, where that is not the
+    question's own."""
 
     total: int
     facets: dict[str, Facet]
+    source: Source = "details"
+    since: str | None = None
+    until: str | None = None
 
 
 async def facets(

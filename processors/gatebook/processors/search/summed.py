@@ -1,4 +1,4 @@
-"""Histograms over long ranges, from summaries: a few documents an hour instead of every access."""
+"""Counts over long ranges, from summaries: a few documents an hour instead of every access."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from gatebook.processors.search.dsl import Dsl
+from gatebook.processors.search.facets import Facet, Facets
 from gatebook.processors.search.histogram import (
     Bucket,
     Histogram,
@@ -34,10 +35,10 @@ async def from_summaries(
     """A histogram, or None where summaries cannot tell: nothing is summed up yet, or the query or
     the split asks for what they do not keep. Summaries keep hours, so no interval is shorter.
     `filters`: those of who asks. Raises SearchFailed, Unreachable."""
-    first = moment(question.since) if question.since else None
-    if first is None and (first := await _beginning(client, namespace, question)) is None:
+    span = await _span(client, namespace, question)
+    if span is None:
         return None
-    last = moment(question.until) if question.until else datetime.now(UTC)
+    first, last = span
     interval = _whole_hours(interval_for(first, last, buckets))
     found = await answer.histogram(
         client,
@@ -66,6 +67,58 @@ async def from_summaries(
         rows,
         cast(Source, found.source),
     )
+
+
+async def figures_from_summaries(
+    client: Connection,
+    namespace: str,
+    question: Question,
+    fields: Sequence[str],
+    size: int,
+    filters: Sequence[Dsl] = (),
+) -> answer.Figures | None:
+    """Accesses, tokens and the values of fields with most accesses; None as `from_summaries`, and
+    where one of the fields is not kept. Raises SearchFailed, Unreachable."""
+    span = await _span(client, namespace, question)
+    if span is None:
+        return None
+    return await answer.figures(
+        client, namespace, question.text, *span, fields, size, list(filters)
+    )
+
+
+async def facets_from_summaries(
+    client: Connection,
+    namespace: str,
+    question: Question,
+    fields: Sequence[str],
+    size: int,
+    filters: Sequence[Dsl] = (),
+) -> Facets | None:
+    """The total, and facets of those of the fields that summaries keep; None as `from_summaries`.
+    Raises SearchFailed, Unreachable."""
+    kept = [name for name in dict.fromkeys(fields) if name in answer.DIMENSIONS]
+    found = await figures_from_summaries(client, namespace, question, kept, size, filters)
+    if found is None:
+        return None
+    source = cast(Source, found.source)
+    facets = {name: _facet(ranked, source) for name, ranked in found.fields.items()}
+    return Facets(found.total, facets, source, stamp(found.since), stamp(found.until))
+
+
+def _facet(found: answer.Ranked, source: Source) -> Facet:
+    values = [(value, count) for value, count, _ in found.values]
+    return Facet(list(values), found.other, found.missing, found.distinct, found.exact, source)
+
+
+async def _span(
+    client: Connection, namespace: str, question: Question
+) -> tuple[datetime, datetime] | None:
+    """The range of a question; None where it has no beginning and there are no summaries."""
+    first = moment(question.since) if question.since else None
+    first = first or await _beginning(client, namespace, question)
+    last = moment(question.until) if question.until else datetime.now(UTC)
+    return None if first is None else (first, last)
 
 
 async def _beginning(client: Connection, namespace: str, question: Question) -> datetime | None:

@@ -287,13 +287,25 @@ class Facet(Told):
     missing: Annotated[int, Field(description="Documents without the field.")]
     distinct: Annotated[int, Field(description="Different values; near enough beyond 1,000.")]
     exact: Annotated[bool, Field(description="Whether the counts of values are exact.")] = True
+    source: Annotated[
+        CountedFrom,
+        Field(
+            description="What was counted. Summaries keep tenant, service, model, operation, "
+            "outcome, user and principal; other fields are counted in the details that are there, "
+            "and say `details`: where details are gone, they count less than `total`."
+        ),
+    ] = "details"
 
 
 class FacetsAnswer(Range):
-    """Facets by field."""
+    """Facets by field. `total` is counted as `source` says, each facet as its own."""
 
     total: int
     took_ms: float
+    source: Annotated[
+        CountedFrom,
+        Field(description="Whether documents or their hourly summaries were counted for `total`."),
+    ] = "details"
     facets: dict[str, Facet]
 
 
@@ -522,6 +534,13 @@ class Errors(Told):
 
     total: int
     reasons: list[FacetValue]
+    reasons_source: Annotated[
+        CountedFrom,
+        Field(
+            description="Always `details`: summaries keep no reasons. Where details are gone, the "
+            "reasons count less than `total`."
+        ),
+    ] = "details"
 
 
 class Top(Told):
@@ -569,7 +588,11 @@ class OverviewAnswer(Range):
 
     took_ms: float
     interval_seconds: float
-    source: CountedFrom
+    source: Annotated[CountedFrom, Field(description="Of `traffic` and `total`.")]
+    figures_source: Annotated[
+        CountedFrom,
+        Field(description="Of `tokens`, `errors.total`, `top_models` and `top_principals`."),
+    ] = "details"
     total: int
     traffic: list[Bucket]
     tokens: Tokens

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,7 +31,11 @@ from gatebook.processors.search.question import (
     stamp,
 )
 from gatebook.processors.search.service import Tail
-from gatebook.processors.search.summed import from_summaries
+from gatebook.processors.search.summed import (
+    facets_from_summaries,
+    figures_from_summaries,
+    from_summaries,
+)
 from gatebook.processors.serve import lasting, models
 from gatebook.processors.serve.access.caller import Caller, scope_filter
 from gatebook.processors.serve.access.masking import (
@@ -45,6 +49,7 @@ from gatebook.processors.serve.access.masking import (
 from gatebook.processors.serve.deps import Deps, deps_of
 from gatebook.processors.serve.views import Views
 from gatebook.processors.sinks.base import KINDS
+from gatebook.processors.summaries.answer import Figures
 
 NO_HITS: dict[str, Any] = {"hits": {"hits": [], "total": {"value": 0}}}
 # An index of documents: {ns}-access-2026.11.23, with -p2 or -r1 after it, or -held-...
@@ -226,8 +231,29 @@ class Reader:
     async def facets(
         self, question: Question, fields: Sequence[str], size: int
     ) -> facets_of.Facets:
-        """Facets; the fields were checked before."""
-        return await facets_of.facets(self.connection, self.namespace, question, fields, size)
+        """Facets; the fields were checked before. The total and the fields that summaries keep are
+        of summaries where a histogram would be; the others are of the details that are there."""
+        given = (self.connection, self.namespace, question)
+        found = None
+        if question.kind == "access" and await self._is_long(question):
+            found = await facets_from_summaries(*given, fields, size, self.filters)
+        if found is None:
+            return await facets_of.facets(*given, fields, size)
+        left = [name for name in fields if name not in found.facets]
+        if not left:
+            return found
+        details = await facets_of.facets(*given, left, size)
+        known = {**details.facets, **found.facets}
+        return replace(found, facets={name: known[name] for name in fields})
+
+    async def figures(self, question: Question, fields: Sequence[str], size: int) -> Figures | None:
+        """Accesses, tokens and values of fields by summaries, where a histogram would be of them;
+        None: the details have to be counted. The fields were checked before."""
+        if question.kind != "access" or not await self._is_long(question):
+            return None
+        return await figures_from_summaries(
+            self.connection, self.namespace, question, fields, size, self.filters
+        )
 
     async def aggregate(
         self, question: Question, aggregations: dict[str, Any], total: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +19,11 @@ from gatebook.processors.search.fields import FieldList, fields_of
 from gatebook.processors.search.query import And, Comparison, Everything, Node, Not, Or, parse
 from gatebook.processors.sinks.connection import Connection
 from gatebook.processors.summaries.reading import (
+    INPUT,
     NOT_INTENT,
     ONE_DAY,
     ONE_HOUR,
+    OUTPUT,
     READ,
     Counting,
     Dsl,
@@ -98,6 +100,32 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """The most frequent values of one field: value, accesses, tokens. other and missing as in
+    `Values`. distinct: how many values there are; at least so many where not `exact`, and then
+    values that are rare everywhere may be missed."""
+
+    values: list[tuple[str, int, int]]
+    other: int
+    missing: int
+    distinct: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was counted of a range, and of fields of it, by their names."""
+
+    since: datetime
+    until: datetime
+    total: int
+    input_tokens: int
+    output_tokens: int
+    source: str
+    fields: dict[str, Ranked]
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """What was counted of one group; `key` by the names it is grouped by."""
 
@@ -164,22 +192,43 @@ async def values(
     scope: Sequence[Dsl] = (),
 ) -> Values | None:
     """The values of a field with most accesses. None, and raises, as `histogram`."""
-    if not name or not _is_kept(name):
+    found = await figures(client, namespace, query, since, until, [name], size, scope)
+    if found is None:
         return None
-    plan = await _plan(client, namespace, query, since, until, [name], scope)
+    one = found.fields[name]
+    top = [(value, count) for value, count, _ in one.values]
+    return Values(found.since, found.until, found.total, found.source, top, one.other, one.missing)
+
+
+async def figures(
+    client: Connection,
+    namespace: str,
+    query: str,
+    since: datetime | None,
+    until: datetime | None,
+    fields: Sequence[str],
+    size: int = 10,
+    scope: Sequence[Dsl] = (),
+) -> Figures | None:
+    """Accesses and tokens of a range, and the values of some fields with most accesses. None, and
+    raises, as `histogram`."""
+    if not all(name in DIMENSIONS for name in fields):
+        return None
+    plan = await _plan(client, namespace, query, since, until, [], scope)
     if plan is None:
         return None
-    counts = _Counts()
-    for search in plan.searches(whole_days=True):
-        parts = {"parts": _parts(name, search.is_summary, VALUES_PER_INDEX)}
-        found = await search.aggregate(
-            client, {**parts, **({"sum": _SUM} if search.is_summary else {})}
-        )
-        _add(counts, {**found, "doc_count": found["total"]}, search.is_summary)
-    missing = counts.parts.pop("", 0)
-    top = counts.parts.most_common(size)
-    other = counts.count - missing - sum(count for _, count in top)
-    return Values(plan.since, plan.until, counts.count, plan.source, top, other, missing)
+    whole, by_field = _Sums(), {name: _Tally() for name in fields}
+    for number, (by, names) in enumerate(_by_rows(plan.by, fields)):
+        for search in replace(plan, by=by).searches(whole_days=True):
+            found = await search.aggregate(client, _figures(names, search.is_summary))
+            if number == 0:
+                whole.add({**found, "doc_count": found["total"]}, search.is_summary)
+            for name in names:
+                by_field[name].add(found.get(f"values.{name}"), search.is_summary)
+    ranked = {name: tally.ranked(whole.events, size) for name, tally in by_field.items()}
+    return Figures(
+        plan.since, plan.until, whole.events, whole.input, whole.output, plan.source, ranked
+    )
 
 
 async def totals(
@@ -425,6 +474,72 @@ def _add(counts: _Counts, found: Mapping[str, Any], is_summary: bool) -> None:
     counts.count += number(found)
     for part in found.get("parts", {}).get("buckets", []):
         counts.parts[part["key"]] += number(part)
+
+
+# --- figures by value ---------------------------------------------------------------------------
+
+
+def _by_rows(by: str, fields: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Which rows tell which fields: only those that name persons need the many rows by
+    principal."""
+    people = [name for name in fields if name in _NAMING_PERSONS]
+    others = [name for name in fields if name not in _NAMING_PERSONS]
+    if by == BY_PRINCIPAL or not people:
+        return [(by, [*others, *people])]
+    return [(by, others), (BY_PRINCIPAL, people)] if others else [(BY_PRINCIPAL, people)]
+
+
+def _sums(is_summary: bool) -> Dsl:
+    if not is_summary:
+        return {"input": {"sum": {"field": INPUT}}, "output": {"sum": {"field": OUTPUT}}}
+    tokens = {n: {"sum": {"field": f"summary.{n}_tokens"}} for n in ("input", "output")}
+    return {"sum": _SUM, **tokens}
+
+
+def _figures(fields: Sequence[str], is_summary: bool) -> Dsl:
+    aggregations = _sums(is_summary)
+    for name in fields:
+        values = _parts(name, is_summary, VALUES_PER_INDEX)
+        aggregations[f"values.{name}"] = {**values, "aggs": _sums(is_summary)}
+    return aggregations
+
+
+@dataclass(slots=True)
+class _Sums:
+    events: int = 0
+    input: int = 0
+    output: int = 0
+
+    def add(self, bucket: Mapping[str, Any], is_summary: bool) -> None:
+        """Add what one search says."""
+        self.events += round(bucket["sum"]["value"]) if is_summary else int(bucket["doc_count"])
+        self.input += round(bucket.get("input", _NONE)["value"])
+        self.output += round(bucket.get("output", _NONE)["value"])
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The values of one field."""
+
+    sums: dict[str, _Sums] = field(default_factory=dict)
+    exact: bool = True
+
+    def add(self, found: Mapping[str, Any] | None, is_summary: bool) -> None:
+        """Add what one search says; None: there was no index."""
+        if found is None:
+            return
+        self.exact &= found["sum_other_doc_count"] == 0
+        for bucket in found["buckets"]:
+            self.sums.setdefault(bucket["key"], _Sums()).add(bucket, is_summary)
+
+    def ranked(self, total: int, size: int) -> Ranked:
+        """The first of them by accesses, of `total`."""
+        named = {value: sums for value, sums in self.sums.items() if value and sums.events}
+        missing = self.sums[""].events if "" in self.sums else 0
+        order = sorted(named.items(), key=lambda item: (-item[1].events, item[0]))
+        top = [(value, one.events, one.input + one.output) for value, one in order[:size]]
+        other = max(0, total - missing - sum(count for _, count, _ in top))
+        return Ranked(top, other, missing, len(named), self.exact)
 
 
 # --- groups with sketches ----------------------------------------------------------------------

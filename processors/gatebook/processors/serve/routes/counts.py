@@ -60,9 +60,10 @@ async def facets(request: Request, acts: MaySearch, body: FacetsRequest) -> Face
     acts.note("search.facets", query=body.query, kind=body.kind, fields=",".join(body.fields))
     found = await reader.facets(question, body.fields, body.size)
     return FacetsAnswer(
-        since=question.since,
-        until=question.until,
+        since=found.since or question.since,
+        until=found.until or question.until,
         total=found.total,
+        source=found.source,
         took_ms=round((time.perf_counter() - began) * 1000, 2),
         facets={name: _facet(facet) for name, facet in found.facets.items()},
     )
@@ -75,4 +76,5 @@ def _facet(found: Found) -> Facet:
         missing=found.missing,
         distinct=found.distinct,
         exact=found.exact,
+        source=found.source,
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from gatebook.processors.search.asking import ask
 from gatebook.processors.search.histogram import label
-from gatebook.processors.search.question import stamp
+from gatebook.processors.search.question import Question, stamp
 from gatebook.processors.serve.access.caller import Permission, requires
 from gatebook.processors.serve.audit import Acts
 from gatebook.processors.serve.base import API
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
     Bucket,
+    CountedFrom,
     DetectorActivity,
     Disk,
     Errors,
@@ -28,6 +30,7 @@ from gatebook.processors.serve.models import (
     Top,
 )
 from gatebook.processors.serve.reader import Reader
+from gatebook.processors.summaries.answer import Figures, Ranked
 
 room = APIRouter(prefix=API, tags=["overview"])
 MayLook = Annotated[Acts, Depends(requires(Permission.OVERVIEW))]
@@ -35,6 +38,13 @@ BUCKETS = 60
 TOP = 10
 MAX_RULES = 100
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
+MODEL, OUTCOME, FAILURE = "gen_ai.request.model", "event.outcome", "failure"
+_FAILED: dict[str, Any] = {
+    "failed": {
+        "filter": {"term": {OUTCOME: {"value": FAILURE}}},
+        "aggs": {"reasons": {"terms": {"field": "event.reason", "size": TOP}}},
+    }
+}
 _SUMS = {"input": {"sum": {"field": INPUT}}, "output": {"sum": {"field": OUTPUT}}}
 
 
@@ -50,7 +60,7 @@ async def overview(
     acts.note("overview.view", since=since)
     traffic, figures, detectors, lag, storage = await reader.together(
         reader.histogram(question, BUCKETS, "event.outcome"),
-        reader.aggregate(question, _figures(reader)),
+        _figures(reader, question),
         _detectors(reader, since),
         reader.lag(),
         _storage(reader),
@@ -61,29 +71,62 @@ async def overview(
         took_ms=round((time.perf_counter() - began) * 1000, 2),
         interval_seconds=traffic.interval.total_seconds(),
         source=traffic.source,
+        figures_source=figures.source,
         total=traffic.total,
         traffic=[Bucket(at=stamp(b.at), count=b.count, parts=b.parts) for b in traffic.buckets],
-        tokens=Tokens(input=_sum(figures, "input"), output=_sum(figures, "output")),
-        errors=_errors(figures),
-        top_models=_tops(figures, "models"),
-        top_principals=_tops(figures, "principals"),
+        tokens=figures.tokens,
+        errors=figures.errors,
+        top_models=figures.models,
+        top_principals=figures.principals,
         detectors=detectors,
         lag=lag,
         storage=storage,
     )
 
 
-def _figures(reader: Reader) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    source: CountedFrom
+    tokens: Tokens
+    errors: Errors
+    models: list[Top]
+    principals: list[Top]
+
+
+async def _figures(reader: Reader, question: Question) -> _Figures:
     # A principal may be an address: who must not see those sees users by id.
     principal = "user.id" if reader.is_masked("gatebook.principal") else "gatebook.principal"
-    failed = {"term": {"event.outcome": {"value": "failure"}}}
-    reasons = {"terms": {"field": "event.reason", "size": TOP}}
-    return {
-        **_SUMS,
-        "failed": {"filter": failed, "aggs": {"reasons": reasons}},
-        "models": _top("gen_ai.request.model"),
-        "principals": _top(principal),
-    }
+    summed = await reader.figures(question, [MODEL, OUTCOME, principal], TOP)
+    if summed is None:
+        wanted = {**_SUMS, "models": _top(MODEL), "principals": _top(principal), **_FAILED}
+        return _of_details(await reader.aggregate(question, wanted))
+    # Summaries keep no reasons: those are of the details that are there.
+    return _of_summaries(summed, principal, await reader.aggregate(question, _FAILED))
+
+
+def _of_details(found: dict[str, Any]) -> _Figures:
+    return _Figures(
+        "details",
+        Tokens(input=_sum(found, "input"), output=_sum(found, "output")),
+        _errors(found),
+        _tops(found, "models"),
+        _tops(found, "principals"),
+    )
+
+
+def _of_summaries(summed: Figures, principal: str, details: dict[str, Any]) -> _Figures:
+    failed = next((n for value, n, _ in summed.fields[OUTCOME].values if value == FAILURE), 0)
+    return _Figures(
+        cast(CountedFrom, summed.source),
+        Tokens(input=summed.input_tokens, output=summed.output_tokens),
+        Errors(total=failed, reasons=_errors(details).reasons),
+        _ranked(summed.fields[MODEL]),
+        _ranked(summed.fields[principal]),
+    )
+
+
+def _ranked(found: Ranked) -> list[Top]:
+    return [Top(value=value, count=count, tokens=sums) for value, count, sums in found.values]
 
 
 def _top(name: str) -> dict[str, Any]:
