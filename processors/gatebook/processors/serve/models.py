@@ -643,14 +643,71 @@ class SavedSearches(Told):
     saved_searches: list[SavedSearch]
 
 
+class PolicyRule(Told):
+    """One rule: the first that matches decides. Empty: as the class on the event says, else the
+    default."""
+
+    name: str
+    match: Annotated[
+        dict[str, list[str]], Field(description="Patterns by field, all of which fit.")
+    ]
+    metadata: str = ""
+    redacted: str = ""
+    full: str = ""
+    sample_after: str = ""
+    keep_one_in: Annotated[int, Field(description="0: nothing is thinned.")] = 0
+
+
+class PolicyTold(Told):
+    """The retention policy as its latest run had it. A caller of some tenants sees the rules that
+    can be about them, with their own tenants alone, and the classes that these name."""
+
+    name: str
+    sha256: Annotated[str, Field(description="Of the whole file.")]
+    planned_at: Annotated[str, Field(description="When that run was planned.")]
+    defaults: Annotated[dict[str, str], Field(description="How long each layer is kept.")]
+    classes: Annotated[dict[str, str], Field(description="Durations by name.")]
+    rules: list[PolicyRule]
+    kinds: Annotated[
+        dict[str, str],
+        Field(description="How long findings, alerts and dead letters are kept; else for ever."),
+    ]
+    summaries: Annotated[bool, Field(description="Whether what goes is counted before.")]
+
+
+class HoldTold(Told):
+    """One legal hold of retention's own: what it covers stays."""
+
+    id: str
+    at: str
+    by: str
+    reason: str
+    kinds: list[str]
+    tenant: str = ""
+    trace: str = ""
+    query: str = ""
+    since: str = ""
+    until: str = ""
+
+
 class RetentionAnswer(Told):
-    """What retention last did. Changes are made at the command line: `gatebook retention`."""
+    """What retention last did, and what it goes by. Changes are made at the command line:
+    `gatebook retention`. Callers of some tenants are told of themselves alone."""
 
     configured: Annotated[bool, Field(description="Whether it ever ran.")]
     last_run: Annotated[
         dict[str, Any] | None, Field(description="The certificate of the last run, in short.")
     ]
     thinned: list[Thinned]
+    policy: Annotated[PolicyTold | None, Field(description="null: no run had one.")] = None
+    holds: Annotated[
+        list[HoldTold] | None,
+        Field(description="Oldest first; null: not for your roles. Of your tenants alone."),
+    ] = None
+    subjects_held: Annotated[
+        int | None,
+        Field(description="Persons under hold; null: not for your roles, or not for all tenants."),
+    ] = None
 
 
 class CallerTold(Told):

@@ -20,7 +20,8 @@ MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ))]
 
 @room.get("/retention", summary="Retention", responses=answers())
 async def retention(request: Request, acts: MayRead) -> RetentionAnswer:
-    """The last run, and the days of which details are gone or thinned out."""
+    """The last run, the policy it had, the days of which details are gone or thinned out, and, for
+    whoever may put holds or set retention up, the holds that stand."""
     acts.note("retention.view")
     deps = deps_of(request)
-    return RetentionAnswer(**await lasting.retention(deps.connection, deps.namespace))
+    return await lasting.retention(deps.connection, deps.namespace, acts.caller)
