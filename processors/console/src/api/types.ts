@@ -26,6 +26,7 @@ export interface Session {
 export interface Field {
   name: string;
   type: string;
+  searchable: boolean;
   sortable: boolean;
   aggregatable: boolean;
   masked: boolean;
@@ -67,12 +68,15 @@ export interface Bucket {
   parts?: Record<string, number>;
 }
 
+/** What was counted: documents, or their hourly summaries. */
+export type CountedFrom = "details" | "summaries" | "both";
+
 export interface HistogramAnswer {
   from: string;
   to: string;
   interval_seconds: number;
   total: number;
-  source: "details" | "summaries" | "both";
+  source: CountedFrom;
   buckets: Bucket[];
 }
 
@@ -87,10 +91,12 @@ export interface Facet {
   missing: number;
   distinct: number;
   exact: boolean;
+  source: CountedFrom;
 }
 
 export interface FacetsAnswer {
   total: number;
+  source: CountedFrom;
   facets: Record<string, Facet>;
 }
 
@@ -200,11 +206,13 @@ export interface OverviewAnswer {
   from: string;
   to: string;
   interval_seconds: number;
-  source: "details" | "summaries" | "both";
+  source: CountedFrom;
+  /** Of tokens, errors.total, top_models and top_principals. */
+  figures_source: CountedFrom;
   total: number;
   traffic: Bucket[];
   tokens: { input: number; output: number };
-  errors: { total: number; reasons: FacetValue[] };
+  errors: { total: number; reasons: FacetValue[]; reasons_source: CountedFrom };
   top_models: Top[];
   top_principals: Top[];
   detectors: { rule: string; name: string; firing: number; resolved: number; last: string | null }[];
@@ -215,10 +223,48 @@ export interface OverviewAnswer {
   } | null;
 }
 
+export interface PolicyRule {
+  name: string;
+  match: Record<string, string[]>;
+  metadata: string;
+  redacted: string;
+  full: string;
+  sample_after: string;
+  keep_one_in: number;
+}
+
+export interface Policy {
+  name: string;
+  sha256: string;
+  planned_at: string;
+  defaults: Record<string, string>;
+  classes: Record<string, string>;
+  rules: PolicyRule[];
+  kinds: Record<string, string>;
+  summaries: boolean;
+}
+
+export interface Hold {
+  id: string;
+  at: string;
+  by: string;
+  reason: string;
+  kinds: string[];
+  tenant: string;
+  trace: string;
+  query: string;
+  since: string;
+  until: string;
+}
+
 export interface RetentionAnswer {
   configured: boolean;
   last_run: Source | null;
   thinned: Thinned[];
+  policy: Policy | null;
+  /** null: not for the caller's roles. */
+  holds: Hold[] | null;
+  subjects_held: number | null;
 }
 
 export interface TokenTold {

@@ -22,7 +22,8 @@ export function Facets(props: {
     <div className={`facets ${loading ? "stale" : ""}`} aria-busy={loading}>
       {names.map((name) => {
         const facet = answer?.facets[name];
-        return <FacetBlock key={name} name={name} facet={facet} total={answer?.total ?? 0} onFilter={onFilter} />;
+        const isPart = facet?.source === "details" && answer?.source !== "details";
+        return <FacetBlock key={name} name={name} facet={facet} isPart={isPart} total={answer?.total ?? 0} onFilter={onFilter} />;
       })}
     </div>
   );
@@ -30,8 +31,8 @@ export function Facets(props: {
 
 const SHOWN_VALUES = 5;
 
-function FacetBlock(props: { name: string; facet: Facet | undefined; total: number; onFilter: (filter: Filter) => void }): ReactNode {
-  const { name, facet, total, onFilter } = props;
+function FacetBlock(props: { name: string; facet: Facet | undefined; isPart: boolean; total: number; onFilter: (filter: Filter) => void }): ReactNode {
+  const { name, facet, isPart, total, onFilter } = props;
   const [all, setAll] = useState(false);
   if (!facet || (facet.values.length === 0 && facet.missing === 0)) return null;
   if (facet.values.length === 0) return null;
@@ -58,6 +59,7 @@ function FacetBlock(props: { name: string; facet: Facet | undefined; total: numb
           {all ? "fewer" : `${count(rest)} more`}
         </button>
       )}
+      {isPart && <p className="facet-other">of the details that are there</p>}
       {facet.other > 0 && all && <p className="facet-other">{count(facet.other)} in other values</p>}
     </details>
   );

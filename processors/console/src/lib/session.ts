@@ -18,8 +18,9 @@ export function may(session: Session, permission: string): boolean {
 /** Fields of the kind at hand, by name. */
 export type FieldIndex = ReadonlyMap<string, Field>;
 
-/** Whether one may count by and filter on a field. */
+/** Whether one may filter on a field: one that is counted by, or an id that is only searched. */
 export function isFilterable(fields: FieldIndex, name: string): boolean {
   const field = fields.get(name);
-  return field !== undefined && !field.masked && (field.aggregatable || field.type === "flattened");
+  if (field === undefined || field.masked) return false;
+  return field.aggregatable || field.type === "flattened" || (field.type === "keyword" && field.searchable);
 }

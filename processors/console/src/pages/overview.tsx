@@ -73,7 +73,8 @@ function View({ answer, zone, stale }: { answer: OverviewAnswer; zone: Zone; sta
       <Ranking title="Top principals" field="gatebook.principal" rows={answer.top_principals} answer={answer} />
       <section className="card">
         <h2>Why accesses failed</h2>
-        {errors.reasons.length === 0 && <Empty title="None failed." />}
+        {errors.total === 0 && <Empty title="None failed." />}
+        {errors.total > 0 && answer.figures_source !== "details" && <p className="chart-note">Reasons stand in details alone: those that are gone are not among them.</p>}
         <Bars rows={errors.reasons.map((reason) => ({ value: plain(reason.value), count: reason.count, note: percent(reason.count, errors.total) }))} field="event.reason" answer={answer} />
       </section>
       <section className="card half">
