@@ -117,8 +117,12 @@ fields_option = click.option("--fields", default="", help="Fields to show, separ
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--replicas", type=click.IntRange(0, 10), help="Copies of each index.")
-@click.option("--best-compression", is_flag=True, help="Smaller indices (codec best_compression).")
-def setup(as_json: bool, replicas: int | None, best_compression: bool) -> None:
+@click.option(
+    "--best-compression/--no-best-compression",
+    default=None,
+    help="Smaller indices (codec best_compression), or not. Default: where the cluster has it.",
+)
+def setup(as_json: bool, replicas: int | None, best_compression: bool | None) -> None:
     """Create topics and index templates; report what differs from what is wanted.
 
     Running it again changes nothing that is right. Exit codes: 0 all is as wanted, 1 something
@@ -154,7 +158,7 @@ def _print_report(report: SetupReport, as_json: bool) -> None:
         for note in topic.notes:
             click.echo(f"            note: {note}")
     for template in report.templates:
-        click.echo(f"template  {template.name:<32} {template.state}")
+        click.echo(f"template  {template.name:<32} {template.state}, codec {template.codec}")
     for problem in report.problems:
         click.echo(f"problem   {problem}", err=True)
 
@@ -325,8 +329,11 @@ def _columns(kind: str, fields: str) -> list[str]:
 def _list_fields(kind: str) -> None:
     from gatebook.processors.search.fields import fields_of
 
-    for name, type_ in sorted(fields_of(kind).types.items()):
-        click.echo(f"{name:<44} {type_}")
+    known = fields_of(kind)
+    for name, type_ in sorted(known.types.items()):
+        note = "" if known.has_values(name) else "  (no sorting, no counting)"
+        note = note if known.is_searchable(name) else "  (only shown: not searched either)"
+        click.echo(f"{name:<44} {type_}{note}")
 
 
 def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> None:

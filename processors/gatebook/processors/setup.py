@@ -23,6 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from msgspec import Struct, field
 
 from gatebook.processors.sinks.base import KINDS
+from gatebook.processors.sinks.codec import BEST, DEFAULT, has_best_compression
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.settings import ElasticsearchSettings
 from gatebook.processors.summaries.template import template as summary_template
@@ -44,6 +45,8 @@ HOUR_MS = 3_600_000
 # Settings a topic made earlier may lack without losing anything.
 HARMLESS = frozenset({"message.timestamp.type"})
 ADMIN_TIMEOUT_SECONDS = 10.0
+STORED_AS = ("index", "doc_values")  # what a field's mapping cannot change, and need not
+MAPPED_AT_ONCE = 20  # names in one address; a server takes 4 KiB of it
 # Topics that must have the same number of partitions: a state lives beside what it is made from.
 COPARTITIONED = ((EVENT, DETECTOR_STATE), (FINDING, NOTIFY_STATE), (OBSERVATION, OBSERVATION_STATE))
 
@@ -60,11 +63,12 @@ class TopicReport(Struct, frozen=True, kw_only=True):
 
 
 class TemplateReport(Struct, frozen=True, kw_only=True):
-    """One index template. state: created, updated or unchanged. `problems` name indices that
-    could not take the new fields."""
+    """One index template. state: created, updated or unchanged. codec: of indices to come,
+    default or best_compression. `problems` name indices that could not take the new fields."""
 
     name: str
     state: str
+    codec: str = DEFAULT
     problems: list[str] = field(default_factory=list)
 
 
@@ -88,7 +92,7 @@ def setup(
     namespace: str,
     *,
     replicas: int | None = None,
-    best_compression: bool = False,
+    best_compression: bool | None = None,
     partitions: Mapping[str, int] | None = None,
     kafka_properties: Mapping[str, str | int] | None = None,
     elasticsearch: ElasticsearchSettings | None = None,
@@ -96,8 +100,9 @@ def setup(
     """Create topics and templates of `namespace` and report what is there.
 
     replicas: copies of each index; None means 1 where the cluster has two data nodes or more,
-    else 0. partitions: other counts than topics.toml, by topic key, for topics that do not exist
-    yet. elasticsearch: credentials and time-outs; its url is not used.
+    else 0. best_compression: the codec of indices to come; None means where the cluster has it,
+    and True is refused where it does not. partitions: other counts than topics.toml, by topic key,
+    for topics that do not exist yet. elasticsearch: credentials and time-outs; its url is not used.
     Raises Fatal where a server does not answer or refuses. Must not be called inside a running
     event loop (use `setup_elasticsearch` and `setup_kafka` there).
     """
@@ -279,17 +284,17 @@ async def setup_elasticsearch(
     settings: ElasticsearchSettings,
     namespace: str,
     replicas: int | None = None,
-    best_compression: bool = False,
+    best_compression: bool | None = None,
 ) -> list[TemplateReport]:
     """Install the index templates and give their fields to indices that exist already."""
     connection = Connection(settings)
     try:
         copies = await _data_node_replicas(connection) if replicas is None else replicas
+        best = await _is_best(connection, namespace, best_compression)
         bodies = {
-            f"{namespace}-{kind}": render_template(namespace, kind, copies, best_compression)
-            for kind in KINDS
+            f"{namespace}-{kind}": render_template(namespace, kind, copies, best) for kind in KINDS
         }
-        summaries = with_digest(summary_template(namespace, copies, best_compression))
+        summaries = with_digest(summary_template(namespace, copies, best))
         bodies[f"{namespace}-summary"] = summaries
         return [await _install(connection, name, body) for name, body in bodies.items()]
     except Unreachable as error:
@@ -311,7 +316,7 @@ def render_template(
     index = body["template"]["settings"]["index"]
     index["number_of_replicas"] = replicas
     if best_compression:
-        index["codec"] = "best_compression"
+        index["codec"] = BEST
     return with_digest(body)
 
 
@@ -326,6 +331,20 @@ async def _data_node_replicas(connection: Connection) -> int:
     return 1 if answer.get("number_of_data_nodes", 1) > 1 else 0
 
 
+async def _is_best(connection: Connection, namespace: str, asked: bool | None) -> bool:
+    """Whether indices are to have best_compression. Raises Fatal where that is asked for, and each
+    of them would be lost at its first commit."""
+    if asked is False:
+        return False
+    found = await has_best_compression(connection, namespace)
+    if asked and not found:
+        raise Fatal(
+            "this Elasticsearch does not keep an index with codec best_compression: a trial failed",
+            "leave --best-compression out, or see its log (libzstd may be missing)",
+        )
+    return found
+
+
 async def _install(connection: Connection, name: str, body: dict[str, Any]) -> TemplateReport:
     before = await connection.request("GET", f"/_index_template/{name}")
     state = _state_of(before, body["_meta"]["gatebook_digest"])
@@ -335,7 +354,8 @@ async def _install(connection: Connection, name: str, body: dict[str, Any]) -> T
     )
     # If we die here, the next run gives the fields to the indices: it does so every time.
     problems = await _update_indices(connection, name, body["template"]["mappings"])
-    return TemplateReport(name=name, state=state, problems=problems)
+    codec = body["template"]["settings"]["index"].get("codec", DEFAULT)
+    return TemplateReport(name=name, state=state, codec=codec, problems=problems)
 
 
 def _state_of(before: Answer, digest: str) -> str:
@@ -347,16 +367,57 @@ def _state_of(before: Answer, digest: str) -> str:
 
 
 async def _update_indices(connection: Connection, name: str, mappings: dict[str, Any]) -> list[str]:
-    """Add new fields to the indices of today and before; a field's type cannot change."""
-    answer = await connection.request(
-        "PUT",
-        f"/{name}-*/_mapping",
-        params={"allow_no_indices": "true", "expand_wildcards": "open"},
-        json=mappings,
-    )
+    """Add new fields to the indices of today and before. A field's type cannot change; how it is
+    stored cannot either, and need not: an index keeps what it has."""
+    answer = await _put_mapping(connection, f"{name}-*", mappings)
+    if answer.status == 400:
+        answer = await _put_as_stored(connection, name, mappings)
     if answer.status in (200, 404):
         return []
     return [f"existing indices keep their old mapping ({_label(answer)})"]
+
+
+async def _put_mapping(connection: Connection, names: str, mappings: dict[str, Any]) -> Answer:
+    return await connection.request(
+        "PUT",
+        f"/{names}/_mapping",
+        params={"allow_no_indices": "true", "expand_wildcards": "open"},
+        json=mappings,
+    )
+
+
+async def _put_as_stored(connection: Connection, name: str, mappings: dict[str, Any]) -> Answer:
+    """The mapping for each index as it stores its fields; the last answer that is not good."""
+    found = await connection.request(
+        "GET",
+        f"/{name}-*/_mapping",
+        params={"allow_no_indices": "true", "expand_wildcards": "open"},
+    )
+    if found.status != 200:
+        return found
+    alike: dict[bytes, list[str]] = {}
+    for index, one in found.body.items():
+        wanted = as_stored(mappings, one["mappings"])
+        alike.setdefault(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS), []).append(index)
+    worst = found
+    for body, names in alike.items():
+        for at in range(0, len(names), MAPPED_AT_ONCE):
+            some = ",".join(names[at : at + MAPPED_AT_ONCE])
+            answer = await _put_mapping(connection, some, orjson.loads(body))
+            worst = answer if answer.status not in (200, 404) else worst
+    return worst
+
+
+def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A wanted mapping with `index` and `doc_values` of the fields that are there as they are."""
+    known = found.get("properties", {})
+    if "properties" in wanted:
+        inner = {n: as_stored(d, known.get(n, {})) for n, d in wanted["properties"].items()}
+        return {**wanted, "properties": inner}
+    if not found:
+        return dict(wanted)
+    kept = {name: value for name, value in wanted.items() if name not in STORED_AS}
+    return kept | {name: found[name] for name in STORED_AS if name in found}
 
 
 def _label(answer: Answer) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from gatebook.schemas.documents import is_group, walk
 from gatebook.schemas.generate_codec import access_codec
 from gatebook.schemas.registry import CURRENT_SCHEMAS, Schema, load
+from gatebook.schemas.storage import STORAGE, Storage
 
 GENERATED = Path(__file__).parent / "generated"
 # Far below Lucene's 32,766 bytes a term, at up to four bytes a character.
@@ -102,8 +103,12 @@ def mapping_of(field: Mapping[str, Any]) -> Schema:
     return dict(MAPPINGS[kind.partition("<")[0]])
 
 
-def properties(fields: Sequence[Leaf]) -> Schema:
-    """The nested `properties` of a mapping. ValueError where two fields claim one path."""
+def properties(fields: Sequence[Leaf], storage: Mapping[str, Storage] | None = None) -> Schema:
+    """The nested `properties` of a mapping. ValueError where two fields claim one path, or storage
+    is chosen for a field that is not there."""
+    chosen = storage or {}
+    if unknown := sorted(set(chosen) - {leaf.path for leaf in fields}):
+        raise ValueError(f"storage is chosen for {unknown[0]}, and there is no such field")
     root: Schema = {}
     for leaf in fields:
         *parents, last = leaf.path.split(".")
@@ -113,7 +118,8 @@ def properties(fields: Sequence[Leaf]) -> Schema:
             level = node.get("properties", {last: node})
         if last in level:
             raise ValueError(f"two fields map to {leaf.path}")
-        level[last] = mapping_of(leaf.field)
+        kept = chosen[leaf.path].mapping if leaf.path in chosen else {}
+        level[last] = {**mapping_of(leaf.field), **kept}
     return root
 
 
@@ -132,7 +138,7 @@ def index_template(kind: Kind) -> Schema:
                     "refresh_interval": "1s",
                 }
             },
-            "mappings": {"dynamic": "strict", "properties": properties(fields)},
+            "mappings": {"dynamic": "strict", "properties": properties(fields, STORAGE[kind.name])},
             "aliases": {alias: {}},
         },
         "_meta": {
@@ -209,19 +215,23 @@ def fields_table() -> str:
     out.append(
         "\nAn empty string, null or empty list means: not known; documents leave it out.\n"
         f"`event.hash` and `event.ingested` stand on every document. {STAMP_NOTE}\n"
+        "\nHow a field is indexed says what can be done with it: `no sorting or counting` is found "
+        "by its\nvalue alone, `slower to search` is sorted and counted as any other, `shown only` "
+        "neither. Why:\n[storage.py](../storage.py).\n"
     )
     for kind in KINDS:
         out.append(f"\n## {kind.name}\n\n{load(kind.schema).raw['doc']}\n\n")
         out.append("| field | type | indexed as | set by | meaning |\n|---|---|---|---|---|\n")
-        out += [_row(leaf) for leaf in leaves(kind)]
+        out += [_row(leaf, STORAGE[kind.name].get(leaf.path)) for leaf in leaves(kind)]
     out.append("\n## On the wire only, never indexed\n\n| schema | field | type | meaning |\n")
     out.append("|---|---|---|---|\n")
     out += [row for name in CURRENT_SCHEMAS for row in _unindexed(name)]
     return "".join(out)
 
 
-def _row(leaf: Leaf) -> str:
+def _row(leaf: Leaf, storage: Storage | None) -> str:
     kind, mapped = plain_type(leaf.field), mapping_of(leaf.field)["type"]
+    mapped += f"; {storage.note}" if storage else ""
     return f"| `{leaf.path}` | {kind} | {mapped} | {leaf.set_by} | {leaf.field['doc']} |\n"
 
 

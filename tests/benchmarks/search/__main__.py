@@ -99,10 +99,14 @@ def _sized(found: dict[str, float], count: int) -> bool:
     ratio = found["template"] / found["dynamic"]
     best = found["best_compression"] / found["dynamic"]
     like = found["best_compression"] / found["dynamic best_compression"]
-    _say(f"template / dynamic mapping: {ratio:.2f}, goal <= {GOAL_RATIO}: {_verdict(ratio <= 0.5)}")
-    _say(f"template with best_compression / dynamic mapping: {best:.2f}: {_verdict(best <= 0.5)}")
-    _say(f"both with best_compression: {like:.2f}")
-    return ratio <= GOAL_RATIO
+    _say("share of dynamic mapping as Elasticsearch does it by itself:")
+    _say(
+        f"  as setup installs it (best_compression): {best:.2f}, goal <= {GOAL_RATIO}: "
+        f"{_verdict(best <= GOAL_RATIO)}"
+    )
+    _say(f"  with the default codec: {ratio:.2f}: {_verdict(ratio <= GOAL_RATIO)}")
+    _say(f"  both with best_compression: {like:.2f}: {_verdict(like <= GOAL_RATIO)}")
+    return best <= GOAL_RATIO
 
 
 def _verdict(is_met: bool) -> str:

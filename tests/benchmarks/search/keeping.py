@@ -48,9 +48,9 @@ async def sizes(connection: Connection, url: str, count: int) -> dict[str, float
     """Bytes a document: by our template, with the better codec, and by dynamic mapping (fields
     guessed by Elasticsearch, texts also as keywords). Same documents, one index each, merged."""
     found: dict[str, float] = {}
-    for name, given in (("template", {}), ("best_compression", {"best_compression": True})):
+    for name, is_best in (("template", False), ("best_compression", True)):
         namespace = f"size{name.replace('_', '')}"
-        await load(connection, url, namespace, one_day(count), **given)
+        await load(connection, url, namespace, one_day(count), best_compression=is_best)
         found[name] = await bytes_of(connection, f"{namespace}-access") / count
         await _drop(connection, namespace)
     found["dynamic"] = await _dynamic(connection, "dynamic-access", count, {})

@@ -82,14 +82,19 @@ async def count_of(connection: Connection, index: str) -> int:
 
 
 async def bytes_of(connection: Connection, index: str) -> int:
-    """Bytes on disk of an index or alias, of the primaries, once it is merged and flushed and
-    files of before the merge are gone."""
-    before, found = -1, 0
-    while found != before:
-        before = found
+    """Bytes on disk of an index or alias, of the primaries, once each is one segment. Of the
+    segments themselves: the server's own figure is up to ten seconds old."""
+    while True:
         for action in ("_forcemerge?max_num_segments=1", "_flush?force=true", "_refresh"):
             await connection.request("POST", f"/{index}/{action}")
-        await asyncio.sleep(SETTLE_SECONDS)  # waits: for the size to stay what it is
-        answer = await connection.request("GET", f"/{index}/_stats/store")
-        found = int(answer.body["_all"]["primaries"]["store"]["size_in_bytes"])
-    return found
+        answer = await connection.request("GET", f"/{index}/_segments")
+        shards = [
+            [part["size_in_bytes"] for part in copy["segments"].values() if part["search"]]
+            for one in answer.body["indices"].values()
+            for copies in one["shards"].values()
+            for copy in copies
+            if copy["routing"]["primary"]
+        ]
+        if all(len(sizes) <= 1 for sizes in shards):
+            return sum(sum(sizes) for sizes in shards)
+        await asyncio.sleep(SETTLE_SECONDS)  # waits: for the merge that is under way

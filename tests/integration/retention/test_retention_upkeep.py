@@ -13,7 +13,6 @@ from tests.integration.retention.retention_tools import POLICY, Store, day, docu
 from tests.waiting import wait_until
 
 from gatebook.processors.retention.disk import DiskKeeper
-from gatebook.processors.retention.elastic import BEST
 from gatebook.processors.retention.holds import put
 from gatebook.processors.retention.lock import Busy, Lock
 from gatebook.processors.retention.policy import Policy
@@ -21,6 +20,7 @@ from gatebook.processors.retention.rollover import cut_large_days
 from gatebook.processors.retention.topics import TopicTerms, check_topics, set_topics
 from gatebook.processors.setup import setup_kafka
 from gatebook.processors.sinks.base import BulkOutcome
+from gatebook.processors.sinks.codec import BEST
 from gatebook.schemas.errors import Fatal
 
 COMPRESSED = POLICY + b'\n[cold]\nafter = "1d"\nbest_compression = true\n'

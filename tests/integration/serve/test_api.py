@@ -192,6 +192,32 @@ async def test_facets_count_values_others_and_what_has_none(api: Api) -> None:
         assert "user.id" in unknown.json()["error"]["next_step"]
 
 
+async def test_what_an_index_keeps_for_searching_alone_is_told_and_refused(api: Api) -> None:
+    """/fields says what can be done with a field; sorts, facets, splits and queries that cannot
+    work are refused with what to do instead, and an id of that kind still finds its events."""
+    await api.write(9)
+    async with await api.client() as client:
+        told = (await good(client.get("/fields")))["fields"]
+        abilities = {f["name"]: (f["searchable"], f["sortable"], f["aggregatable"]) for f in told}
+        assert abilities["user.id"] == (True, True, True)
+        assert abilities["trace.id"] == (True, False, False)
+        assert abilities["event.hash"] == (False, False, False)
+        assert abilities["event.created"] == (True, True, False)
+        for path, body in (
+            ("/search", {"sort": "trace.id:asc"}),
+            ("/facets", {"fields": ["trace.id"]}),
+            ("/histogram", {"split_by": "trace.id"}),
+            ("/search", {"query": "event.hash:ab"}),
+        ):
+            refused = await client.post(path, json=body)
+            assert (refused.status_code, bool(refused.json()["error"]["next_step"])) == (400, True)
+        checked = await good(client.post("/query/check", json={"query": "a and event.hash:*"}))
+        assert (checked["ok"], checked["error"]["position"]) == (False, 6)
+        for query in ("trace.id:trace-2", "trace.id:trace-2*"):
+            found = await good(client.post("/search", json={"query": query}))
+            assert found["total"] == 3
+
+
 async def test_around_an_event_is_what_came_before_and_after(api: Api) -> None:
     """In order of time, of all or of the same user; the nearest stand beside it."""
     await api.write(12)

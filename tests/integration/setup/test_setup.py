@@ -168,13 +168,66 @@ def test_a_changed_template_is_updated(engines: Any, namespace: str) -> None:
     assert {template.state for template in report.templates} == {"updated"}
 
 
-def test_best_compression_where_asked(engines: Any, namespace: str) -> None:
-    """The codec stands in the template only on request."""
-    for asked in (True, False):
-        run(engines, namespace, best_compression=asked)
+def test_best_compression_where_the_cluster_has_it(engines: Any, namespace: str) -> None:
+    """By default where a trial index takes it, never where it is not wanted; the report says which,
+    asking again changes nothing, and the trial leaves nothing behind."""
+    has_it = engines.best_compression_available
+    for asked, wanted in ((None, has_it), (None, has_it), (False, False)):
+        report = run(engines, namespace, best_compression=asked)
+        codec = "best_compression" if wanted else "default"
+        assert {template.codec for template in report.templates} == {codec}
         found = ask(engines, "GET", f"/_index_template/{namespace}-access")
         index = found["index_templates"][0]["index_template"]["template"]["settings"]["index"]
-        assert (index.get("codec") == "best_compression") is asked
+        assert index.get("codec", "default") == codec
+        assert not ask(engines, "GET", f"/{namespace}-codec-*?expand_wildcards=all")
+    assert states(run(engines, namespace, best_compression=False)) == {"unchanged"}
+    if has_it:
+        codecs = {t.codec for t in run(engines, namespace, best_compression=True).templates}
+        assert codecs == {"best_compression"}
+    else:
+        with pytest.raises(Fatal, match="best_compression"):
+            run(engines, namespace, best_compression=True)
+
+
+def test_an_index_of_before_keeps_how_it_stores_and_takes_new_fields(
+    engines: Any, namespace: str
+) -> None:
+    """An index whose trace.id has doc values, from an older release: no problem, and what it lacks
+    is added; a search over it and a new one finds both."""
+    run(engines, namespace)
+    template = ask(engines, "GET", f"/_index_template/{namespace}-access")
+    mappings = template["index_templates"][0]["index_template"]["template"]["mappings"]
+    keyword = {"type": "keyword", "ignore_above": 1024}
+    old = {
+        "@timestamp": {"type": "date_nanos"},
+        "event": {"properties": {"hash": keyword, "end": {"type": "date_nanos"}}},
+        "trace": {"properties": {"id": keyword}},
+    }
+    body = {"mappings": {"dynamic": "strict", "properties": old}}
+    ask(engines, "DELETE", f"/_index_template/{namespace}-access")
+    ask(engines, "PUT", f"/{namespace}-access-2026.11.22", body)
+    report = run(engines, namespace)
+    assert report.problems == []
+    ask(engines, "PUT", f"/{namespace}-access-2026.11.23")
+    found = ask(engines, "GET", f"/{namespace}-access-2026.11.22,{namespace}-access-2026.11.23")
+    before, after = (found[name]["mappings"] for name in sorted(found))
+    assert after == mappings
+    assert before["properties"]["trace"]["properties"]["id"] == keyword
+    assert before["properties"]["event"]["properties"]["hash"] == keyword
+    assert before["properties"]["span"] == mappings["properties"]["span"]
+    for day in ("22", "23"):
+        document = {"trace": {"id": "4bf9"}, "event": {"hash": day, "end": "2026-11-23T10:00:00Z"}}
+        ask(engines, "PUT", f"/{namespace}-access-2026.11.{day}/_doc/{day}?refresh=true", document)
+    queries: list[dict[str, Any]] = [
+        {"term": {"trace.id": "4bf9"}},
+        {"exists": {"field": "trace.id"}},
+        {"range": {"event.end": {"gte": "2026-11-23"}}},
+    ]
+    for query in queries:
+        asked = {"query": query, "sort": ["event.end"]}
+        hits = ask(engines, "POST", f"/{namespace}-access-2026*/_search", asked)["hits"]["hits"]
+        assert len(hits) == 2, query
+    assert run(engines, namespace).problems == []
 
 
 def command(engines: Any, namespace: str, *arguments: str, **replaced: str) -> Any:
@@ -206,6 +259,7 @@ def test_the_command_reports_and_exits_by_what_it_found(
     fresh = command(engines, f"{namespace}x")
     assert (fresh.returncode, fresh.stderr) == (0, "")
     assert f"template  {namespace}x-access" in fresh.stdout
+    assert fresh.stdout.count(", codec ") == 5
 
 
 @pytest.mark.parametrize(

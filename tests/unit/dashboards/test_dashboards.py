@@ -56,6 +56,9 @@ def test_an_unknown_field_or_metric_is_named() -> None:
     (told,) = charts.unknown_fields((board,))
     assert "user.mood" in told
     assert "Moods" in told
+    counted = charts.Measure("unique", "trace.id", "traces")  # kept for searching alone
+    board = replace(charts.OVERVIEW, rows=((replace(chart, by=(), measures=(counted,)),),))
+    assert ["trace.id" in told for told in charts.unknown_fields((board,))] == [True]
     assert build.unknown_metrics(build.expressions()) == []
     assert build.unknown_metrics(["rate(gatebook_moods_total[5m]) > 0"]) == ["gatebook_moods_total"]
     assert build.unknown_metrics(["gatebook_notify_seconds"]) == ["gatebook_notify_seconds"]

@@ -9,6 +9,7 @@ import pytest
 
 from gatebook.schemas import generate
 from gatebook.schemas.generate import GENERATED, KINDS, Kind, Leaf
+from gatebook.schemas.storage import STORAGE, Storage
 
 
 def test_regenerating_changes_nothing() -> None:
@@ -76,6 +77,27 @@ def test_two_fields_cannot_claim_one_place(paths: tuple[str, str]) -> None:
     fields = [Leaf(path, {"type": "string"}, "test") for path in paths]
     with pytest.raises(ValueError, match="two fields map to"):
         generate.properties(fields)
+
+
+def test_the_template_stores_fields_as_chosen() -> None:
+    """Each choice reaches template and table of fields; what is not chosen is at its default."""
+    for kind in KINDS:
+        template = json.loads((GENERATED / f"{kind.name}.template.json").read_text())
+        for leaf in generate.leaves(kind):
+            found = template["template"]["mappings"]
+            for part in leaf.path.split("."):
+                found = found["properties"][part]
+            storage = STORAGE[kind.name].get(leaf.path)
+            wanted = (True, True) if storage is None else (storage.index, storage.doc_values)
+            assert (found.get("index", True), found.get("doc_values", True)) == wanted, leaf.path
+    assert "| `trace.id` | string | keyword; no sorting or counting |" in generate.fields_table()
+
+
+def test_storage_of_a_field_that_is_not_there_is_refused() -> None:
+    """A slip in the table, or a field renamed: the generator says which."""
+    chosen = {"event.hesh": Storage(False, False, "a slip")}
+    with pytest.raises(ValueError, match=r"event\.hesh"):
+        generate.properties([Leaf("event.hash", {"type": "string"}, "test")], chosen)
 
 
 def test_a_field_may_be_called_type() -> None:

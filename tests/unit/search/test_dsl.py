@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from gatebook.processors.search.display import flatten, render, safe, to_json, value_at
 from gatebook.processors.search.dsl import compile_query
-from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.fields import FieldList, fields_of
 from gatebook.processors.search.query import QueryError
+from gatebook.processors.search.question import countable, is_countable, is_sortable
 from gatebook.processors.search.service import BadRequest, sort_order
 from gatebook.processors.search.times import TimeError, parse_time
 from gatebook.processors.sinks.base import KINDS
@@ -171,6 +172,64 @@ def test_what_is_no_point_in_time_is_refused(text: str) -> None:
         parse_time(text, NOW)
     assert str(caught.value).isprintable()
     assert "2026-11-23" in caught.value.next_step
+
+
+def test_what_is_kept_for_searching_alone_is_neither_sorted_nor_counted() -> None:
+    """Ids that hardly repeat have no doc values: said before Elasticsearch is asked, with what to
+    do instead; a query finds them, and the rest can do what it could."""
+    for name in ("trace.id", "span.id", "http.request.id", "gen_ai.response.id", "event.hash"):
+        assert not is_sortable(name, ACCESS)
+        assert not is_countable(name, ACCESS)
+        with pytest.raises(BadRequest, match="cannot sort") as sorting:
+            sort_order(f"{name}:asc", ACCESS)
+        assert "another field" in sorting.value.next_step
+        with pytest.raises(BadRequest, match="not kept for counting") as counting:
+            countable(name, ACCESS)
+        assert "search" in counting.value.next_step
+    assert compile_query("trace.id:4b*", ACCESS) == {"prefix": {"trace.id": {"value": "4b"}}}
+    assert compile_query("trace.id:*", ACCESS) == {"exists": {"field": "trace.id"}}
+    assert is_countable("user.id", ACCESS)
+    assert is_countable("gatebook.content_digest.input", ACCESS)  # findings count it
+    assert is_countable("gatebook.attributes.team", ACCESS)
+    assert is_sortable("event.id", ACCESS)
+
+
+@pytest.mark.parametrize(
+    "query", ["event.hash:ab", "event.hash:*", "event.hash:a*", "event.hash>a"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_only_shown_is_not_searched(kind: str, query: str) -> None:
+    """Elasticsearch would answer `nothing found`, or fail: refused here, with where and what to
+    do instead. The same for sealed content, which is no text."""
+    queries = [query, query.replace("event.hash", "gatebook.sealed.full")]
+    for text in queries if kind == "access" and query.endswith("ab") else [query]:
+        with pytest.raises(QueryError, match="cannot be found by this field") as caught:
+            compile_query(f"event.id:x and {text}", fields_of(kind))
+        assert caught.value.position == len("event.id:x and ")
+        assert "event.id" in caught.value.next_step
+
+
+def test_what_has_doc_values_alone_is_still_searched() -> None:
+    """Slower, and the same answer: a range and order of such a time, a value of such a digest."""
+    assert "event.created" in ACCESS.without_index
+    assert compile_query("event.created > 2026-11-23", ACCESS) == {
+        "range": {"event.created": {"gt": "2026-11-23"}}
+    }
+    assert sort_order("event.end:desc", ACCESS)
+    digest = "gatebook.content_digest.input"
+    assert compile_query(f"{digest}:ab", ACCESS) == {"term": {digest: {"value": "ab"}}}
+
+
+def test_a_choice_of_fields_is_stored_as_all_of_them_are() -> None:
+    """Who may see less is told the same of what is left; a list without a word on storage has
+    everything."""
+    few = ACCESS.only(["trace.id", "event.hash", "user.id"])
+    assert sorted(few.types) == ["event.hash", "trace.id", "user.id"]
+    assert [few.has_values(name) for name in sorted(few.types)] == [False, False, True]
+    assert [few.is_searchable(name) for name in sorted(few.types)] == [False, True, True]
+    plain = FieldList({"event.hash": "keyword"})
+    assert plain.has_values("event.hash")
+    assert plain.is_searchable("event.hash")
 
 
 def test_sort_orders_name_fields_that_can_be_sorted() -> None:

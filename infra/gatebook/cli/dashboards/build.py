@@ -24,7 +24,7 @@ HISTOGRAM_PARTS = ("_bucket", "_count", "_sum")
 
 def files(namespace: str = DEFAULT_NAMESPACE) -> dict[str, str]:
     """Every file by its path below infra/dashboards. Raises Fatal for an unknown name."""
-    _check(charts.unknown_fields(), "no such field")
+    _check(charts.unknown_fields(), "no such field, or none that can be counted")
     _check(unknown_metrics(expressions()), "no such metric")
     return {
         "kibana/gatebook.ndjson": kibana.ndjson(namespace),

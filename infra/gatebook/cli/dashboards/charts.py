@@ -254,11 +254,11 @@ BOARDS = (OVERVIEW, ERRORS, FINDINGS, PRIVACY)
 
 
 def unknown_fields(boards: tuple[Board, ...] = BOARDS) -> list[str]:
-    """Fields that a chart names and its kind of document does not have."""
+    """Fields that a chart names and its kind of document does not have, or not for counting."""
     return [
         f"{chart.kind}: {name} ({board.title}, {chart.title})"
         for board in boards
         for chart in board.charts
         for name in (*chart.by, *(one.field for one in chart.measures if one.field))
-        if fields_of(chart.kind).type_of(name) is None
+        if fields_of(chart.kind).type_of(name) is None or not fields_of(chart.kind).has_values(name)
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gatebook.processors.sinks.codec import CODEC, has_best_compression
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.slots import GROUP_FIELDS, Group, IndexName, parse_index
 from gatebook.schemas.errors import Fatal, GatebookError
@@ -23,8 +24,6 @@ PAGE_GROUPS = 1_000
 TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SNAPSHOT_POLL_SECONDS = 0.5
 WRITE_BLOCK = "index.blocks.write"
-CODEC = "index.codec"
-BEST = "best_compression"
 
 
 class Away(GatebookError):
@@ -234,19 +233,11 @@ class Cluster:
         return bool(found[index]["settings"].get(WRITE_BLOCK) == "true")
 
     async def has_best_compression(self) -> bool:
-        """Whether indices can have that codec here: tried, with an index of one document."""
-        probe = f"{self.namespace}-retention-probe"
-        await self.delete(probe)
-        settings = {CODEC: BEST, "index.number_of_replicas": 0, "index.hidden": True}
+        """Whether indices can have that codec here; see sinks.codec. False where none answers."""
         try:
-            await self.ask("PUT", f"/{probe}", json={"settings": settings})
-            await self.write(probe, [("1", {"probe": "a" * 1000})])
-            await self.ask("POST", f"/{probe}/_flush", params={"force": "true"})
-            return await self.count(probe, {"match_all": {}}) in (0, 1)
-        except Away:
+            return await has_best_compression(self.connection, self.namespace)
+        except Unreachable:
             return False
-        finally:
-            await self.delete(probe)
 
     # -- snapshots ----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gatebook.processors.retention.elastic import BEST, Cluster, IndexState
+from gatebook.processors.retention.elastic import Cluster, IndexState
 from gatebook.processors.retention.holds import Holds
 from gatebook.processors.retention.policy import (
     METADATA,
@@ -20,6 +20,7 @@ from gatebook.processors.retention.policy import (
 )
 from gatebook.processors.retention.state import REWRITTEN, State
 from gatebook.processors.sinks.base import KINDS
+from gatebook.processors.sinks.codec import BEST
 from gatebook.processors.sinks.slots import Closed, Group, group_tag
 
 ACCESS = "access"

@@ -85,8 +85,12 @@ class _Compiler:
         kind = self._fields.type_of(node.name)
         if kind is None:
             raise self._unknown(node)
+        if not self._fields.is_searchable(node.name):
+            raise self._unsearchable(node)
         if node.value.is_exists and node.operator == ":":
             return {"exists": {"field": node.name}}
+        if kind == "binary":
+            raise self._unsearchable(node)
         if node.operator != ":":
             return self._range(node, kind)
         match kind:
@@ -119,6 +123,14 @@ class _Compiler:
             else "`gatebook search --list-fields` shows them"
         )
         return QueryError("no field has this name", self._query, node.at, step)
+
+    def _unsearchable(self, node: Comparison) -> QueryError:
+        return QueryError(
+            "documents cannot be found by this field: it is shown with them, and not indexed",
+            self._query,
+            node.at,
+            "search another field, such as event.id:ID; `gatebook search --list-fields` says which",
+        )
 
     def _range(self, node: Comparison, kind: str) -> Dsl:
         if kind not in ORDERED_TYPES:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,9 +16,12 @@ SENTENCE_FIELDS = ("error.message", "event.reason", "rule.name")
 
 @dataclass(frozen=True, slots=True)
 class FieldList:
-    """The fields of one kind of document: dotted path to Elasticsearch type."""
+    """The fields of one kind of document: dotted path to Elasticsearch type; those that have no
+    doc values, and those that have no index."""
 
     types: Mapping[str, str]
+    without_values: frozenset[str] = frozenset()
+    without_index: frozenset[str] = frozenset()
 
     def type_of(self, name: str) -> str | None:
         """The type of a field; `flattened` also for a key below a flattened field; None where
@@ -27,6 +30,20 @@ class FieldList:
             return self.types[name]
         roots = [path for path, kind in self.types.items() if kind == "flattened"]
         return "flattened" if any(name.startswith(f"{root}.") for root in roots) else None
+
+    def has_values(self, name: str) -> bool:
+        """Whether a field's values can be sorted and counted, as far as storage goes; says nothing
+        of its type, nor whether there is such a field."""
+        return name not in self.without_values
+
+    def is_searchable(self, name: str) -> bool:
+        """Whether documents can be found by a field. One with doc values alone can, but slower."""
+        return not (name in self.without_index and name in self.without_values)
+
+    def only(self, names: Collection[str]) -> FieldList:
+        """The same of some of the fields."""
+        kept = {name: kind for name, kind in self.types.items() if name in names}
+        return replace(self, types=kept)
 
     def close_to(self, name: str) -> list[str]:
         """Up to three fields that a person may have meant."""
@@ -52,12 +69,17 @@ def fields_of(kind: str) -> FieldList:
     """The fields of `access`, `finding`, `deadletter` or `alert`."""
     folder = resources.files("gatebook.schemas") / "generated"
     template = json.loads((folder / f"{kind}.template.json").read_text(encoding="utf-8"))
-    return FieldList(dict(_walk(template["template"]["mappings"]["properties"], "")))
+    found = dict(_walk(template["template"]["mappings"]["properties"], ""))
+    return FieldList(
+        {name: str(definition["type"]) for name, definition in found.items()},
+        frozenset(name for name, one in found.items() if one.get("doc_values") is False),
+        frozenset(name for name, one in found.items() if one.get("index") is False),
+    )
 
 
-def _walk(properties: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _walk(properties: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, definition in properties.items():
         if "properties" in definition:
             yield from _walk(definition["properties"], f"{prefix}{name}.")
         else:
-            yield prefix + name, str(definition["type"])
+            yield prefix + name, definition

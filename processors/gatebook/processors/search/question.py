@@ -152,10 +152,20 @@ def sort_fields(sort: str) -> list[str]:
     return [part.strip().partition(":")[0] for part in sort.split(",")]
 
 
+def is_sortable(name: str, fields: FieldList) -> bool:
+    """Whether documents can be put in order of a field."""
+    return fields.type_of(name) in SORTABLE_TYPES and fields.has_values(name)
+
+
+def is_countable(name: str, fields: FieldList) -> bool:
+    """Whether a field's values can be counted."""
+    return fields.type_of(name) in COUNTABLE_TYPES and fields.has_values(name)
+
+
 def _sort_part(part: str, fields: FieldList) -> Dsl:
     name, _, direction = part.partition(":")
     found = fields.type_of(name)
-    if found not in SORTABLE_TYPES or direction not in ("", "asc", "desc"):
+    if not is_sortable(name, fields) or direction not in ("", "asc", "desc"):
         close = " or ".join(fields.close_to(name[:256])) if found is None else "another field"
         raise BadRequest(
             f"cannot sort by {part[:80]!a}",
@@ -170,11 +180,16 @@ def _sort_part(part: str, fields: FieldList) -> Dsl:
 def countable(name: str, fields: FieldList) -> str:
     """The type of a field whose values can be counted. Raises BadRequest."""
     found = fields.type_of(name)
-    if found in COUNTABLE_TYPES:
+    if found is not None and is_countable(name, fields):
         return found
     if found is None:
         close = " or ".join(fields.close_to(name[:256])) or "a field of /fields"
         raise BadRequest(f"no field is named {name[:80]!a}", f"try {close}")
+    if not fields.has_values(name):
+        raise BadRequest(
+            f"values of {name[:80]!a} are not kept for counting: they hardly repeat",
+            "search for one of them, or take another keyword field",
+        )
     raise BadRequest(
         f"values of {name[:80]!a} cannot be counted: it is a {found} field", "take a keyword field"
     )

@@ -101,6 +101,7 @@ class FieldInfo(Told):
 
     name: str
     type: Annotated[str, Field(examples=["keyword", "long", "date_nanos", "ip", "text"])]
+    searchable: Annotated[bool, Field(description="Whether documents are found by it.")]
     sortable: bool
     aggregatable: Annotated[bool, Field(description="Whether facets and splits take it.")]
     masked: Annotated[bool, Field(description="Whether the caller may neither see nor query it.")]

@@ -69,9 +69,8 @@ def is_masked(caller: Caller, field: str, kind: str = "access") -> bool:
 def visible_fields(caller: Caller, kind: str) -> FieldList:
     """The fields of a kind without those that are masked: what free text of this caller looks into,
     and all that a compiler of queries should know of for this caller."""
-    types = fields_of(kind).types
-    shown = {name: found for name, found in types.items() if not is_masked(caller, name, kind)}
-    return FieldList(shown)
+    fields = fields_of(kind)
+    return fields.only([name for name in fields.types if not is_masked(caller, name, kind)])
 
 
 def refuse_masked(caller: Caller, *fields: str, kind: str = "access") -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from gatebook.processors.search.fields import fields_of
 from gatebook.processors.search.query import QueryError
-from gatebook.processors.search.question import COUNTABLE_TYPES, SORTABLE_TYPES, normalized
+from gatebook.processors.search.question import is_countable, is_sortable, normalized
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.audit import Acts
 from gatebook.processors.serve.base import API
@@ -35,16 +35,18 @@ async def fields(
 ) -> FieldsAnswer:
     """What a query may name, by kind; `masked` ones it may not."""
     reader = Reader(request, acts.caller)
+    known = fields_of(kind)
     return FieldsAnswer(
         fields=[
             FieldInfo(
                 name=name,
                 type=type_,
-                sortable=type_ in SORTABLE_TYPES,
-                aggregatable=type_ in COUNTABLE_TYPES,
+                searchable=known.is_searchable(name),
+                sortable=is_sortable(name, known),
+                aggregatable=is_countable(name, known),
                 masked=reader.is_masked(name),
             )
-            for name, type_ in sorted(fields_of(kind).types.items())
+            for name, type_ in sorted(known.types.items())
         ]
     )
 
