@@ -18,8 +18,12 @@ def worker(role: str | None, roles: str) -> None:
 
     `reconcile` looks for requests that began and never ended; see `gatebook reconcile`.
     To scale the others, start more of the same role, on as many machines as the topics have
-    partitions. Where the settings of one role are wrong, none is started, and the exit code is 2.
+    partitions. `--roles` takes `summaries` and `retention`, too (`gatebook summary run --watch`,
+    `gatebook retention run --schedule`): they run only where they are named, and retention only
+    with a policy. Where the settings of one role are wrong, none is started, and the exit code is
+    2.
     """
+    from gatebook.cli.upkeep import UPKEEP, check, command
     from gatebook.processors import logs
     from gatebook.processors.config import from_env
     from gatebook.processors.worker import Supervisor, check_roles, run_role
@@ -30,10 +34,14 @@ def worker(role: str | None, roles: str) -> None:
     logs.configure(settings.log_level)
     chosen = [name for name in roles.split(",") if name] or list(ROLES)
     for name in chosen:
-        if name not in ROLES:
-            raise click.UsageError(f"no role {name!r}; there are {', '.join(ROLES)}")
+        if name not in ROLES and name not in UPKEEP:
+            known = ", ".join([*ROLES, *UPKEEP])
+            raise click.UsageError(f"no role {name!r}; there are {known}")
     check_roles(chosen, settings)
-    sys.exit(Supervisor(chosen, settings).run())
+    commands = {name: command(name) for name in chosen if name in UPKEEP}
+    for name in commands:
+        check(name)
+    sys.exit(Supervisor(chosen, settings, commands).run())
 
 
 @click.command()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -221,10 +221,17 @@ class _Child:
 
 class Supervisor:
     """Runs roles as child processes and starts a dead one anew. Children that outlive it end by
-    themselves: they hold the other end of a pipe."""
+    themselves: they hold the other end of a pipe. commands: how roles are started that are none
+    of `run_role`."""
 
-    def __init__(self, roles: Sequence[str], settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        roles: Sequence[str],
+        settings: WorkerSettings,
+        commands: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._roles = roles
+        self._commands = commands or {}
         self._settings = settings
         self._children: dict[str, _Child] = {}
         self._pauses = {role: RestartPause() for role in roles}
@@ -260,8 +267,9 @@ class Supervisor:
             self._children[role] = _Child(self._start(role, index), now)
 
     def _start(self, role: str, index: int) -> subprocess.Popen[bytes]:
+        worker = (sys.executable, "-m", "gatebook.processors.worker", role, SUPERVISED)
         return subprocess.Popen(
-            [sys.executable, "-m", "gatebook.processors.worker", role, SUPERVISED],
+            self._commands.get(role, worker),
             env={**os.environ, **self._metrics_environment(index)},
             stdin=subprocess.PIPE,  # closed when we die, however we die
             start_new_session=True,  # a Ctrl-C reaches the supervisor, which ends them in order

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psutil
 from tests.integration.summaries.book import Book, event, spread_out
 from tests.waiting import wait_until
 
@@ -85,3 +86,30 @@ def _start(book: Book, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "gatebook.cli.main", "summary", *arguments], env=environment(book)
     )
+
+
+async def test_a_supervisor_keeps_summaries_where_it_is_told_to(book: Book) -> None:
+    """`gatebook worker --roles summaries` sums up what is there, and ends in good order; one that
+    is killed leaves nothing behind."""
+    await book.write(spread_out(50, DAY, 24))
+    supervisor = _supervised(book)
+    try:
+        wait_until("all is summed up", lambda: command(book, "show").returncode == 0, 90)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(60) == 0
+    finally:
+        supervisor.kill()
+    assert command(book, "check").returncode == 0
+    again = _supervised(book)
+    try:
+        children = wait_until("it began", lambda: psutil.Process(again.pid).children())
+    finally:
+        again.kill()
+        again.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+
+def _supervised(book: Book) -> subprocess.Popen[bytes]:
+    told = [sys.executable, "-m", "gatebook.cli.main", "worker", "--roles", "summaries"]
+    return subprocess.Popen(told, env=environment(book))

@@ -38,6 +38,18 @@ def test_a_supervisor_does_not_start_what_could_not_live(
     assert "starting it anew" not in said
 
 
+def test_retention_is_not_supervised_without_a_policy(tmp_path: Path) -> None:
+    """It would delete nothing, and look as if it did; nor with a policy that is none."""
+    code, said = gatebook(tmp_path, "worker", "--roles", "summaries,retention")
+    assert (code, "GATEBOOK_RETENTION_POLICY" in said) == (2, True)
+    wrong = tmp_path / "policy.toml"
+    wrong.write_text("version = 1")
+    set_to = {"GATEBOOK_RETENTION_POLICY": str(wrong)}
+    code, said = gatebook(tmp_path, "worker", "--roles", "retention", **set_to)
+    assert (code, "the policy is invalid" in said) == (2, True)
+    assert "starting it anew" not in said
+
+
 @pytest.mark.parametrize("command", [["show", ""], ["show", " "], ["finding", "show", ""]])
 def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
     """A shell variable that was not set is no outage of Elasticsearch."""
