@@ -10,7 +10,10 @@ import logging
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -18,6 +21,7 @@ import orjson
 from gatebook.schemas.errors import GatebookError
 
 MAX_REMEMBERED = 1_000
+MAX_FRAMES = 8
 Clock = Callable[[], float]
 
 
@@ -35,7 +39,14 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "gatebook", {}))
         if record.exc_info and record.exc_info[0]:
             line["error.type"] = record.exc_info[0].__name__
+            line["error.stack_trace"] = frames_of(record.exc_info[2])
         return orjson.dumps(line, default=str).decode()
+
+
+def frames_of(trace: TracebackType | None) -> str:
+    """Files, lines and functions of the innermost calls; neither values nor words."""
+    frames = traceback.extract_tb(trace)[-MAX_FRAMES:]
+    return " > ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
 
 
 class NoExceptionText(logging.Filter):

@@ -225,3 +225,22 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
     """A time without zone or out of shape raises ValueError."""
     with pytest.raises(ValueError, match=r"timestamp|time data"):
         parse_time_ns(text)
+
+
+def test_a_rule_that_fails_at_an_access_stops_nobody() -> None:
+    """A rule may be wrong about one access: the worker goes on, counts it, and says where."""
+
+    def broken(*_: Any) -> None:
+        raise IndexError("a word of a prompt")
+
+    engine = small_engine()
+    for lane in engine._scopes["principal"]._lanes:  # as a user's own logic might be
+        if lane.rule.id != "failure_burst":
+            lane.apply = broken  # type: ignore[assignment,method-assign]
+    (finding,) = engine.process(0, failures(1, 0))
+    assert finding["rule"]["id"] == "failure_burst"
+    assert engine.counts.failed > 0
+    told = engine.take_failures()
+    assert told
+    assert all(text.startswith("IndexError at test_engine.py:") for text in told.values())
+    assert engine.take_failures() == {}

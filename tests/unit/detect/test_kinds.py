@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from tests.unit.detect.rules import by, happens, rule
 
+from gatebook.processors.detect.access import NANOSECONDS, read_access
 from gatebook.schemas.errors import Fatal
 
 COUNT = """
@@ -34,6 +36,19 @@ def test_hopping_windows_overlap(tmp_path: Path) -> None:
     hopping = rule(tmp_path, COUNT.format(window="hopping", step=20))
     assert happens(hopping, (50, by()), (55, by()), (61, by())) == [("firing", 3)]
     assert happens(hopping, (0, by()), (50, by()), (105, by())) == []
+
+
+def test_an_access_older_than_every_window_is_passed_over(tmp_path: Path) -> None:
+    """The first access of a key may be older than all that is still counted, as when an old log
+    is imported beside live traffic: it counts for nothing, and the next one does."""
+    sliding = rule(tmp_path, COUNT.format(window="sliding", step=0))
+    document = {"@timestamp": "2026-01-05T10:00:00.000Z", "event": {"id": str(UUID(int=1))}, **by()}
+    old = read_access(document, 0)
+    state = sliding.state_type()
+    assert sliding.apply(state, old, old.timestamp_ns + 3600 * NANOSECONDS) is None
+    assert state.stamps == []
+    assert sliding.apply(state, old, old.timestamp_ns) is None
+    assert len(state.stamps) == 1
 
 
 def test_a_late_access_completes_a_window_it_belongs_to(tmp_path: Path) -> None:

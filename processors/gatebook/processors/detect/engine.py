@@ -29,9 +29,11 @@ an idle partition was advanced.
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,6 +58,14 @@ CLOCKS: tuple[Clock, ...] = ("event", "frame")
 CHECKPOINT_KEY = b"~checkpoint|2|"
 
 
+def where(error: BaseException) -> str:
+    """Class and line of an error; its words may quote a document."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    line = f" at {Path(last.filename).name}:{last.lineno}" if last else ""
+    return type(error).__name__ + line
+
+
 class _Scope:
     """The keys of one scope, least recently seen first, with their detectors."""
 
@@ -78,6 +88,8 @@ class _Scope:
         self.looking = Plans(lanes).looking
         self._limits = limits
         self._counts = counts
+        # Rule id to the latest error it raised: class and line, never its words.
+        self.failures: dict[str, str] = {}
         self._lateness_ns = limits.allowed_lateness_seconds * NANOSECONDS
         # Frames are stamped when they come in: none comes late.
         self._delay_ns = 0 if self.clock == "frame" else self._lateness_ns
@@ -116,7 +128,10 @@ class _Scope:
         if track.deadlines and min(track.deadlines.values()) <= due_ns:
             findings += self._expire(track, key, due_ns)
         for lane, detector in looking:
-            findings += lane.apply(track, key, detector, access, horizon_ns)
+            try:
+                findings += lane.apply(track, key, detector, access, horizon_ns)
+            except Exception as error:
+                self._failed(lane, error)
         if track.deadlines:
             self._schedule(key, track)
         if len(self.tracks) > self._limits.max_keys_per_scope:
@@ -143,10 +158,19 @@ class _Scope:
             return
         for lane in self._lanes:
             while 0 < (due_ns := track.deadlines.get(lane.name, 0)) <= now_ns:
-                yield from lane.expire(track, key, due_ns)
+                try:
+                    yield from lane.expire(track, key, due_ns)
+                except Exception as error:
+                    self._failed(lane, error)
                 self._dirty[key] = None
                 if track.deadlines.get(lane.name) == due_ns:  # it would be asked for ever
                     del track.deadlines[lane.name]
+
+    def _failed(self, lane: Lane, error: Exception) -> None:
+        """A rule is wrong about one access: the others, and the accesses after it, go on. Ended
+        by it, the worker would meet the same access again for ever."""
+        self._counts.failed += 1
+        self.failures[lane.rule.id] = where(error)
 
     def _schedule(self, key: str, track: Track) -> None:
         """Look at this key again when its first deadline has passed."""
@@ -297,6 +321,14 @@ class DetectionEngine:
     def keys(self) -> dict[str, int]:
         """How many keys each scope remembers."""
         return {name: len(scope.tracks) for name, scope in self._scopes.items()}
+
+    def take_failures(self) -> dict[str, str]:
+        """Rule id to the latest error it raised since the last call, by class and line."""
+        found: dict[str, str] = {}
+        for scope in self._scopes.values():
+            found |= scope.failures
+            scope.failures = {}
+        return found
 
     @property
     def state_bytes(self) -> int:

@@ -60,6 +60,8 @@ class Counts(msgspec.Struct):
     """States of keys forgotten because a key had too many groups."""
     suppressed: int = 0
     """Signals swallowed: after an incident ended, or because a key had too many open."""
+    failed: int = 0
+    """Accesses, and ends of windows, at which a rule raised an error; the others looked at them."""
     state_unreadable: int = 0
     """Stored entries that could not be read; their keys started afresh."""
     state_foreign: int = 0

@@ -247,6 +247,8 @@ class DetectStage:
             for name in Counts.__struct_fields__:
                 metrics.DETECT_COUNTS.labels(name).inc(getattr(now, name) - getattr(own.told, name))
             own.told = now
+            for rule, failure in own.engine.take_failures().items():
+                log.error("rule %s failed at an access (%s); the others go on", rule, failure)
         for scope in SCOPES:
             metrics.DETECT_KEYS.labels(scope).set(keys.get(scope, 0))
         metrics.DETECT_STATE_BYTES.set(sum(w.engine.state_bytes for w in self._working.values()))

@@ -90,7 +90,8 @@ class Count(SimpleDetector):
         stamp = (at_ns, access.event_id, value)
         insort(stamps, stamp)
         oldest_ns = horizon_ns - self._window_ns
-        while stamps[0][0] < oldest_ns or len(stamps) > self._kept:
+        # It may be older itself: of a key that nobody else has been seen of.
+        while stamps and (stamps[0][0] < oldest_ns or len(stamps) > self._kept):
             del stamps[0]
         total, first = 0.0, 0
         for end, (end_ns, _, figure) in enumerate(stamps):
