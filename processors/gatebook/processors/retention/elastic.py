@@ -70,6 +70,8 @@ class Cluster:
         names = [name for one in settings if (name := parse_index(self.namespace, kind, one))]
         if not names:
             return []
+        # Counts are those of what searches find: what came in last has to be found, too.
+        await self.ask("POST", f"/{pattern}/_refresh")
         stats = await self.ask("GET", f"/{pattern}/_stats/docs,store,segments")
         found = [
             _state(name, stats["indices"].get(name.name, {}), settings[name.name]["settings"])
