@@ -57,6 +57,7 @@ CODE_FIELDS = (
     ("gen_ai", "response", "id"),
     ("gen_ai", "response", "finish_reasons"),
 )
+_VERSION = ("user_agent", "version")
 CODE_KINDS = SECRET_KINDS | {"email"}
 _CODES = frozenset(CODE_FIELDS)
 _BY_HOLDER = [
@@ -108,6 +109,8 @@ def redact_fields(
     """
     failed = []
     for path, holder in fields:
+        if path == _VERSION and _stands_in_original(holder):
+            continue  # and is not added to `clean`: elsewhere the same text is an address
         try:
             value, found = redact(_sized(holder[path[-1]]))
         except RedactionFailed as error:
@@ -122,6 +125,16 @@ def redact_fields(
         holder[path[-1]] = value
         add_counts(counts, found)
     return failed
+
+
+def _stands_in_original(holder: Document) -> bool:
+    """Whether a version of four numbers is told by the user agent, which was redacted before it:
+    what that was left with, after a browser's name, is a version here, too."""
+    version, original = holder[_VERSION[-1]], holder.get("original")
+    if not (isinstance(version, str) and isinstance(original, str)):
+        return False
+    is_quad = version.count(".") == 3 and version.replace(".", "").isdecimal()
+    return is_quad and any(part.endswith(f"/{version}") for part in original.split())
 
 
 def _sized(value: Any) -> Any:

@@ -263,6 +263,24 @@ def test_no_field_carries_a_mail_address_or_a_key(path: tuple[str, ...], secret:
     assert sum(found["gatebook"]["redaction"]["counts"].values()) >= 1
 
 
+def test_a_browsers_version_is_no_address() -> None:
+    """Four numbers after a browser's name stay, in the header and in what is read from it; the
+    same numbers elsewhere in the event, and after any other name, are masked."""
+    agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/120.0.0.0 Safari/537.36"
+    more: Record = {"url": {"path": "/from/120.0.0.0"}}
+    for _ in range(2):  # the second finds what the first remembers as clean
+        found = document(event(user_agent={"original": agent}, **more))
+        told = {"original": agent, "name": "Chrome", "version": "120.0.0.0"}
+        assert found["user_agent"] == told
+        assert found["gatebook"]["redaction"]["counts"] == {"ip": 1}
+        assert "120.0.0.0" not in found["url"]["path"]
+        alone = document(event(user_agent={"original": agent}))
+        assert alone["user_agent"] == told
+        assert "counts" not in alone["gatebook"]["redaction"]
+    peer = document(event(user_agent={"original": "Peer/203.0.113.7"}))
+    assert "203.0.113.7" not in json.dumps(peer)
+
+
 # Closed lists, digests, versions and names that the service's own configuration gives; source.ip,
 # trace.id and span.id have to look like what they are; user.email is there where the policy says.
 KEPT = {

@@ -318,15 +318,34 @@ _WORD = re.compile(rb"[A-Za-z0-9_]")
 
 
 def ipv4(probe: Probe) -> Iterator[Found]:
-    """Accept a dotted quad, unless it is loopback, unspecified or a version like v1.2.3.4."""
+    """Accept a dotted quad, unless it is loopback, unspecified or a version like v1.2.3.4 or
+    Chrome/120.0.0.0."""
     before = probe.data[max(0, probe.start - 2) : probe.start]
     if before[-1:] in (b"v", b"V") and not before[:-1].isalnum():
+        return
+    if _is_product_version(probe):
         return
     parts = probe.value.split(b".")
     if len(parts) != 4 or not all(_is_octet(part) for part in parts):
         return
     if parts[0] != b"127" and probe.value != b"0.0.0.0":
         yield _whole(probe)
+
+
+# The product tokens that give their version as four numbers. Named, because `host/10.0.0.1` and
+# `Peer/8.8.8.8` are written the same way and are addresses.
+_PRODUCT = re.compile(
+    rb"(?:^|[\s(;\"])(?:Headless)?(?:Chrome|Chromium|CriOS|Edge|Edg|EdgA|EdgiOS|OPR|OPiOS|Opera"
+    rb"|Vivaldi|YaBrowser|SamsungBrowser|Electron|Brave|Whale|QtWebEngine)/\Z"
+)
+_PRODUCT_BYTES = 32
+
+
+def _is_product_version(probe: Probe) -> bool:
+    """Tell whether a browser's name stands before, as a token, and the token ends after."""
+    before = probe.data[max(0, probe.start - _PRODUCT_BYTES) : probe.start]
+    after = probe.data[probe.end : probe.end + 1]
+    return after in (b"", b" ", b";", b")", b'"') and _PRODUCT.search(before) is not None
 
 
 def _is_octet(part: bytes) -> bool:
