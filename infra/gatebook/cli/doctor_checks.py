@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -17,13 +18,13 @@ from gatebook.schemas.errors import Fatal
 STUCK_SECONDS = 60.0
 
 
-def check_surroundings() -> Iterator[Check]:
+def check_surroundings(kafka_answers: bool = True) -> Iterator[Check]:
     """All rows, for the environment of this process. Changes nothing."""
     yield from check_settings()
     yield from check_variables()
     yield from check_alert_targets()
     yield from check_sealing()
-    yield from check_spools()
+    yield from check_spools(kafka_answers)
 
 
 def check_settings() -> Iterator[Check]:
@@ -60,7 +61,7 @@ def check_variables() -> Iterator[Check]:
         )
 
 
-def check_spools() -> Iterator[Check]:
+def check_spools(kafka_answers: bool = True) -> Iterator[Check]:
     """Events on this machine's disk that Kafka has not acknowledged."""
     from gatebook.producers.config import ProducerSettings
 
@@ -68,11 +69,12 @@ def check_spools() -> Iterator[Check]:
         root = ProducerSettings.from_env().spool_path
     except Fatal:
         return  # said by the row of the settings
-    yield judge_spools(root, time.time())
+    yield judge_spools(root, time.time(), kafka_answers)
 
 
-def judge_spools(root: Path, now_seconds: float) -> Check:
-    """Something is always on its way while a service works; stuck is what does not move."""
+def judge_spools(root: Path, now_seconds: float, kafka_answers: bool = True) -> Check:
+    """Something is always on its way while a service works; stuck is what does not move, what no
+    process holds, and everything while Kafka does not answer."""
     from gatebook.producers.spool import abandoned_spools
 
     found = [(path, unsent) for path in abandoned_spools(root) if (unsent := _look(path))]
@@ -82,6 +84,22 @@ def judge_spools(root: Path, now_seconds: float) -> Check:
     path, oldest = min(found, key=lambda one: one[1].acknowledged_at)
     waiting_seconds = now_seconds - oldest.acknowledged_at
     detail = f"{events} unsent events in {len(found)} spools below {root}"
+    if not kafka_answers:
+        return Check(
+            name="spools",
+            verdict="warn",
+            detail=f"{detail}; they wait for Kafka, which does not answer",
+            next_step="see above what Kafka wants; the events are safe on disk, and services "
+            "that run send them once it answers",
+        )
+    if not any(_is_held(path) for path, _ in found):
+        return Check(
+            name="spools",
+            verdict="warn",
+            detail=f"{detail}; no process holds them, so nobody sends them",
+            next_step="start a service with this GATEBOOK_HOME and namespace: it sends what "
+            "others left",
+        )
     if waiting_seconds < STUCK_SECONDS:
         return Check(name="spools", verdict="ok", detail=f"{detail}, on their way")
     return Check(
@@ -102,6 +120,19 @@ def _look(path: Path) -> Any:
     except OSError:
         return None
     return unsent if unsent.events else None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process owns a spool. The lock is shared for an instant, never taken; where it
+    cannot be read, nothing is claimed."""
+    try:
+        with (path / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _span(seconds: float) -> str:

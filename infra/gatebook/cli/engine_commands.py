@@ -140,7 +140,8 @@ def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: boo
         rows = check_producer(wait_seconds)
     else:
         rows = examine(selection.with_engine(EngineSettings.from_environment(), engine))
-        rows += check_surroundings()
+        is_down = any(row.name == "kafka" and row.verdict == "fail" for row in rows)
+        rows += check_surroundings(kafka_answers=not is_down)
     if as_json:
         _print_json(rows)
     else:

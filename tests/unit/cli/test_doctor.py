@@ -76,9 +76,30 @@ def test_a_spool_that_does_not_move_warns(tmp_path: Path) -> None:
     assert stuck.verdict == "warn"
     assert "1 unsent events" in stuck.detail
     assert "p1/7 has not moved for 3 hours" in stuck.detail
+    down = doctor_checks.judge_spools(tmp_path, acknowledged_at + 1, kafka_answers=False)
+    assert down.verdict == "warn"
+    assert "wait for Kafka" in down.detail
+    assert down.next_step
     spool.acknowledge(2)
     assert "nothing unsent" in doctor_checks.judge_spools(tmp_path, acknowledged_at).detail
     spool.close()
+
+
+def test_a_spool_that_nobody_holds_warns(tmp_path: Path) -> None:
+    """Nobody sends it, however fresh; asking leaves it free for who adopts it."""
+    spool = FileSpool.create(tmp_path, "p1", 7, 1024 * 1024)
+    spool.append(0, [b"one"])
+    spool.acknowledge(0)
+    now = (spool.directory / "state").stat().st_mtime
+    spool.close()
+    found = doctor_checks.judge_spools(tmp_path, now)
+    assert found.verdict == "warn"
+    assert "no process holds them" in found.detail
+    assert "start a service" in found.next_step
+    adopted = FileSpool.adopt(spool.directory, 1024 * 1024)
+    assert adopted is not None
+    assert doctor_checks.judge_spools(tmp_path, now).verdict == "ok"
+    adopted.close()
 
 
 def test_a_torn_or_foreign_spool_does_not_stop_the_doctor(tmp_path: Path) -> None:
