@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from gatebook.processors.search.facets import Facets
+    from gatebook.processors.search.fields import FieldList
     from gatebook.processors.search.histogram import Histogram
     from gatebook.processors.sinks.connection import Connection
 
@@ -25,11 +26,12 @@ async def counted(
     *,
     since: str,
     until: str,
+    is_over_time: bool,
     split_by: str | None,
     facets: str | None,
 ) -> tuple[Histogram | None, Facets | None]:
-    """The histogram where no facets are asked for, else the facets. Raises BadRequest for a field
-    that cannot be counted."""
+    """The histogram and the facets, each where it is asked for, of the same events. Raises
+    BadRequest for a field that cannot be counted."""
     from gatebook.processors.search.facets import facets as count_values
     from gatebook.processors.search.fields import fields_of
     from gatebook.processors.search.histogram import histogram
@@ -37,25 +39,54 @@ async def counted(
 
     now, known = datetime.now(UTC), fields_of(kind)
     question = ask_for(query, since, until, kind, now=now)
-    if facets is None:
-        if split_by is not None:
-            countable(split_by, known)
-        return await histogram(connection, namespace, question, BUCKETS, split_by, now=now), None
-    names = [name.strip() for name in facets.split(",") if name.strip()]
-    for name in names:
-        countable(name, known)
-    if not names:
+    names = [name.strip() for name in (facets or "").split(",") if name.strip()]
+    if facets is not None and not names:
         raise click.UsageError("--facets needs fields, separated by commas")
-    return None, await count_values(connection, namespace, question, names, VALUES)
+    for name in (*names, *([split_by] if split_by else [])):
+        _known(name, known)
+        countable(name, known)
+    over_time = values = None
+    if is_over_time:
+        over_time = await histogram(connection, namespace, question, BUCKETS, split_by, now=now)
+    if names:
+        values = await count_values(connection, namespace, question, names, VALUES)
+    return over_time, values
 
 
-def print_histogram(found: Histogram, as_json: bool) -> None:
-    """A line with a bar for each interval; with a split, its parts."""
-    from gatebook.processors.search.display import safe, to_json
+def _known(name: str, known: FieldList) -> None:
+    """Raises BadRequest for a field that is none, and says where the fields are listed."""
+    from gatebook.processors.search.asking import BadRequest
 
-    if as_json:
-        click.echo(to_json(_histogram_told(found)))
+    if known.type_of(name) is None:
+        close = " or ".join(known.close_to(name[:256])) or "`gatebook search --list-fields`"
+        raise BadRequest(f"no field is named {name[:80]!a}", f"try {close}")
+
+
+def print_counts(histogram: Histogram | None, facets: Facets | None, as_json: bool) -> None:
+    """The histogram, then the facets. As JSON one object: of one of them alone, itself; of both,
+    each under its name."""
+    import msgspec
+
+    from gatebook.processors.search.display import to_json
+
+    if not as_json:
+        if histogram is not None:
+            _print_histogram(histogram)
+        if facets is not None:
+            _print_facets(facets)
         return
+    told: dict[str, Any] = {}
+    if histogram is not None:
+        told["histogram"] = _histogram_told(histogram)
+    if facets is not None:
+        told["facets"] = msgspec.to_builtins(facets)
+    click.echo(to_json(told if len(told) > 1 else next(iter(told.values()))))
+
+
+def _print_histogram(found: Histogram) -> None:
+    """A line with a bar for each interval; with a split, its parts."""
+    from gatebook.processors.search.display import safe
+
     most = max((bucket.count for bucket in found.buckets), default=0)
     for bucket in found.buckets:
         bar = "#" * -(-BAR_CHARACTERS * bucket.count // max(1, most))
@@ -79,15 +110,10 @@ def _histogram_told(found: Histogram) -> dict[str, Any]:
     }
 
 
-def print_facets(found: Facets, as_json: bool) -> None:
+def _print_facets(found: Facets) -> None:
     """The values of each field, most frequent first."""
-    from gatebook.processors.search.display import render, to_json
+    from gatebook.processors.search.display import render
 
-    if as_json:
-        import msgspec
-
-        click.echo(to_json(msgspec.to_builtins(found)))
-        return
     for name, facet in found.facets.items():
         about = "" if facet.exact else "; counts are near enough"
         click.echo(f"{name}  ({facet.distinct:,} values{about})")

@@ -140,6 +140,7 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
     did not answer in full (then --resume goes on).
     """
     text = " ".join(query)
+    _check_folder(output)
     looked("export.make", query=text, kind=given["kind"], since=given["since"])
     if output is None:
         if resume:
@@ -151,6 +152,11 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
         click.echo(f"{total:,} lines in {output}", err=True)
     if not total:
         sys.exit(EXIT_NO_MATCH)
+
+
+def _check_folder(output: Path | None) -> None:
+    if output is not None and not output.parent.is_dir():
+        raise click.UsageError(f"the folder {output.parent} does not exist; make it first")
 
 
 class Job:

@@ -204,6 +204,8 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     if list_fields:
         _list_fields(kind)
         return
+    if given["as_json"] and given["ndjson"]:
+        raise click.UsageError("--json and --ndjson are two forms; give one of them")
     text = " ".join(query)
     looked("search", query=text, kind=kind, since=given["since"], until=given["until"])
     if given["histogram"] or given["facets"] is not None or given["split_by"]:
@@ -241,10 +243,8 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
 
 def _count(query: str, kind: str, given: dict[str, Any]) -> None:
     """Counts over time or by value, instead of events."""
-    from gatebook.cli.counts_page import counted, print_facets, print_histogram
+    from gatebook.cli.counts_page import counted, print_counts
 
-    if given["facets"] is not None and (given["histogram"] or given["split_by"]):
-        raise click.UsageError("--facets and --histogram are asked for one at a time")
     histogram, facets = run_on_cluster(
         lambda connection: counted(
             connection,
@@ -253,21 +253,22 @@ def _count(query: str, kind: str, given: dict[str, Any]) -> None:
             kind,
             since=given["since"],
             until=given["until"],
+            is_over_time=given["histogram"] or bool(given["split_by"]),
             split_by=given["split_by"],
             facets=given["facets"],
         )
     )
-    if histogram is not None:
-        print_histogram(histogram, given["as_json"])
-    if facets is not None:
-        print_facets(facets, given["as_json"])
+    print_counts(histogram, facets, given["as_json"])
     found = histogram or facets
     if found is None or not found.total:
         sys.exit(EXIT_NO_MATCH)
 
 
 def _say_no_match(since: str, kind: str, query: str) -> None:
-    click.echo(f"no match since {since}; --since 30d or --since all looks further back", err=True)
+    if since.strip() == "all":
+        click.echo("no match in all that is kept", err=True)
+    else:
+        click.echo(f"no match since {since}; --since all looks further back", err=True)
     if kind == "access" and MAIL_ADDRESS.search(query):
         click.echo(
             "a mail address is stored as a pseudonym, also as a user id: `gatebook subject status "

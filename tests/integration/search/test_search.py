@@ -459,8 +459,15 @@ async def test_counts_at_the_command_line_agree_with_the_events(book: Book) -> N
     ran = book.command("search", "--facets", "user.id,event.outcome")
     assert "5  u1" in ran.stdout
     assert "10  (none)" in ran.stdout
+    both = ("search", "--since", "30m", "--histogram", "--facets", "user.id")
+    ran = book.command(*both)
+    assert ran.stdout.index("#####") < ran.stdout.index("5  u1")
+    found = json.loads(book.command(*both, "--json").stdout)
+    assert found["histogram"]["total"] == found["facets"]["total"] == 10
     wrong = book.command("search", "--facets", "user.idd")
     assert (wrong.returncode, "user.id" in wrong.stderr) == (2, True)
+    wrong = book.command("search", "--facets", "bogus")
+    assert (wrong.returncode, "gatebook search --list-fields" in wrong.stderr) == (2, True)
 
 
 async def test_around_at_the_command_line(book: Book) -> None:
