@@ -18,6 +18,7 @@ from gatebook.processors.search.dsl import compile_query
 from gatebook.processors.search.export import (
     FORMULA_BEGINNINGS,
     Spec,
+    _csv_heading,
     _csv_row,
     cell,
     parse_position,
@@ -76,6 +77,12 @@ def test_no_cell_begins_a_formula_or_breaks_its_row(text: str) -> None:
     assert row.count("\n") == 1
     assert next(csv.reader(io.StringIO(row))) == [shown, "end"]
     assert all(unicodedata.category(c)[0] != "C" for c in shown)
+
+
+def test_headings_are_the_names_of_fields() -> None:
+    """A script finds `@timestamp`; the same text as a value is guarded."""
+    assert _csv_heading(["@timestamp", "event.id"]) == b"@timestamp,event.id\n"
+    assert _csv_row(["@timestamp"]) == b"'@timestamp\n"
 
 
 def test_figures_stay_figures() -> None:

@@ -174,7 +174,7 @@ async def chunks(
     Raises BadRequest, SearchFailed, Unreachable; what was given before stays good."""
     write = _csv_lines if spec.format == CSV else _json_lines
     if not after and spec.format == CSV:
-        yield Chunk(_csv_row(spec.columns), 0, "")
+        yield Chunk(_csv_heading(spec.columns), 0, "")
     size, place = FIRST_PAGE, list(parse_position(after)) if after else None
     while True:
         hits = await _page(client, namespace, question, spec, size, place)
@@ -233,8 +233,18 @@ def _csv_lines(sources: Sequence[Mapping[str, Any]], spec: Spec) -> bytes:
 
 
 def _csv_row(values: Sequence[Any]) -> bytes:
+    return _csv_line([cell(value) for value in values])
+
+
+def _csv_heading(columns: Sequence[str]) -> bytes:
+    """Names of fields as they are: they are ours (a spec names no others), and scripts look for
+    `@timestamp`."""
+    return _csv_line([safe(name) for name in columns])
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow([cell(value) for value in values])
+    csv.writer(out, lineterminator="\n").writerow(cells)
     return out.getvalue().encode()
 
 
