@@ -38,6 +38,9 @@ BUCKETS = 60
 TOP = 10
 MAX_RULES = 100
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
+# Under these names Gatebook records what its own users do, at the command line and in the service.
+OWN_SERVICES = ("gatebook-operator", "gatebook-policy")
+WITHOUT_OWN = " and ".join(f'not service.name:"{name}"' for name in OWN_SERVICES)
 MODEL, OUTCOME, FAILURE = "gen_ai.request.model", "event.outcome", "failure"
 _FAILED: dict[str, Any] = {
     "failed": {
@@ -50,13 +53,19 @@ _SUMS = {"input": {"sum": {"field": INPUT}}, "output": {"sum": {"field": OUTPUT}
 
 @room.get("/overview", summary="Overview", responses=answers(400))
 async def overview(
-    request: Request, acts: MayLook, since: Annotated[Since, Query()] = "24h"
+    request: Request,
+    acts: MayLook,
+    since: Annotated[Since, Query()] = "24h",
+    include_own: Annotated[
+        bool, Query(description="Whether what Gatebook records of its own users counts, too.")
+    ] = False,
 ) -> OverviewAnswer:
     """Traffic, tokens, errors, the models and principals with most accesses, what detectors
-    found, how fresh the index is, and what it takes."""
+    found, how fresh the index is, and what it takes. What auditors and operators do in Gatebook
+    itself counts only with `include_own`."""
     began = time.perf_counter()
     reader = Reader(request, acts.caller)
-    question = reader.question("", since, reader.until(""))
+    question = reader.question("" if include_own else WITHOUT_OWN, since, reader.until(""))
     acts.note("overview.view", since=since)
     traffic, figures, detectors, lag, storage = await reader.together(
         reader.histogram(question, BUCKETS, "event.outcome"),
