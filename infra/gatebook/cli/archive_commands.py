@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gatebook.cli.acts import reason_option
 from gatebook.cli.cluster import run_on_cluster
 from gatebook.schemas.errors import GatebookError
 
@@ -28,7 +29,6 @@ EXIT_HELD = 4
 MIB = 1024 * 1024
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-reason_option = click.option("--reason", required=True, help="Why; stands in the recorded event.")
 key_option = click.option(
     "--public-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

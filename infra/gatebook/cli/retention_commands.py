@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gatebook.cli.acts import hold_id_option, reason_option
 from gatebook.schemas.errors import Fatal
 
 if TYPE_CHECKING:
@@ -28,15 +29,26 @@ VARIABLE = "GATEBOOK_RETENTION_POLICY"
 EXIT_PROBLEM = 1
 GIB = 1 << 30
 
+
+def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    if value is None:
+        raise click.MissingParameter(
+            f"Name the policy file, here or in {VARIABLE}; "
+            "infra/examples/retention-policy.toml is one to begin with.",
+            ctx,
+            param,
+        )
+    return value
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-reason_option = click.option("--reason", required=True, help="Why; stands in the recorded event.")
 policy_option = click.option(
     "--policy",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar=VARIABLE,
-    required=True,
-    help=f"The policy file. [default: {VARIABLE}]",
+    callback=_given,
+    help=f"The policy file, required. [default: {VARIABLE}]",
 )
 
 
@@ -202,6 +214,8 @@ def check(file: Path, offline: bool, as_json: bool) -> None:
 
 
 def _problems(policy: Any) -> list[str]:
+    from gatebook.processors.retention.topics import next_step
+
     async def work(desk: Desk) -> list[str]:
         from gatebook.processors.retention.elastic import Cluster
 
@@ -214,7 +228,11 @@ def _problems(policy: Any) -> list[str]:
             return [str(error)]
         return []
 
-    topics = [f"{one.name}: {one.problem}" for one in _topics(policy) if one.problem]
+    topics = [
+        f"{one.name}: {one.problem}; {next_step(policy, one)}"
+        for one in _topics(policy)
+        if one.problem
+    ]
     return [*topics, *run_at_desk(work)]
 
 
@@ -333,7 +351,7 @@ def _set_topics(data: bytes, quiet: bool) -> None:
 
 @retention.command()
 @reason_option
-@click.option("--hold-id", default="", help="An id of yours, such as a case number.")
+@hold_id_option
 @click.option("--tenant", default="", help="Events of this tenant.")
 @click.option("--trace", default="", help="Events of this trace.")
 @click.option("--query", default="", help="Events that match, as in `gatebook search`.")
@@ -353,7 +371,8 @@ def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **wha
     """Put a legal hold on what matches all that is given: it is not deleted, stripped or thinned.
 
     For a person, use `gatebook subject hold`: that holds against erasure, too. From the return of
-    this command on it is in force, also against a run under way.
+    this command on it is in force, also against a run under way. An id stands for one hold: the
+    same one again changes nothing, another one under an id that is taken is refused.
     """
     import time
     import uuid
@@ -367,8 +386,10 @@ def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **wha
         new = holds.checked(
             holds.Hold(id=name, reason=reason, by=operator(), at=now, kinds=kinds, **what)
         )
+        state = desk.manager(b"").state
+        await holds.refuse_taken(state, new)
         await desk.record("retention.hold", reason=reason, hold=name, query=what["query"])
-        await holds.put(desk.manager(b"").state, new)
+        await holds.put(state, new)
         return name
 
     found = run_at_desk(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import orjson
 import pytest
 from tests.integration.retention.retention_tools import POLICY, Store, day, document
@@ -187,6 +188,24 @@ async def test_holds_by_tenant_query_trace_and_time(store: Store, what: dict[str
     await holds.release(store.state, "case")
     await store.manager().apply("ada", "policy")
     assert await store.hits() == {}
+
+
+async def test_an_id_stands_for_one_hold(store: Store) -> None:
+    """The same hold again changes nothing, whoever puts it and why; another one under its id is
+    refused, in words that say that it is not in force; once released the id is free."""
+    first = store.hold("case-1", query="user.id: user-1")
+    await holds.put(store.state, first)
+    await holds.put(store.state, msgspec.structs.replace(first, reason="b", by="bob", at="2026"))
+    other = store.hold("case-1", query="user.id: user-2")
+    for what in (other, store.hold("case-1", query=first.query, kinds=("access",))):
+        with pytest.raises(holds.HoldTaken, match=r"'case-1' by 'ada'.* is not held") as refused:
+            await holds.put(store.state, what)
+        assert refused.value.exit_code == 1
+        assert "--hold-id" in refused.value.next_step
+    assert await holds.own_holds(store.state) == (first,)
+    await holds.release(store.state, "case-1")
+    await holds.put(store.state, other)
+    assert await holds.own_holds(store.state) == (other,)
 
 
 async def test_a_dry_run_changes_nothing(store: Store) -> None:

@@ -56,3 +56,46 @@ def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
     code, said = gatebook(tmp_path, *command)
     assert code == 2
     assert "the id is empty" in said
+
+
+@pytest.mark.parametrize("reason", ["", " \t"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["retention", "hold", "--tenant", "acme"],
+        ["retention", "release", "case-1"],
+        ["retention", "apply", "--yes", "--policy", "policy.toml"],
+        ["retention", "reopen", "2026.01.31"],
+        ["archive", "export", "backups"],
+        ["archive", "restore", "backups/one"],
+        ["archive", "drop", "--restored", "--yes"],
+    ],
+)
+def test_an_act_without_a_reason_is_refused(
+    tmp_path: Path, command: list[str], reason: str
+) -> None:
+    """A reason that says nothing would stand in the record as if somebody had been asked."""
+    code, said = gatebook(tmp_path, *command, "--reason", reason)
+    assert code == 2
+    assert "--reason" in said
+    assert "say why" in said
+
+
+@pytest.mark.parametrize("hold_id", ["a b", "../case", "cas\u00e9", "c" * 129, "case\n"])
+def test_the_id_of_a_hold_is_one_that_can_be_told(tmp_path: Path, hold_id: str) -> None:
+    """It stands in addresses and in certificates."""
+    command = ["retention", "hold", "--tenant", "acme", "--reason", "case"]
+    code, said = gatebook(tmp_path, *command, "--hold-id", hold_id)
+    assert code == 2
+    assert "--hold-id" in said
+
+
+def test_a_policy_that_was_not_named_says_how_to_name_one(tmp_path: Path) -> None:
+    """By option or variable, and where an example is."""
+    for command in ("check", "plan", "run"):
+        code, said = gatebook(tmp_path, "retention", command)
+        told = " ".join(said.split())
+        assert code == 2
+        assert "Missing option '--policy'" in told
+        assert "GATEBOOK_RETENTION_POLICY" in told
+        assert "infra/examples/retention-policy.toml" in told

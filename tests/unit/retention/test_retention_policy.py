@@ -10,7 +10,7 @@ from gatebook.processors.retention.disk import ACT, FINE, WARN, pressure
 from gatebook.processors.retention.plan import Force, Judge, Record, weigh
 from gatebook.processors.retention.policy import Policy, PolicyInvalid, duration_seconds
 from gatebook.processors.retention.rollover import next_cut
-from gatebook.processors.retention.topics import judged, wanted_config
+from gatebook.processors.retention.topics import judged, next_step, wanted_config
 from gatebook.processors.sinks.slots import (
     GROUP_FIELDS,
     Closed,
@@ -235,7 +235,20 @@ def test_topics_are_kept_no_longer_than_the_shortest_layer() -> None:
     assert "without end" in judged(found, "x", ACCESS, {"retention.ms": "-1"}).problem
     assert judged(found, "x", FINDING, {"retention.ms": "-1"}).problem == ""  # kept for ever
     tight = policy('[kafka]\nreplay = "8d"\n')
-    assert "change kafka.replay" in judged(tight, "x", EVENT, good).problem
+    beyond = judged(tight, "x", EVENT, good)
+    assert "longer than the policy allows" in beyond.problem
+    assert "change kafka.replay" in next_step(tight, beyond)
+
+
+def test_a_topics_problem_comes_with_what_to_do() -> None:
+    """Where the policy may set topics, `apply` does; else the way there and the values are told."""
+    setting, looking = policy("[kafka]\nset = true"), policy("[kafka]\nset = false")
+    week = {"retention.ms": str(20 * DAY_SECONDS * 1000), "segment.ms": "3600000"}
+    told = next_step(setting, judged(setting, "x", EVENT, week))
+    assert told == "`gatebook retention apply` sets it"
+    told = next_step(looking, found := judged(looking, "x", EVENT, week))
+    assert "set = true under [kafka]" in told
+    assert f"retention.ms={found.wanted['retention.ms']}" in told
 
 
 def test_disks_are_judged_by_the_policys_percents() -> None:

@@ -58,6 +58,19 @@ class HoldRefused(GatebookError):
     next_step = "give --tenant, --trace, --query, --since or --until"
 
 
+class HoldTaken(GatebookError):
+    """Another hold stands under this id."""
+
+    exit_code = 1
+    next_step = "give another --hold-id, or none; `gatebook retention holds` shows what stands"
+
+    def __init__(self, standing: Hold) -> None:
+        super().__init__(
+            f"hold {standing.id!a} by {standing.by!a} since {standing.at} covers something else: "
+            "what you named is not held"
+        )
+
+
 def query_of(hold: Hold, kind: str) -> Dsl | None:
     """What a hold covers of a kind; None where it does not reach that kind. Raises QueryError."""
     if kind not in hold.kinds:
@@ -86,6 +99,12 @@ def checked(hold: Hold) -> Hold:
     if all(query_of(found, kind) is None for kind in found.kinds):
         raise HoldRefused("none of these kinds has such a field")
     return found
+
+
+def _scope(hold: Hold) -> tuple[Any, ...]:
+    """What a hold covers, to compare; who put it, when and why is not part of it."""
+    kinds = frozenset(hold.kinds)
+    return (kinds, hold.tenant, hold.trace, hold.query, hold.since, hold.until)
 
 
 def _now() -> Any:
@@ -138,9 +157,14 @@ def all_holds(own: Sequence[Hold], subjects: Mapping[str, Any]) -> Holds:
 
 
 async def put(state: State, hold: Hold) -> None:
-    """Put a hold; the same id again changes nothing. From the return on nothing that it covers is
-    deleted or stripped. Raises Away where a run stays in between for too long."""
-    await state.create(f"hold.{hold.id}", {"type": HOLD, "hold": msgspec.to_builtins(hold)})
+    """Put a hold; the same one under the same id again changes nothing. From the return on nothing
+    that it covers is deleted or stripped. Raises HoldTaken where another one stands under its id;
+    Away where a run stays in between for too long."""
+    while not await state.create(
+        f"hold.{hold.id}", {"type": HOLD, "hold": msgspec.to_builtins(hold)}
+    ):
+        if await refuse_taken(state, hold):
+            break  # it stands; else it was released in between, and is put anew
     for _ in range(QUIET_POLLS):
         # A run notes `swap` on its item, then looks at the holds; we have put ours, then look at
         # the items: one of the two sees the other.
@@ -149,6 +173,17 @@ async def put(state: State, hold: Hold) -> None:
             return
         await asyncio.sleep(QUIET_POLL_SECONDS)
     raise Away("the hold stands, but a run is in the midst of a swap that it does not end")
+
+
+async def refuse_taken(state: State, hold: Hold) -> bool:
+    """Whether this hold stands already. Raises HoldTaken where another one does under its id."""
+    found = await state.get(f"hold.{hold.id}")
+    if found is None:
+        return False
+    standing = msgspec.convert(found.source["hold"], Hold)
+    if _scope(standing) != _scope(hold):
+        raise HoldTaken(standing)
+    return True
 
 
 async def release(state: State, hold_id: str) -> None:

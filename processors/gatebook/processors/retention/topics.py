@@ -52,6 +52,11 @@ class TopicTerms(Struct, frozen=True, kw_only=True):
     problem: str = ""
     wanted: dict[str, str] = {}
 
+    @property
+    def is_beyond_setting(self) -> bool:
+        """Whether no retention of the topic's could do for both the policy and a replay."""
+        return self.allowed_seconds is not None and self.replay_seconds > self.allowed_seconds
+
 
 def allowed_seconds(policy: Policy, key: str) -> float:
     """How long the policy lets a topic keep messages. The topics of events hold every layer, so
@@ -77,7 +82,7 @@ def judged(policy: Policy, name: str, key: str, config: Mapping[str, str]) -> To
     kept, least = _kept(config)
     problem = ""
     if replay > allowed:
-        problem = "a replay needs it longer than the policy allows: change kafka.replay or a layer"
+        problem = "a replay needs it longer than the policy allows"
     elif kept is None:
         problem = "kept without end"
     elif kept > allowed:
@@ -91,6 +96,18 @@ def judged(policy: Policy, name: str, key: str, config: Mapping[str, str]) -> To
         kept_seconds=kept,
         problem=problem if kept is not None or allowed != float("inf") else "",
         wanted=wanted_config(policy, key),
+    )
+
+
+def next_step(policy: Policy, found: TopicTerms) -> str:
+    """What to do about a topic's problem."""
+    if found.is_beyond_setting:
+        return "change kafka.replay or a layer"
+    if policy.file.kafka.set:
+        return "`gatebook retention apply` sets it"
+    return (
+        "write set = true under [kafka] in the policy and `gatebook retention apply` sets it, or "
+        "give the topic " + ", ".join(f"{name}={value}" for name, value in found.wanted.items())
     )
 
 
@@ -122,7 +139,7 @@ def set_topics(
 ) -> list[str]:
     """Give those with a problem what they should have; their names. Raises Fatal."""
     admin = AdminClient(dict(properties))
-    wrong = [one for one in found if one.problem and "replay needs it longer" not in one.problem]
+    wrong = [one for one in found if one.problem and not one.is_beyond_setting]
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
