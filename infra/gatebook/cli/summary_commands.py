@@ -287,7 +287,8 @@ def check(since: str, until: str, as_json: bool) -> None:
     """Compare summaries with details: count everything anew, and write nothing.
 
     Exit codes: 0 they are equal, 1 they differ (`gatebook summary run` takes up what came in
-    since, `rebuild` repairs the rest), or nothing is summed up, 3 Elasticsearch cannot be reached.
+    since, `rebuild` repairs the rest), or some hours or all are not summed up yet, 3 Elasticsearch
+    cannot be reached.
     """
     from gatebook.processors.summaries.check import check as compare
 
@@ -297,7 +298,8 @@ def check(since: str, until: str, as_json: bool) -> None:
         click.echo(json.dumps(_plain(found)))
     else:
         _print_checked(found)
-    sys.exit(EXIT_DIFFERENT if found.differences or found.covered is None else 0)
+    is_whole = found.covered is not None and not found.waiting
+    sys.exit(0 if is_whole and not found.differences else EXIT_DIFFERENT)
 
 
 def _print_checked(found: Checked) -> None:
@@ -310,6 +312,18 @@ def _print_checked(found: Checked) -> None:
         f"{found.hours} hours and {found.days} days compared: {found.events:,} events, of which "
         f"{found.carried:,} have no details any more; {len(found.differences)} differences"
     )
+    if found.waiting:
+        click.echo(
+            f"{len(found.waiting)} hours with events are not summed up yet, the first is "
+            f"{found.waiting[0]}: run `gatebook summary run`",
+            err=True,
+        )
+    if found.differences:
+        click.echo(
+            "`gatebook summary run` takes up events that came in since the last run; what still "
+            "differs then, `gatebook summary rebuild` repairs",
+            err=True,
+        )
 
 
 # --- shared ------------------------------------------------------------------------------------

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
 import orjson
-from tests.integration.retention.retention_tools import Store, day, document
+from tests.integration.retention.retention_tools import POLICY, Store, day, document
 
 from gatebook.processors.retention.state import missing_ranges, thinned_ranges
 from gatebook.processors.search import service
 from gatebook.processors.subjects.documents import Documents, Person
 from gatebook.processors.subjects.erasure import stripped_of
+from gatebook.processors.summaries import keeping
+from gatebook.processors.summaries.check import check
+from gatebook.processors.summaries.rollup import Rollup, settled
+from gatebook.processors.summaries.store import SummaryStore
 
 
 async def test_searches_find_what_is_left_by_any_way(store: Store) -> None:
@@ -57,3 +64,41 @@ async def test_what_a_search_does_not_see_any_more_can_be_told(store: Store) -> 
     assert [(one.slot, one.thinned) for one in found] == [(day(40), False), (day(5), True)]
     (thinned,) = await thinned_ranges(store.state)
     assert (thinned.slot, thinned.keep_one_in) == (day(5), 4)
+
+
+class Kept:
+    """Summaries of a store, as the command gives them to a run."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def ensure(self, since: datetime, until: datetime) -> None:
+        await keeping.ensure(self._store.connection, self._store.namespace, since, until)
+
+    async def freeze(self, leaving: Sequence[str], coming: Sequence[str]) -> None:
+        await keeping.freeze(self._store.connection, self._store.namespace, leaving, coming)
+
+    async def run(self) -> None:
+        """As `gatebook summary run`."""
+        summaries = SummaryStore(self._store.connection, self._store.namespace)
+        async with summaries.lease(10) as lease:
+            await Rollup(summaries, lease).run(settled(datetime.now(UTC)) - timedelta(hours=1))
+
+
+async def test_summaries_hold_right_after_a_run_that_left_what_is_held(store: Store) -> None:
+    """The check finds no difference before the next `gatebook summary run`, nor after it, and
+    counts what went; and so again when the rest goes."""
+    await store.write(*(document(n, 40) for n in range(70)))
+    kept = Kept(store)
+    await kept.run()
+    policy = POLICY.replace(b"summaries = false", b"summaries = true")
+    store.held = {"tag-2": ()}
+    for held in (10, 0):
+        await store.manager(policy, summaries=kept).apply("ada", "policy")
+        assert len(await store.hits()) == held
+        for _ in range(2):
+            checked = await check(store.connection, store.namespace)
+            assert (checked.differences, checked.waiting) == ([], [])
+            assert (checked.events, checked.carried) == (70, 70 - held)
+            await kept.run()
+        store.held = {}

@@ -21,6 +21,7 @@ from gatebook.processors.sinks.connection import Answer, Connection
 from gatebook.processors.sinks.settings import ElasticsearchSettings
 from gatebook.processors.summaries.answer import totals
 from gatebook.processors.summaries.keeping import ensure, freeze
+from gatebook.processors.summaries.reading import ONE_DAY
 from gatebook.processors.summaries.rollup import Rollup
 from gatebook.processors.summaries.rows import DAY, HOUR, Key, Row
 from gatebook.processors.summaries.store import Overtaken, SummaryStore
@@ -205,6 +206,8 @@ async def test_summaries_stay_when_a_part_of_the_details_goes(book: Book) -> Non
     await book.run()  # the old index is still there: nothing may be counted twice
     assert await _everything(book) == before
     await _swap(book, old, new)
+    checked = await book.check()  # what went is accounted for, though no run has been since
+    assert (checked.differences, checked.events, checked.waiting) == ([], 420, [])
     report = await book.run()
     assert report.went_unannounced == []
     assert await _everything(book) == before
@@ -306,3 +309,19 @@ async def test_the_check_finds_what_was_tampered_with(book: Book) -> None:
     assert "events" in difference.what
     await book.run()
     await book.assert_equal()
+
+
+async def test_hours_that_no_run_has_seen_are_no_difference(book: Book) -> None:
+    """They are named, for the next run; an hour that was summed up and has more since differs."""
+    await book.write(spread_out(20, DAY_ONE, 1) + spread_out(20, DAY_ONE + ONE_DAY, 1, first=100))
+    await book.run()
+    unseen = DAY_ONE + timedelta(hours=5)
+    await book.write([event(9_000, unseen)])
+    checked = await book.check()
+    assert (checked.differences, checked.waiting) == ([], ["2026-11-20T05:00:00Z"])
+    assert checked.events == 40
+    await book.write([event(9_001, DAY_ONE)])
+    assert {one.at for one in (await book.check()).differences} == {"2026-11-20T00:00:00Z"}
+    await book.run()
+    await book.assert_equal()
+    assert (await book.check()).waiting == []

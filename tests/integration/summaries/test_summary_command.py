@@ -53,6 +53,7 @@ async def test_an_operator_sums_up_looks_and_checks(book: Book) -> None:
     await book.write([event(5_000, DAY)])
     late = command(book, "check")
     assert (late.returncode, "instead of" in late.stdout) == (1, True)
+    assert "`gatebook summary run`" in late.stderr
     assert command(book, "rebuild", "--since", f"{DAY:%F}").returncode == 0
     assert command(book, "check", "--json").returncode == 0
 

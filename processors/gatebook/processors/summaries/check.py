@@ -21,6 +21,7 @@ from gatebook.processors.summaries.rollup import (
     Progress,
     covered,
     erased_tags,
+    gone_since,
     without_erased,
 )
 from gatebook.processors.summaries.rows import (
@@ -34,7 +35,7 @@ from gatebook.processors.summaries.rows import (
     merged,
     over_all,
 )
-from gatebook.processors.summaries.store import SummaryStore, events_in, unpack_rows
+from gatebook.processors.summaries.store import Noted, SummaryStore, events_in, unpack_rows
 
 MAX_NAMED = 20
 
@@ -58,14 +59,18 @@ class Checked:
     events: int = 0
     carried: int = 0
     differences: list[Difference] = field(default_factory=list)
+    # Hours in the range that no run has summed up, or that one is at: the next run does. They
+    # are neither compared nor counted.
+    waiting: list[str] = field(default_factory=list)
     covered: Progress | None = None
 
 
 async def check(
     client: Connection, namespace: str, since: datetime | None = None, until: datetime | None = None
 ) -> Checked:
-    """Compare every hour and whole day in the range that is summed up. Events that came in since
-    the last run are a difference, too. Raises SearchFailed, Unreachable."""
+    """Compare every hour and whole day in the range that is summed up. Events that came into such
+    an hour since the last run are a difference, too; hours that have events and were never summed
+    up are named apart. Raises SearchFailed, Unreachable."""
     state = await covered(client, namespace)
     if state is None:
         return Checked()
@@ -86,6 +91,7 @@ class _Checking:
         self._store = store
         self._erased: Mapping[str, str] = {}
         self._details = Details({})
+        self._going: set[str] = set()
         self.found = Checked(covered=state)
 
     async def prepare(self) -> None:
@@ -94,6 +100,7 @@ class _Checking:
         marks = await reading.marks(client, namespace)
         sources = [await reading.source_of(client, index, marks[index]) for index in marks]
         self._details = Details({source.index: source for source in sources})
+        self._going = await gone_since(self._store, marks)
         self._erased = await erased_tags(self._store)
         await self._store.refresh()
 
@@ -101,12 +108,30 @@ class _Checking:
         """Compare some hours of one day; the day, too, where it is a whole one."""
         stored = await self._store.read(HOUR, since, until)
         over = await self._store.read(HOUR, since, until, by=BY_ALL)
+        names = self._names(since, until)
+        notes = await self._store.get(f"{HOUR}.{name}" for name in names)
         at = since
         while at < until:
+            note = notes.get(f"{HOUR}.{hour_name(at)}")
+            if self._is_waiting(hour_name(at), note, iso(at) in stored):
+                self.found.waiting.append(iso(at))
+                at += ONE_HOUR
+                continue
             await self._hour(at, stored.get(iso(at), {}), over.get(iso(at), {}))
             at += ONE_HOUR
         if until - since == ONE_DAY:
             await self._day(since, merged(stored.values()))
+
+    def _names(self, since: datetime, until: datetime) -> list[str]:
+        hours = int((until - since) / ONE_HOUR)
+        return [hour_name(since + number * ONE_HOUR) for number in range(hours)]
+
+    def _is_waiting(self, name: str, note: Noted | None, has_rows: bool) -> bool:
+        """Whether an hour is for the next run to sum up. One that was summed up and lost its
+        note is not: its rows are compared."""
+        if note is not None:
+            return not note.source["is_done"]
+        return not has_rows and self._details.tally(name).count > 0
 
     async def _hour(self, at: datetime, stored: Rows, over: Rows) -> None:
         name = hour_name(at)
@@ -119,8 +144,12 @@ class _Checking:
         self.found.carried += events_in(carried)
 
     async def _carried(self, name: str) -> Rows:
-        found = (await self._store.get([f"carried.{name}"])).values()
-        return merged(unpack_rows(note.source["rows"]) for note in found)
+        """What is carried of an hour, also where details went since the last run: what was kept
+        of them stands beside until a run takes it up, and holds what was carried before."""
+        going, carried = f"going.{name}", f"carried.{name}"
+        found = await self._store.get([going, carried] if name in self._going else [carried])
+        note = found.get(going) or found.get(carried)
+        return unpack_rows(note.source["rows"]) if note else {}
 
     async def _day(self, day: datetime, wanted: Rows) -> None:
         end = day + timedelta(days=1)

@@ -308,9 +308,8 @@ class Rollup:
 
     async def _promote(self, now: Mapping[str, str]) -> None:
         """Carry what was kept beside, where the details have gone by now."""
-        for note in await self._store.find("freeze"):
-            if not now.keys() & set(note.source["leaving"]):
-                await self._promote_one(note)
+        for note in await _freezes_of_gone(self._store, now):
+            await self._promote_one(note)
 
     async def _promote_one(self, freeze: Noted) -> None:
         # If we die within, the next run does it again, to the same effect: nothing is summed up
@@ -380,6 +379,17 @@ async def covered(client: Connection, namespace: str) -> Progress | None:
 
 
 NOT_DONE = {"term": {"is_done": False}}
+
+
+async def _freezes_of_gone(store: SummaryStore, now: Mapping[str, str]) -> list[Noted]:
+    """Of what was kept beside, that of which the details have gone. now: indices there are."""
+    found = await store.find("freeze")
+    return [note for note in found if not now.keys() & set(note.source["leaving"])]
+
+
+async def gone_since(store: SummaryStore, now: Mapping[str, str]) -> set[str]:
+    """Hours of which details went since the last run, with what they said kept beside."""
+    return {name for note in await _freezes_of_gone(store, now) for name in note.source["hours"]}
 
 
 async def erased_tags(store: SummaryStore) -> dict[str, str]:
