@@ -251,7 +251,7 @@ const KEYS: [string, string][] = [
 ];
 
 const EXAMPLES: [string, string][] = [
-  ["user.name:alice and event.outcome:failure", "a field has a value; and, or, not, ( )"],
+  ["user.id:alice@example.org and event.outcome:failure", "a field has a value; and, or, not, ( )"],
   ['user.name:"Alice Example"', "quoted: as it is"],
   ["url.path:/v1/*", "* stands for any characters"],
   ["http.response.status_code >= 500", "> >= < <="],

@@ -50,10 +50,10 @@ def test_a_query_is_typed_and_stays_in_the_address(visit: Visit) -> None:
     expect(page.locator(".results")).to_be_visible()
     page.keyboard.press("/")
     expect(page.get_by_role("textbox", name="Query")).to_be_focused()
-    page.keyboard.type("event.outcome:failure and user.name:alice")
+    page.keyboard.type("event.outcome:failure and user.id:alice@example.org")
     page.keyboard.press("Enter")
     expect(page.locator(".count")).to_contain_text("8 of")
-    assert params(page)["q"] == ["event.outcome:failure and user.name:alice"]
+    assert params(page)["q"] == ["event.outcome:failure and user.id:alice@example.org"]
     assert params(page)["from"][0].endswith("Z")
     assert params(page)["to"][0].endswith("Z")
 
@@ -61,7 +61,7 @@ def test_a_query_is_typed_and_stays_in_the_address(visit: Visit) -> None:
 def test_a_permalink_shows_the_same_to_somebody_else(visit: Visit) -> None:
     """The address alone carries query, chips, absolute range, columns and order."""
     page = visit("/search?q=event.outcome:failure")
-    page.get_by_role("button", name="Only User: bob").click()
+    page.get_by_role("button", name="Only User: bob@example.org").click()
     page.get_by_role("button", name="Duration").click()
     expect(page.locator(".chip")).to_have_count(1)
     found = total(page)
@@ -132,8 +132,8 @@ def test_the_histogram_is_brushed_by_keys(visit: Visit) -> None:
 def test_facets_include_and_exclude(visit: Visit) -> None:
     """Plus narrows to a value, minus leaves it out, a click on the chip turns it around."""
     page = visit("/search?q=service.name:support")
-    page.get_by_role("button", name="Without User: carol").click()
-    expect(page.locator(".chip.exclude")).to_contain_text("not user.name: carol")
+    page.get_by_role("button", name="Without User: carol@example.org").click()
+    expect(page.locator(".chip.exclude")).to_contain_text("not user.id: carol@example.org")
     assert total(page) == ACCESSES * 2 // 3
     page.locator(".chip-text").click()
     expect(page.locator(".chip.exclude")).to_have_count(0)
@@ -305,10 +305,34 @@ def test_the_live_tail_shows_what_comes_in(visit: Visit, book: Book) -> None:
     expect(page.locator(".results tbody tr").first).to_have_attribute("data-id", second)
 
 
+def test_a_refused_tail_says_why_and_connects_again(visit: Visit) -> None:
+    """Whoever watches knows what is missing, and that it goes on once that is back."""
+    page = visit("/search?q=service.name:support")
+    said = {"type": "unavailable", "message": "Elasticsearch does not answer", "next_step": "wait"}
+    page.route("**/api/v1/tail?*", lambda route: route.fulfill(status=503, json={"error": said}))
+    page.get_by_role("button", name="Live").click()
+    expect(page.get_by_role("alert")).to_contain_text("Elasticsearch does not answer")
+    expect(page.locator(".tail-problem")).to_contain_text("tries again every 10 seconds")
+    page.unroute("**/api/v1/tail?*")
+    page.get_by_role("button", name="Try now").click()
+    expect(page.get_by_role("status").get_by_text("live", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_columns_out_of_sight_are_told(visit: Visit) -> None:
+    """In a window that is too narrow for the table, a button leads to the rest of it."""
+    page = visit("/search?q=service.name:support", viewport={"width": 900, "height": 800})
+    more = page.get_by_role("button", name="More columns to the right")
+    more.click()
+    page.wait_for_function("document.querySelector('.table-scroll').scrollLeft > 100")
+    page.locator(".table-scroll").evaluate("box => box.scrollTo({left: box.scrollWidth})")
+    expect(more).to_have_count(0)
+
+
 def test_hostile_content_is_shown_as_text(visit: Visit) -> None:
     """Scripts, terminal escapes, turned-around text and line breaks are read, never carried out.
     That no script ran is checked after every test."""
-    page = visit("/search?q=event.id:hostile-event")
+    page = visit("/search?q=event.id:hostile-event&columns=@timestamp,user.name,service.name")
     row = page.locator(f'[data-id="{HOSTILE_ID}"]')
     expect(row).to_contain_text("<script>top.hacked=1</script>")
     expect(row).to_contain_text("\\u202e")

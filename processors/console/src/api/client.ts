@@ -116,6 +116,17 @@ export function tailUrl(query: string, kind: string): string {
   return `${BASE}/tail${queryString({ query, kind })}`;
 }
 
+/** Why the tail is refused, which an event stream does not tell; null where it is not. */
+export async function tailRefusal(query: string, kind: string, signal: AbortSignal): Promise<ApiError | null> {
+  try {
+    const response = await send("GET", `/tail${queryString({ query, kind })}`, undefined, signal);
+    await response.body?.cancel();
+    return null;
+  } catch (error) {
+    return error instanceof ApiError ? error : null; // aborted: nobody waits for it
+  }
+}
+
 /** Address a browser downloads an export from. */
 export function exportUrl(id: string): string {
   return `${BASE}${path`/exports/${id}/data`}`;

@@ -1,5 +1,5 @@
 /** The table of documents. The button in a row's first cell opens it; j and k move between them. */
-import type { ReactNode } from "react";
+import { useEffect, useRef, useState, type ReactNode } from "react";
 import type { Hit } from "../api/types";
 import { valueAt } from "../lib/documents";
 import { fieldName, TIME } from "../lib/kinds";
@@ -23,50 +23,80 @@ export function Results(props: {
   label: string;
 }): ReactNode {
   const { hits, columns, fields, zone, selected, onOpen, stale, label } = props;
+  const [box, beyond] = useBeyond(columns.join(), hits);
   return (
-    <div className={`table-scroll ${stale ? "stale" : ""}`} role="region" aria-label={label} tabIndex={0}>
-      <table className="results">
-        <thead>
-          <tr>
-            {columns.map((name) => (
-              <Heading key={name} name={name} {...props} />
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {hits.map((hit) => (
-            <tr
-              key={`${hit.index}/${hit.id}`}
-              data-id={hit.id}
-              className={selected === hit.id ? "selected" : ""}
-              onClick={() => onOpen(hit)}
-            >
-              {columns.map((name, at) => (
-                <td key={name} className={fields.get(name)?.type === "long" || fields.get(name)?.type === "double" ? "numeric" : ""}>
-                  {at === 0 ? (
-                    <button
-                      type="button"
-                      className="row-open"
-                      data-row={hit.id}
-                      aria-current={selected === hit.id}
-                      onClick={(event) => {
-                        event.stopPropagation();
-                        onOpen(hit);
-                      }}
-                    >
-                      <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
-                    </button>
-                  ) : (
-                    <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
-                  )}
-                </td>
+    <>
+      <div ref={box} className={`table-scroll ${stale ? "stale" : ""} ${beyond ? "beyond" : ""}`} role="region" aria-label={label} tabIndex={0}>
+        <table className="results">
+          <thead>
+            <tr>
+              {columns.map((name) => (
+                <Heading key={name} name={name} {...props} />
               ))}
             </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+          </thead>
+          <tbody>
+            {hits.map((hit) => (
+              <tr
+                key={`${hit.index}/${hit.id}`}
+                data-id={hit.id}
+                className={selected === hit.id ? "selected" : ""}
+                onClick={() => onOpen(hit)}
+              >
+                {columns.map((name, at) => (
+                  <td key={name} className={fields.get(name)?.type === "long" || fields.get(name)?.type === "double" ? "numeric" : ""}>
+                    {at === 0 ? (
+                      <button
+                        type="button"
+                        className="row-open"
+                        data-row={hit.id}
+                        aria-current={selected === hit.id}
+                        onClick={(event) => {
+                          event.stopPropagation();
+                          onOpen(hit);
+                        }}
+                      >
+                        <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                      </button>
+                    ) : (
+                      <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                    )}
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {beyond && (
+        <p className="beyond-note">
+          <button type="button" className="link" onClick={() => box.current?.scrollBy({ left: box.current.clientWidth / 2 })}>
+            More columns to the right →
+          </button>
+        </p>
+      )}
+    </>
   );
+}
+
+/** Whether columns are out of sight to the right of where the table is scrolled to. */
+function useBeyond(columns: string, hits: Hit[]): [React.RefObject<HTMLDivElement | null>, boolean] {
+  const box = useRef<HTMLDivElement>(null);
+  const [beyond, setBeyond] = useState(false);
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return undefined;
+    const look = (): void => setBeyond(element.scrollLeft + element.clientWidth < element.scrollWidth - 2);
+    const observer = new ResizeObserver(look);
+    observer.observe(element);
+    element.addEventListener("scroll", look, { passive: true });
+    look();
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", look);
+    };
+  }, [columns, hits]);
+  return [box, beyond];
 }
 
 function Heading(props: { name: string; fields: FieldIndex; zone: Zone; sort: string; onSort: ((sort: string) => void) | null }): ReactNode {

@@ -50,13 +50,13 @@ function Saved({ state, onOpen }: { state: SearchState; onOpen: (changed: Partia
   return (
     <div className="saved">
       <form
-        className="inline-form"
+        className="stacked-form"
         onSubmit={(event) => {
           event.preventDefault();
           save.run();
         }}
       >
-        <label>
+        <label className="name">
           Save this search as
           <input required maxLength={100} value={name} onChange={(event) => setName(event.target.value)} />
         </label>

@@ -1,18 +1,19 @@
 /** Documents as they come in, newest on top. */
 import { useEffect, useRef, useState, type ReactNode } from "react";
-import { parsed, tailUrl } from "../api/client";
+import { ApiError, parsed, tailRefusal, tailUrl } from "../api/client";
 import type { Hit } from "../api/types";
 import { count, plural } from "../lib/format";
 import { KIND_NAMES } from "../lib/kinds";
 import { usePreferences } from "../lib/preferences";
 import { combined, type Filter } from "../lib/query";
-import type { SearchState } from "../lib/search-state";
+import { columnsOf, type SearchState } from "../lib/search-state";
 import type { FieldIndex } from "../lib/session";
-import { Button, Empty } from "./basics";
+import { Button, Empty, Failure } from "./basics";
 import { FlyOut } from "./flyout";
 import { Results } from "./results";
 
 const MOST_ROWS = 500;
+const AGAIN_SECONDS = 10;
 
 type Connection = "connecting" | "open" | "broken";
 
@@ -21,24 +22,59 @@ interface Tail {
   seen: number;
   held: number;
   connection: Connection;
+  /** Why there is no connection, while there is none. */
+  problem: ApiError | null;
+  again: boolean;
+}
+
+const NOTHING: Tail = { hits: [], seen: 0, held: 0, connection: "connecting", problem: null, again: false };
+
+/** Whether another try may go better: not where the query or the caller is at fault. */
+function mayPass(problem: ApiError | null): boolean {
+  return problem === null || problem.status === 0 || problem.status === 429 || problem.status >= 500;
 }
 
 /** Keeps the newest rows; while paused they wait in the background and are only counted. */
-function useTail(state: SearchState, paused: boolean): Tail {
-  const [tail, setTail] = useState<Tail>({ hits: [], seen: 0, held: 0, connection: "connecting" });
+function useTail(state: SearchState, paused: boolean): Tail & { retry: () => void } {
+  const [tail, setTail] = useState<Tail>(NOTHING);
   const waiting = useRef<Hit[]>([]);
   const isPaused = useRef(paused);
   isPaused.current = paused;
-  const url = tailUrl(combined(state.query, state.filters), state.kind);
+  const retry = useRef<() => void>(() => undefined);
+  const query = combined(state.query, state.filters);
+  const url = tailUrl(query, state.kind);
   useEffect(() => {
-    const stream = new EventSource(url);
-    const connection = (name: Connection) => () => setTail((before) => ({ ...before, connection: name }));
-    stream.onopen = connection("open");
-    stream.onerror = () => connection(stream.readyState === EventSource.CLOSED ? "broken" : "connecting")();
-    stream.addEventListener("hit", (event) => {
-      const hit = { kind: state.kind, ...(parsed(event.data as string) as Omit<Hit, "kind">) };
-      waiting.current.push(hit);
-    });
+    const asking = new AbortController();
+    let stream: EventSource | null = null;
+    let later = 0;
+    const change = (changed: Partial<Tail>): void => setTail((before) => ({ ...before, ...changed }));
+    /** The browser tries again by itself, but not where the server refused; nor does it say why. */
+    const refused = async (): Promise<void> => {
+      const problem = await tailRefusal(query, state.kind, asking.signal);
+      if (asking.signal.aborted) return;
+      const again = mayPass(problem);
+      change({ connection: "broken", problem: problem ?? new ApiError(0, "ended", "The connection ended."), again });
+      if (again) later = window.setTimeout(connect, AGAIN_SECONDS * 1_000);
+    };
+    const connect = (): void => {
+      window.clearTimeout(later);
+      stream?.close();
+      const opened = new EventSource(url);
+      stream = opened;
+      change({ connection: "connecting" });
+      opened.onopen = () => change({ connection: "open", problem: null });
+      opened.onerror = () => {
+        if (opened !== stream) return;
+        if (opened.readyState === EventSource.CLOSED) void refused();
+        else change({ connection: "connecting" });
+      };
+      opened.addEventListener("hit", (event) => {
+        const hit = { kind: state.kind, ...(parsed(event.data as string) as Omit<Hit, "kind">) };
+        waiting.current.push(hit);
+      });
+    };
+    retry.current = connect;
+    connect();
     const timer = window.setInterval(() => {
       if (waiting.current.length === 0) return;
       if (isPaused.current) return setTail((before) => ({ ...before, held: waiting.current.length }));
@@ -47,15 +83,17 @@ function useTail(state: SearchState, paused: boolean): Tail {
     }, 250);
     return () => {
       window.clearInterval(timer);
-      stream.close();
+      window.clearTimeout(later);
+      asking.abort();
+      stream?.close();
       waiting.current = [];
-      setTail({ hits: [], seen: 0, held: 0, connection: "connecting" });
+      setTail(NOTHING);
     };
   }, [url]);
-  return tail;
+  return { ...tail, retry: () => retry.current() };
 }
 
-const SAID: Record<Connection, string> = { connecting: "connecting…", open: "live", broken: "the connection ended" };
+const SAID: Record<Connection, string> = { connecting: "connecting…", open: "live", broken: "not connected" };
 
 export function LiveTail(props: { state: SearchState; fields: FieldIndex; onStop: () => void; onFilter: (filter: Filter) => void }): ReactNode {
   const { state, fields, onStop, onFilter } = props;
@@ -85,16 +123,25 @@ export function LiveTail(props: { state: SearchState; fields: FieldIndex; onStop
           Stop
         </Button>
       </div>
+      {tail.problem && (
+        <div className="tail-problem">
+          <Failure error={tail.problem} />
+          <p>{tail.again ? `It tries again every ${AGAIN_SECONDS} seconds; what comes in until then is found by a search.` : "It does not try again by itself."}</p>
+          <Button icon="refresh" onClick={tail.retry} disabled={tail.connection === "connecting"}>
+            Try now
+          </Button>
+        </div>
+      )}
       <section className="card flush">
         {tail.hits.length === 0 ? (
-          <Empty title={tail.connection === "broken" ? "The tail ended." : "Waiting for events that match."}>
-            <p>{tail.connection === "broken" ? "Stop it, then start it again." : "Only what comes in from now on is shown here."}</p>
+          <Empty title={tail.problem ? "Not connected." : "Waiting for events that match."}>
+            <p>Only what comes in {tail.problem ? "once it is connected" : "from now on"} is shown here.</p>
           </Empty>
         ) : (
-          <Results hits={tail.hits} columns={state.columns} fields={fields} zone={zone} sort="" onSort={null} selected={open?.id ?? null} onOpen={setOpen} stale={false} label={`Live ${KIND_NAMES[state.kind]}`} />
+          <Results hits={tail.hits} columns={columnsOf(state, fields)} fields={fields} zone={zone} sort="" onSort={null} selected={open?.id ?? null} onOpen={setOpen} stale={false} label={`Live ${KIND_NAMES[state.kind]}`} />
         )}
       </section>
-      {open && <FlyOut id={open.id} hit={open} zone={zone} fields={fields} columns={state.columns} onFilter={onFilter} onColumns={null} onClose={() => setOpen(null)} onMove={step} />}
+      {open && <FlyOut id={open.id} hit={open} zone={zone} fields={fields} columns={columnsOf(state, fields)} onFilter={onFilter} onColumns={null} onClose={() => setOpen(null)} onMove={step} />}
     </div>
   );
 }

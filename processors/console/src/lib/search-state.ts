@@ -3,6 +3,7 @@ import { KINDS, type Kind } from "../api/types";
 import { COLUMNS, DEFAULT_SORT } from "./kinds";
 import { combined, filterFromParam, filterToParam, type Filter } from "./query";
 import { navigate, type Location } from "./router";
+import type { FieldIndex } from "./session";
 import { absolute, DEFAULT_LAST, isInstant, isRelative, type Range } from "./time";
 
 export interface SearchState {
@@ -35,6 +36,12 @@ function rangeOf(params: URLSearchParams, last: string | null): Range {
   const from = params.get("from");
   const to = params.get("to");
   return isInstant(from) && isInstant(to) ? { from, to } : { last: DEFAULT_LAST };
+}
+
+/** The columns to show. What nobody chose is left out where the caller may not see it. */
+export function columnsOf(state: SearchState, fields: FieldIndex): string[] {
+  if (state.columns.join() !== COLUMNS[state.kind].join()) return state.columns;
+  return state.columns.filter((name) => !fields.get(name)?.masked);
 }
 
 /** The permalink: always of absolute time. */

@@ -15,7 +15,7 @@ import { useKeys, useRequest } from "../lib/hooks";
 import { COLUMNS, DEFAULT_SORT, FACETS, KIND_NAMES, MAX_FACETS, SPLIT } from "../lib/kinds";
 import { setPreferences, usePreferences } from "../lib/preferences";
 import { withFilter, type Filter } from "../lib/query";
-import { address, asked, fromLocation, show, type SearchState } from "../lib/search-state";
+import { address, asked, columnsOf, fromLocation, show, type SearchState } from "../lib/search-state";
 import { useLocation } from "../lib/router";
 import { may, useSession, type FieldIndex } from "../lib/session";
 import { absolute, formatInstant, isRelative, roughly, type Range, type Zone } from "../lib/time";
@@ -51,7 +51,7 @@ export function SearchPage(): ReactNode {
   return (
     <div className="search-page">
       <h1 className="hidden">Search</h1>
-      <SearchBar key={state.query} state={state} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
+      <SearchBar key={state.query} state={state} fields={fields} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
       <Chips filters={state.filters} onChange={(filters) => change({ filters })} />
       {live ? (
         <LiveTail state={state} fields={fields} onStop={() => setLive(false)} onFilter={(filter) => change({ filters: withFilter(state.filters, filter) })} />
@@ -70,14 +70,21 @@ function useFields(kind: Kind): FieldIndex {
   );
 }
 
+/** A query to begin with, of fields that the caller may ask for. */
+function example(fields: FieldIndex): string {
+  const who = fields.get("user.id")?.masked ? "service.name:support" : "user.id:alice@example.org";
+  return `event.outcome:failure and ${who}   or words   ( press / )`;
+}
+
 function SearchBar(props: {
   state: SearchState;
+  fields: FieldIndex;
   onChange: (changed: Partial<SearchState>) => void;
   onRefresh: () => void;
   live: boolean;
   onLive: (live: boolean) => void;
 }): ReactNode {
-  const { state, onChange, onRefresh, live, onLive } = props;
+  const { state, fields, onChange, onRefresh, live, onLive } = props;
   const { zone, shortcuts } = usePreferences();
   const [text, setText] = useState(state.query);
   const input = useRef<HTMLInputElement>(null);
@@ -105,7 +112,7 @@ function SearchBar(props: {
           id="query"
           className="query"
           aria-label="Query"
-          placeholder='event.outcome:failure and user.name:alice   or words   ( press / )'
+          placeholder={example(fields)}
           spellCheck={false}
           autoCapitalize="off"
           autoComplete="off"
@@ -198,7 +205,7 @@ function Found(props: {
                 <span className="facet-name">All fields</span>
                 <span className="facet-distinct">{count(fields.size)}</span>
               </summary>
-              <FieldList fields={fields} columns={state.columns} onColumns={(columns) => onChange({ columns })} />
+              <FieldList fields={fields} columns={columnsOf(state, fields)} onColumns={(columns) => onChange({ columns })} />
             </details>
           </>
         )}
@@ -271,7 +278,7 @@ function Pages(props: {
         ) : (
           <Results
             hits={hits}
-            columns={state.columns}
+            columns={columnsOf(state, fields)}
             fields={fields}
             zone={zone}
             sort={state.sort}
@@ -300,7 +307,7 @@ function Pages(props: {
           hit={opened}
           zone={zone}
           fields={fields}
-          columns={state.columns}
+          columns={columnsOf(state, fields)}
           onFilter={filter}
           onColumns={(columns) => onChange({ columns })}
           onClose={() => {
@@ -394,7 +401,7 @@ function Toolbar(props: {
       <Badges answer={answer} histogram={histogram} follows={isRelative(state.range)} />
       <span className="spacer" />
       <Popover open={columnsOpen} onOpen={setColumnsOpen} icon="columns" text="Columns" align="right">
-        <FieldList fields={fields} columns={state.columns} onColumns={(columns) => onChange({ columns })} />
+        <FieldList fields={fields} columns={columnsOf(state, fields)} onColumns={(columns) => onChange({ columns })} />
       </Popover>
       <SavedSearches state={state} onOpen={onChange} />
       <CopyLink state={state} now={now} />
@@ -403,7 +410,7 @@ function Toolbar(props: {
           Export
         </Button>
       )}
-      {exports && <ExportDialog question={asked(state, now)} columns={state.columns} total={answer.total} onClose={() => setExports(false)} />}
+      {exports && <ExportDialog question={asked(state, now)} columns={columnsOf(state, fields)} total={answer.total} onClose={() => setExports(false)} />}
     </div>
   );
 }
