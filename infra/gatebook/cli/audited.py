@@ -8,6 +8,7 @@ once and goes on. Acts that show or take content are recorded by `privileged` or
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +30,25 @@ if TYPE_CHECKING:
 # the next producer of this account.
 COMMAND_FLUSH_SECONDS = 0.3
 START_SECONDS = 2.0
+# A command that takes longer has its look recorded before its end is known.
+HOLD_SECONDS = 5.0
+# Looks at one thing, that fail where there is no such thing; a search that finds nothing does not.
+OF_ONE = frozenset({"event.view", "event.around", "finding.view"})
+_STATUS_OF_EXIT = {1: "404", 2: "400", 3: "503"}
 MAX_DETAIL_CHARS = 8_192
 # Attributes that hold codes and ids of ours; whatever else stands there, a person wrote.
 OURS = frozenset(
     {"event", "token", "credential", "method", "refused", "status", "more_like_it", "reveal"}
+    | {"act", "from", "to", "exit"}
 )
 LOGINS = frozenset({"login", "logout"})
-_REASONS = {"401": "unauthenticated", "403": "forbidden", "429": "rate_limited"}
+_REASONS = {
+    "401": "unauthenticated",
+    "403": "forbidden",
+    "404": "not_found",
+    "429": "rate_limited",
+    "503": "unavailable",
+}
 _IDENTITY_METHODS = {"api_token": "api_key"}
 
 
@@ -162,7 +175,9 @@ def _category(action: str, outcome: str) -> tuple[str, str]:
 def _reason(action: str, details: Mapping[str, str]) -> str:
     if action == "login":
         return "forbidden" if details.get("refused") == "no_role" else "unauthenticated"
-    return _REASONS.get(details.get("status", ""), "server_error")
+    status = details.get("status", "")
+    other = "invalid_request" if status.startswith("4") else "server_error"
+    return _REASONS.get(status, other)
 
 
 def service_settings() -> ProducerSettings:
@@ -191,6 +206,18 @@ def looked(action: str, **details: str) -> None:
     click.get_current_context().find_root().call_on_close(look.close)
 
 
+def failure_of(action: str, error: BaseException | None) -> dict[str, str]:
+    """What is recorded of a command that failed; empty for one that did what it was to do, also
+    where it found nothing or somebody stopped it."""
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    else:
+        code = int(getattr(error, "exit_code", isinstance(error, Exception)))
+    if code == 0 or (code == 1 and isinstance(error, SystemExit) and action not in OF_ONE):
+        return {}
+    return {"exit": str(code), "status": _STATUS_OF_EXIT.get(code, "500")}
+
+
 class _CommandLook(threading.Thread):
     """Records one look beside the command: it must not wait for libraries and brokers."""
 
@@ -199,6 +226,8 @@ class _CommandLook(threading.Thread):
         self._action = action
         self._details = details
         self._recorder: Recorder | None = None
+        self._ended = threading.Event()
+        self._failure: dict[str, str] = {}
 
     def run(self) -> None:
         """See Thread."""
@@ -213,13 +242,21 @@ class _CommandLook(threading.Thread):
             what = str(error) if isinstance(error, GatebookError) else type(error).__name__
             click.echo(f"gatebook: this look is not recorded: {what}", err=True)
             return
+        self._recorder = recorder
         caller = Caller(id=operator(), method="os_account", tenants=None)
         audit = RecordedAudit(recorder, "cli")
-        audit.note(caller, self._action, SUCCESS, self._details, HttpFacts())
-        self._recorder = recorder
+        if not self._ended.wait(HOLD_SECONDS):
+            audit.note(caller, self._action, SUCCESS, self._details, HttpFacts())
+            self._ended.wait()
+            if not self._failure:
+                return
+        outcome = FAILURE if self._failure else SUCCESS
+        audit.note(caller, self._action, outcome, {**self._details, **self._failure}, HttpFacts())
 
     def close(self) -> None:
-        """Let it come to its end."""
+        """Let it come to its end, which is told by the exception that ends the command."""
+        self._failure = failure_of(self._action, sys.exc_info()[1])
+        self._ended.set()
         self.join(START_SECONDS)
         if self._recorder is not None:
             self._recorder.close(COMMAND_FLUSH_SECONDS)

@@ -208,7 +208,7 @@ def test_with_a_certificate_it_speaks_tls_alone(pipeline: Pipeline, tmp_path: Pa
             assert "Secure" in answer.headers["set-cookie"]
             assert answer.headers["strict-transport-security"]
             assert client.get("/api/v1/session").status_code == 200
-            ended = run(pipeline, "token", "sign-out", f"token:{made['id']}", "--json")
+            ended = run(pipeline, "token", "sign-out", f"api-token/{made['id']}", "--json")
             assert json.loads(ended.stdout) == {"ended": 1}
             assert client.get("/api/v1/session").status_code == 401
         with pytest.raises(httpx.HTTPError):

@@ -93,7 +93,7 @@ async def test_a_token_opens_what_its_roles_allow(service: Service) -> None:
     """A viewer looks and changes nothing; the refusal is in the log with its caller."""
     viewer = await service.by_token("viewer")
     async with viewer as client:
-        assert (await client.get(LOOK)).json()["caller"].startswith("token:")
+        assert (await client.get(LOOK)).json()["caller"].startswith("api-token/")
         refused = await client.post(CHANGE)
     assert (refused.status_code, refused.json()["error"]["type"]) == (403, "forbidden")
     name, outcome, details, caller = service.audit.acts[-1]
@@ -157,7 +157,7 @@ async def test_wrong_credentials_are_not_made_up_for_by_a_cookie(service: Servic
 
 async def test_an_administrator_makes_and_revokes_tokens_by_the_api(service: Service) -> None:
     """Both are durable in the log before they are done; a token is shown once."""
-    admin = await service.by_token("admin")
+    admin = await service.by_token("admin", "viewer")
     async with admin as client:
         wanted = {"name": "ci", "roles": ["viewer"], "tenants": ["acme"], "days": 5}
         made = (await client.post("/api/v1/tokens", json=wanted)).json()
@@ -178,6 +178,25 @@ async def test_an_administrator_makes_and_revokes_tokens_by_the_api(service: Ser
         after = (await client.get("/api/v1/tokens")).json()["tokens"]
     assert len(after) == len(listed.json()["tokens"])
     assert service.audit.of("token.new")[0]["tenants"] == "acme"
+
+
+async def test_nobody_makes_a_token_that_may_more_than_its_maker(service: Service) -> None:
+    """An administrator cannot give out what they do not have: neither to others nor to
+    themselves."""
+    admin = await service.by_token("admin")
+    async with admin as client:
+        for roles in (["privacy_officer"], ["analyst"], ["viewer"], ["admin", "privacy_officer"]):
+            wanted = {"name": "ci", "roles": roles, "tenants": None}
+            answer = await client.post("/api/v1/tokens", json=wanted)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "forbidden")
+            assert "gatebook token new" in answer.json()["error"]["next_step"]
+        assert not service.audit.of("token.new")
+        wanted = {"name": "ci", "roles": ["admin"], "tenants": None}
+        assert (await client.post("/api/v1/tokens", json=wanted)).status_code == 201
+    both = await service.by_token("admin", "privacy_officer")
+    async with both as client:
+        wanted = {"name": "ci", "roles": ["analyst"], "tenants": None}
+        assert (await client.post("/api/v1/tokens", json=wanted)).status_code == 201
 
 
 async def test_an_administrator_of_one_tenant_stays_within_it(service: Service) -> None:

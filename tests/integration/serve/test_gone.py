@@ -149,7 +149,7 @@ async def test_figures_stay_when_details_go(
         assert 0 < there < left["total"]
         principals = {top["value"] for top in after["top_principals"]}
         masked = {"ada", "bob", "eve"}
-        assert principals <= masked if role == "viewer" else not principals & masked
+        assert (not principals) if role == "viewer" else (principals and not principals & masked)
         asked = {"since": SINCE, "fields": ["gatebook.principal"]}
         status = (await client.post("/facets", json=asked)).status_code
         assert status == (403 if role == "viewer" else 200)

@@ -296,12 +296,21 @@ async def test_a_viewer_learns_masked_values_in_no_way(service: Service) -> None
     async with viewer as client:
         found = await ask(client, "search", query="event.id:access-000000")
         shown = json.dumps(found)
-        for secret in ("of acme", "x@acme", "10.0.0.1", "zebra"):
+        for secret in ("of acme", "x@acme", "10.0.0.1", "zebra", "user-0"):
             assert secret not in shown
         assert (await ask(client, "search", query="zebra"))["total"] == 0
         assert (await ask(client, "search", query='"of zeta"'))["total"] == 0
         refused = [
             ("search", {"query": "user.name:*"}),
+            ("search", {"query": "user.id:user-1"}),
+            ("search", {"query": "gatebook.subject:*"}),
+            ("search", {"query": "gatebook.identity.on_behalf_of:*"}),
+            ("search", {"query": "gatebook.identity.key_id:*"}),
+            ("search", {"query": "user.id:user-1", "kind": "finding"}),
+            ("search", {"sort": "user.id:asc"}),
+            ("histogram", {"split_by": "user.id"}),
+            ("facets", {"fields": ["user.id"]}),
+            ("facets", {"fields": ["gatebook.subject"]}),
             ("search", {"query": "not source.ip:10.0.0.1"}),
             ("search", {"query": "gen_ai.input.messages:zebra"}),
             ("search", {"sort": "user.email:asc"}),
@@ -317,23 +326,77 @@ async def test_a_viewer_learns_masked_values_in_no_way(service: Service) -> None
             answer = await client.post(path, json={"since": "all", "query": "", **body})
             assert answer.status_code == 403, (path, body, answer.text)
             assert answer.json()["error"]["type"] == "masked_field"
-        around = await client.get("events/access-000000/around", params={"by": "source.ip"})
-        assert around.status_code == 403
+        for by in ("source.ip", "user.id"):
+            around = await client.get("events/access-000000/around", params={"by": by})
+            assert around.status_code == 403
         finding_ = (await client.get("findings/inc-acme")).text
         event = (await client.get("events/access-000000")).text
         listed = (await client.get("findings")).text
         overview = (await client.get("overview")).text
+        assert json.loads(overview)["top_principals"] == []
+        followed = await client.get("tail", params={"query": "user.id:user-1"})
+        assert followed.status_code == 403
         tail = await client.get("tail", headers={"last-event-id": _stamp(NOW - timedelta(days=1))})
         assert "access-0000" in tail.text
         for text in (finding_, event, listed, overview, tail.text):
-            for secret in ("of acme", "x@acme", "10.0.0.1", "zebra", "user-1: 4 requests"):
+            for secret in ("of acme", "x@acme", "10.0.0.1", "zebra", "user-0", "user-1", "user-2"):
                 assert secret not in text
-    assert len(service.audit.of("access.refused")) == len(refused) + 1
+    assert len(service.audit.of("access.refused")) == len(refused) + 3
     analyst = await client_of(service, "analyst")
     async with analyst as client:
         for path, body in refused:
             answer = await client.post(path, json={"since": "all", "query": "", **body})
             assert answer.status_code == 200, (path, body, answer.text)
+
+
+# --- what failed ------------------------------------------------------------------------------
+
+
+async def test_what_failed_is_recorded_as_failed(service: Service) -> None:
+    """Wrong queries, and looks, reveals and verdicts of what another tenant has: each stands once
+    in the log, as a failure, with what was asked for; a search that worked with its range."""
+    acme = await client_of(service, "analyst", tenants=("acme",))
+    async with acme as client:
+        before = len(service.audit.acts)
+        tried: list[tuple[str, str, Any, int, str, dict[str, str]]] = [
+            ("POST", "search", {"query": "user.id:"}, 400, "search", {"query": "user.id:"}),
+            ("POST", "search", {"query": "no.such:1"}, 400, "search", {"query": "no.such:1"}),
+            ("POST", "facets", {"query": "(", "fields": ["user.id"]}, 400, "search.facets",
+             {"query": "("}),
+            ("POST", "histogram", {"query": ")"}, 400, "search.histogram", {"query": ")"}),
+            ("GET", "events/access-000001", None, 404, "event.view", {"event": "access-000001"}),
+            ("GET", "events/access-000001/around", None, 404, "event.around",
+             {"event": "access-000001"}),
+            ("POST", "events/access-000001/reveal", {"layer": "redacted", "reason": "why"}, 404,
+             "event.reveal", {"event": "access-000001", "reason": "why"}),
+            ("GET", "findings/inc-zeta", None, 404, "finding.view", {"finding": "inc-zeta"}),
+            ("POST", "findings/inc-zeta/verdict", {"verdict": "benign", "note": "no"}, 404,
+             "finding.verdict", {"finding": "inc-zeta"}),
+            ("POST", "search", {"query": 7}, 422, "access.refused", {}),
+        ]  # fmt: skip
+        for method, path, body, status, *_ in tried:
+            answer = await client.request(method, path, json=body)
+            assert answer.status_code == status, (path, answer.text)
+        kept = service.audit.acts[before:]
+        assert [act for act, *_ in kept] == [act for *_, act, _ in tried]
+        for (_, outcome, details, who), (*_, status, _, wanted) in zip(kept, tried, strict=True):
+            assert (outcome, details["status"]) == ("failure", str(status))
+            assert details | wanted == details
+            assert who is not None
+            assert who.tenants == {"acme"}
+        await ask(client, "search", query="event.id:access-000000", since="1h")
+        act, outcome, details, _ = service.audit.acts[-1]
+        assert (act, outcome, details["since"]) == ("search", "success", "1h")
+        assert details["from"] < details["to"]
+        assert details["to"].startswith("20")
+    viewer = await client_of(service, "viewer")
+    async with viewer as client:
+        asked = {"query": "user.id:user-1", "since": "1h"}
+        assert (await client.post("search", json=asked)).status_code == 403
+    refused = service.audit.of("access.refused")[-1]
+    assert (refused["query"], refused["field"], refused["act"]) == (
+        "user.id:user-1", "user.id", "search"
+    )  # fmt: skip
 
 
 # --- every route, every role -------------------------------------------------------------------
@@ -342,14 +405,14 @@ QUERY = {"query": "", "since": "all"}
 ROUTES: list[tuple[str, str, Any, Permission, str]] = [
     ("GET", "session", None, Permission.SESSION, ""),
     ("GET", "tokens", None, Permission.TOKENS, "token.list"),
-    ("POST", "tokens", {"name": "n", "roles": ["viewer"], "tenants": None, "days": 1},
+    ("POST", "tokens", {"name": "n", "roles": ["admin"], "tenants": None, "days": 1},
      Permission.TOKENS, "token.new"),
     ("DELETE", "tokens/{id}", None, Permission.TOKENS, "token.revoke"),
     ("GET", "fields", None, Permission.SEARCH, ""),
     ("POST", "query/check", {"query": "a"}, Permission.SEARCH, ""),
     ("POST", "search", QUERY, Permission.SEARCH, "search"),
     ("POST", "histogram", QUERY, Permission.SEARCH, "search.histogram"),
-    ("POST", "facets", {**QUERY, "fields": ["user.id"]}, Permission.SEARCH, "search.facets"),
+    ("POST", "facets", {**QUERY, "fields": ["service.name"]}, Permission.SEARCH, "search.facets"),
     ("GET", "events/{id}", None, Permission.SEARCH, "event.view"),
     ("GET", "events/{id}/around", None, Permission.SEARCH, "event.around"),
     ("POST", "events/{id}/reveal", {"layer": "redacted", "reason": "a test"},

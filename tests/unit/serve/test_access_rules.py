@@ -94,6 +94,8 @@ DOCUMENT: dict[str, Any] = {
     "gen_ai": {"input": {"messages": "[hello]"}, "request": {"model": "slm"}},
     "gatebook": {
         "principal": "ip:192.0.2.7",
+        "subject": "tag-of-ada",
+        "identity": {"method": "oidc", "key_id": "key-of-ada", "on_behalf_of": "ada"},
         "attributes": {"query": "user.email:ada@example.org"},
         "sealed": {"full": "AAAA", "key_id": "k1"},
     },
@@ -103,7 +105,9 @@ DOCUMENT: dict[str, Any] = {
 def test_a_viewer_sees_a_mark_that_is_the_same_for_every_value() -> None:
     """Neither the value nor its length shows, and what may be seen stays."""
     found = masked(caller("viewer"), DOCUMENT)
-    assert found["user"] == {"id": "u1", "name": MASK, "email": MASK}
+    assert found["user"] == {"id": MASK, "name": MASK, "email": MASK}
+    assert found["gatebook"]["subject"] == MASK
+    assert found["gatebook"]["identity"] == {"method": "oidc", "key_id": MASK, "on_behalf_of": MASK}
     assert found["source"]["ip"] == found["gatebook"]["principal"] == MASK
     assert found["gatebook"]["attributes"] == found["gen_ai"]["input"]["messages"] == MASK
     assert found["gatebook"]["sealed"] == {"full": SEALED, "key_id": "k1"}
@@ -129,7 +133,9 @@ def test_a_dotted_name_is_masked_like_a_nested_one() -> None:
     [
         "user.email:ada@example.org",
         "event.outcome:failure and not user.name:*",
-        "(user.id:x or (source.ip:10.0.0.0/8))",
+        "(service.name:x or (source.ip:10.0.0.0/8))",
+        "user.id:ada",
+        "gatebook.subject:x or gatebook.identity.on_behalf_of:ada",
         "gatebook.attributes.query:*",
         'gen_ai.input.messages:"secret"',
         "source.ip >= 10.0.0.0",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import click
+import orjson
 import pytest
 
-from gatebook.cli.audited import Look, event_of
+from gatebook.cli.audited import Look, event_of, failure_of
+from gatebook.processors.enrich import Catalog
+from gatebook.processors.intake import IntakeContext, Source, process_frame
+from gatebook.processors.redact import Redactor
+from gatebook.processors.search.query import QueryError
+from gatebook.processors.serve.access.tokens import PREFIX, caller_id, short_id
 from gatebook.processors.serve.access.who import Caller
 from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts
 from gatebook.producers.scrub import Scrubber
-from gatebook.schemas.codec import encode_event
+from gatebook.schemas.codec import FrameHeader, build_frame, encode_event
 
 HTTP = HttpFacts("POST", "/api/v1/search", "192.0.2.7", "curl/8", "r1")
 ADA = Caller("ada", "Ada", "oidc", frozenset({"analyst"}), frozenset({"acme"}))
@@ -36,6 +45,9 @@ def test_an_act_says_who_what_and_from_where() -> None:
         ("login", {"refused": "no_role"}, "forbidden"),
         ("access.refused", {"status": "403"}, "forbidden"),
         ("access.refused", {"status": "429"}, "rate_limited"),
+        ("search", {"status": "400"}, "invalid_request"),
+        ("event.reveal", {"status": "404"}, "not_found"),
+        ("search", {"status": "503"}, "unavailable"),
     ],
 )
 def test_a_refusal_has_a_reason_of_the_closed_list(
@@ -63,3 +75,51 @@ def test_what_people_wrote_is_scrubbed_and_ids_of_ours_are_not() -> None:
         assert secret not in str(found)
     assert found["query"].startswith("user.email:[WITHHELD")
     assert (found["event"], found["token"]) == (details["event"], details["token"])
+
+
+def test_what_a_token_did_is_found_by_its_id_and_is_no_secret() -> None:
+    """Neither the producer nor intake takes the id of a token for a key; the token itself, where
+    somebody pasted it, is withheld."""
+    scrub = Scrubber(lambda: b"k" * 32).scrubbed
+    context = IntakeContext(Catalog(), Redactor.default(b"a key for tests only"), partitions=4)
+    for number in range(300):
+        secret = PREFIX + hashlib.sha256(str(number).encode()).hexdigest()[:43]
+        one = short_id(secret)
+        who = Caller(caller_id(one), "ci", "api_token", frozenset({"viewer"}), None, one)
+        details = {"query": f"user.id:{who.id}", "token": one, "fields": secret}
+        event = event_of(who, "search", SUCCESS, details, HTTP, "serve") | {"source": {}}
+        event["event"]["id"] = f"id-{number}"
+        body = encode_event(Look.scrubbed(event, scrub))
+        frame = build_frame(FrameHeader("p", 1, 0, 1, event["timestamp"]), [body])
+        source = Source("gatebook.access.v1", 1, number, 0)
+        (kept,) = process_frame(frame, source, context, event["timestamp"], 1).documents
+        document = orjson.loads(kept.body)
+        assert document["user"]["id"] == f"api-token/{one}"
+        assert document["gatebook"]["identity"]["key_id"] == one
+        assert document["gatebook"]["attributes"]["query"] == f"user.id:api-token/{one}"
+        assert document["gatebook"]["attributes"]["token"] == one
+        assert "entities" not in document["gatebook"]["redaction"]
+        assert secret not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "status"),
+    [
+        ("search", None, ""),
+        ("search", SystemExit(0), ""),
+        ("search", click.exceptions.Exit(0), ""),
+        ("search", SystemExit(1), ""),
+        ("search.tail", KeyboardInterrupt(), ""),
+        ("event.view", SystemExit(1), "404"),
+        ("finding.view", SystemExit(1), "404"),
+        ("search", SystemExit(2), "400"),
+        ("search", click.UsageError("no"), "400"),
+        ("search", QueryError("no", "a", 0), "400"),
+        ("search", SystemExit(3), "503"),
+    ],
+)
+def test_a_command_that_failed_is_recorded_as_such(
+    action: str, error: BaseException | None, status: str
+) -> None:
+    """Finding nothing is an answer to a search; to a look at one event it is none."""
+    assert failure_of(action, error).get("status", "") == status

@@ -13,7 +13,7 @@ shown or done; where that cannot be, Unrecorded is raised and nothing is shown o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gatebook.schemas.errors import GatebookError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SUCCESS = "success"
 FAILURE = "failure"
+ACT = "act"
 
 
 class Unrecorded(GatebookError):
@@ -77,6 +78,17 @@ class Acts:
     caller: Caller
     audit: Audit
     http: HttpFacts
+    tried: dict[str, str] = field(default_factory=dict)
+
+    def trying(self, action: str, /, **details: str) -> None:
+        """Say what is about to be done: where the request then fails, that is recorded as this
+        act's failure. Details that are told again replace those before."""
+        self.tried.update({**_given(details), ACT: action})
+
+    def done(self, /, **details: str) -> None:
+        """Note that what was tried succeeded, before its answer goes out."""
+        tried = {name: text for name, text in self.tried.items() if name != ACT}
+        self.note(self.tried[ACT], **{**tried, **details})
 
     def note(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
         """See Audit.note. Details that are empty are left out."""
@@ -94,7 +106,24 @@ def _given(details: Mapping[str, str]) -> dict[str, str]:
 def acts_of(request: Request, caller: Caller) -> Acts:
     """The acts of a request. Raises where the service has no audit: it must not answer then."""
     audit: Any = request.app.state.audit
-    return Acts(caller, audit, http_facts(request))
+    acts = Acts(caller, audit, http_facts(request))
+    request.state.tried = acts.tried
+    return acts
+
+
+def note_failed(request: Request, status: int, kind: str) -> None:
+    """Record that a known caller's request below /api/ failed: as a failure of the act that was
+    tried; where none was, as a refusal."""
+    from gatebook.processors.serve.access.who import Caller
+
+    caller = getattr(request.state, "caller", None)
+    if not isinstance(caller, Caller) or not request.url.path.startswith("/api/"):
+        return
+    tried = dict(getattr(request.state, "tried", {}))
+    action = tried.pop(ACT, "access.refused")
+    audit: Any = request.app.state.audit
+    details = {**tried, "refused": kind, "status": str(status)}
+    audit.note(caller, action, FAILURE, details, http_facts(request))
 
 
 def http_facts(request: Request) -> HttpFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from gatebook.processors.search.times import TimeError
 from gatebook.processors.serve.access.caller import Refused
 from gatebook.processors.serve.access.state import StateAway
 from gatebook.processors.serve.access.tokens import TokenError
-from gatebook.processors.serve.audit import Unrecorded
+from gatebook.processors.serve.audit import Unrecorded, note_failed
 from gatebook.processors.serve.models import ErrorBody
 from gatebook.processors.sinks.connection import Unreachable
 from gatebook.schemas.errors import Fatal, GatebookError
@@ -148,11 +149,17 @@ def told(error: Exception) -> JSONResponse:
     return answer(500, body("internal", "the service failed", next_step="report it"))
 
 
+def type_of(response: JSONResponse) -> str:
+    """The code of an error that was told."""
+    return str(json.loads(bytes(response.body))["error"]["type"])
+
+
 def install(app: FastAPI) -> None:
     """Make the app answer every error this way."""
 
     async def handler(request: Request, error: Exception) -> JSONResponse:
         response = told(error)
+        note_failed(request, response.status_code, type_of(response))
         if response.status_code == 405:
             response.headers["allow"] = ", ".join(_methods(request))
         return response

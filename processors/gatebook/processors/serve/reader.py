@@ -79,6 +79,16 @@ def registry_of(request: Request) -> Registry:
     return found
 
 
+def asked_range(since: str | None, until: str | None) -> dict[str, str]:
+    """A range as it was asked for, as details of an act."""
+    return {"since": since or "", "until": until or ""}
+
+
+def range_of(question: Question) -> dict[str, str]:
+    """The absolute range of a question, as details of an act; an open end has none."""
+    return {"from": question.since or "", "to": question.until or ""}
+
+
 def kind_of(index: str) -> str:
     """The kind of the documents of an index."""
     found = _KIND.search(index)

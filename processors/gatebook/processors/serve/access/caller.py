@@ -42,6 +42,7 @@ class Refused(GatebookError):
         next_step: str = "",
         position: int | None = None,
         retry_after_seconds: int = 0,
+        field: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -50,6 +51,7 @@ class Refused(GatebookError):
         self.next_step = next_step
         self.position = position
         self.retry_after_seconds = retry_after_seconds
+        self.field = field
 
     def body(self) -> dict[str, Any]:
         """As the API answers it."""

@@ -38,8 +38,8 @@ from gatebook.processors.serve.access.settings import AccessSettings, is_loopbac
 from gatebook.processors.serve.access.state import ConsoleState, StateAway
 from gatebook.processors.serve.access.tokens import PREFIX as TOKEN_PREFIX
 from gatebook.processors.serve.access.tokens import Tokens
-from gatebook.processors.serve.audit import FAILURE, Audit, HttpFacts, http_facts
-from gatebook.processors.serve.errors import told
+from gatebook.processors.serve.audit import FAILURE, Audit, HttpFacts, http_facts, note_failed
+from gatebook.processors.serve.errors import told, type_of
 from gatebook.processors.sinks.connection import Connection
 
 log = logging.getLogger("gatebook.processors")
@@ -181,7 +181,10 @@ class Guard:
             if error.status in (401, 403, 429) and not getattr(request.state, "told", False):
                 _record_refused(self._access, request, error)
             return _response(error)
-        return told(error)
+        response = told(error)
+        if not isinstance(error, Refused):
+            note_failed(request, response.status_code, type_of(response))
+        return response
 
     async def _admit(self, request: Request) -> None:
         """Leave the caller in the request's state, or raise Refused."""
@@ -401,12 +404,17 @@ async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
     if error.status in (401, 403):
         _record_refused(request.app.state.access, request, error)
+    else:
+        note_failed(request, error.status, error.kind)
     return _response(error)
 
 
 def _record_refused(access: Access, request: Request, error: Refused) -> None:
     caller = getattr(request.state, "caller", None)
-    details = {"refused": error.kind, "status": str(error.status)}
+    tried = getattr(request.state, "tried", {})
+    details = {**tried, "refused": error.kind, "status": str(error.status)}
+    if error.field:
+        details["field"] = error.field
     access.note_refusal(caller, "access.refused", details, _facts(request))
 
 

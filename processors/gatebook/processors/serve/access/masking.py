@@ -18,8 +18,10 @@ SEALED = "[sealed]"
 # By the permission that shows them. Of a flattened field all keys are meant. Beside the fields
 # themselves stand those that carry the same values: a principal may be an address, the search of
 # a finding names one, and what an auditor asked for stands in the attributes of its event.
+# Ids of sessions, conversations and traces name nobody; they stay, to tell what belongs together.
 MASKED: Mapping[Permission, tuple[str, ...]] = {
     Permission.IDENTITIES: (
+        "user.id",
         "user.name",
         "user.full_name",
         "user.email",
@@ -28,6 +30,9 @@ MASKED: Mapping[Permission, tuple[str, ...]] = {
         "source.port",
         "user_agent.original",
         "gatebook.principal",
+        "gatebook.subject",
+        "gatebook.identity.key_id",
+        "gatebook.identity.on_behalf_of",
         "gatebook.attributes",
         "gatebook.search",
         "gatebook.dedup_key",
@@ -95,6 +100,7 @@ def _refused(field: str, position: int | None) -> Refused:
         f"{field} is masked for your roles: it can be neither shown nor queried, sorted or counted",
         "leave it out, or ask an administrator for a role that shows it",
         position,
+        field=field,
     )
 
 

@@ -12,7 +12,7 @@ class Permission(StrEnum):
     SESSION = "session"  # to know who one is; everybody who is known has it
     SEARCH = "search"  # search, view, histogram, facets, around, tail, findings: metadata
     OVERVIEW = "overview"  # figures of the pipeline and of storage
-    IDENTITIES = "identities"  # names, mail and network addresses: to see them and to query them
+    IDENTITIES = "identities"  # who called, by any name, id or address: to see and to query
     CONTENT = "content"  # redacted content that stands in the index, and to search it
     EXPORT = "export"
     VERDICT = "verdict"

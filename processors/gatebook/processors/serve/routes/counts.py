@@ -22,7 +22,7 @@ from gatebook.processors.serve.models import (
     HistogramAnswer,
     HistogramRequest,
 )
-from gatebook.processors.serve.reader import Reader
+from gatebook.processors.serve.reader import Reader, asked_range, range_of
 
 room = APIRouter(prefix=API, tags=["counts"])
 MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
@@ -33,11 +33,14 @@ async def histogram(request: Request, acts: MaySearch, body: HistogramRequest) -
     """How many documents match in each interval; the intervals have a length that is read easily,
     and none is left out."""
     began = time.perf_counter()
+    acts.trying("search.histogram", query=body.query, kind=body.kind, split_by=body.split_by or "")
+    acts.trying("search.histogram", **asked_range(body.since, body.until))
     reader = Reader(request, acts.caller)
     question = reader.question(body.query, body.since, reader.until(body.until), body.kind)
     reader.countable(body.kind, [body.split_by] if body.split_by else [])
-    acts.note("search.histogram", query=body.query, kind=body.kind, split_by=body.split_by or "")
+    acts.trying("search.histogram", **range_of(question))
     found = await reader.histogram(question, body.buckets, body.split_by)
+    acts.done()
     return HistogramAnswer(
         since=found.since,
         until=found.until,
@@ -54,11 +57,14 @@ async def facets(request: Request, acts: MaySearch, body: FacetsRequest) -> Face
     """The most frequent values of up to 12 fields, with how many documents have another one or
     none."""
     began = time.perf_counter()
+    acts.trying("search.facets", query=body.query, kind=body.kind, fields=",".join(body.fields))
+    acts.trying("search.facets", **asked_range(body.since, body.until))
     reader = Reader(request, acts.caller)
     question = reader.question(body.query, body.since, reader.until(body.until), body.kind)
     reader.countable(body.kind, body.fields)
-    acts.note("search.facets", query=body.query, kind=body.kind, fields=",".join(body.fields))
+    acts.trying("search.facets", **range_of(question))
     found = await reader.facets(question, body.fields, body.size)
+    acts.done()
     return FacetsAnswer(
         since=found.since or question.since,
         until=found.until or question.until,

@@ -57,14 +57,15 @@ async def event(request: Request, acts: MaySearch, id: Id) -> EventAnswer:
     """Its documents of whatever kind, the findings that cite it, the steps of its life, and what
     its document says of itself."""
     reader = Reader(request, acts.caller)
+    acts.trying("event.view", event=id)
     hits = await reader.by_id(id)
     own = [hit for hit in hits if hit.id == id]
-    acts.note("event.view", event=id)
     if not own:
         raise nothing()
     cited = [hit for hit in hits if hit.id != id]
     access = next((hit.source for hit in own if kind_of(hit.index) == "access"), None)
     related = await reader.related(access) if access else []
+    acts.done()
     return EventAnswer(
         documents=[reader.shown(hit) for hit in own],
         cited_by=[Cited(**reader.shown(hit).model_dump()) for hit in cited],
@@ -88,14 +89,15 @@ async def around(
     """The accesses before and after one: of the same service, person, trace, conversation,
     session or address, or of all."""
     reader = Reader(request, acts.caller)
+    acts.trying("event.around", event=id, by=by or "")
     if by is not None:
         refuse_masked(acts.caller, by)
     hits = await reader.by_id(id)
     access = next((h for h in hits if h.id == id and kind_of(h.index) == "access"), None)
-    acts.note("event.around", event=id, by=by or "")
     if access is None:
         raise nothing("no access has this id, or none that you may see")
     found = await reader.around(access, by, before, after)
+    acts.done()
     return AroundAnswer(
         by=by,
         value=found.value,
@@ -110,6 +112,7 @@ async def reveal(request: Request, acts: MayReveal, id: Id, body: RevealRequest)
     """The sealed content of an access. That it is opened, by whom and why, is in the log before
     anything is shown. `full` needs a role that may see unredacted content."""
     full = body.layer == "full"
+    acts.trying("event.reveal", event=id, reveal=body.layer, reason=body.reason)
     if full and not acts.caller.may(Permission.REVEAL_FULL):
         raise Refused(403, "forbidden", f"your roles do not allow this ({Permission.REVEAL_FULL})")
     reader = Reader(request, acts.caller)

@@ -55,6 +55,7 @@ async def make(request: Request, acts: MayExport, body: ExportRequest) -> Export
     """Decide what is exported: the query, an absolute range, and only what was taken in until now.
     Nothing is stored but that; the lines are read when they are asked for, for 7 days."""
     reader = Reader(request, acts.caller)
+    acts.trying("export.make", query=body.query, kind=body.kind)
     until = reader.until(body.until)
     question = reader.question(body.query, body.since, until, body.kind)
     fields = reader.known(body.kind, body.fields)

@@ -22,6 +22,7 @@ from gatebook.processors.search.display import value_at
 from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
+from gatebook.processors.serve.access.masking import MASK
 from gatebook.processors.serve.audit import Acts
 from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
@@ -64,12 +65,13 @@ async def findings(
 ) -> FindingsAnswer:
     """Incidents of a time, newest first, each with its latest finding."""
     reader = Reader(request, acts.caller)
+    acts.trying("finding.list", state=state, since=since)
     question = reader.question("", since, None, "finding")
-    acts.note("finding.list", state=state)
     _total, hits = await reader.documents(question, MAX_DOCUMENTS)
     found = problems(hit.source for hit in hits)
     wanted = [p for p in found if state == "all" or p.state in OPEN_STATES]
     shown = [_item(reader, problem) for problem in wanted[:MAX_SHOWN]]
+    acts.done()
     return FindingsAnswer(total=len(wanted), findings=shown)
 
 
@@ -78,8 +80,8 @@ def _item(reader: Reader, problem: Problem) -> FindingItem:
         incident=problem_key(problem.finding),
         state=problem.state,
         verdict=problem.verdict,
-        reason=problem.reason,
-        by=problem.by,
+        reason=_of_person(reader, problem.reason),
+        by=_of_person(reader, problem.by),
         findings=problem.findings,
         finding=reader.document(problem.finding),
     )
@@ -90,18 +92,20 @@ async def finding(request: Request, acts: MaySearch, incident: Incident) -> Find
     """An incident: all that was found and said of it, its window, and how its figure went before
     and after."""
     reader = Reader(request, acts.caller)
-    acts.note("finding.view", finding=incident)
+    acts.trying("finding.view", finding=incident)
     members = await _members(reader, incident)
     latest = newest_firing([hit.source for hit in members], incident)
     if latest is None:
         raise _no_finding()
     problem = problems(hit.source for hit in reversed(members))
+    baseline = await _baseline(reader, dict(latest))
+    acts.done()
     return FindingAnswer(
         finding=reader.document(latest),
         state=problem[0].state,
         members=[reader.shown(hit) for hit in members],
-        baseline=await _baseline(reader, dict(latest)),
-        verdicts=[_verdict(hit.source) for hit in members if _is_word(hit.source)],
+        baseline=baseline,
+        verdicts=[_verdict(reader, hit.source) for hit in members if _is_word(hit.source)],
     )
 
 
@@ -112,6 +116,7 @@ async def verdict(
     """Close an incident with what a person makes of it. It goes to the finding topic, so that
     alerts end, too; the index has it a moment later."""
     reader = Reader(request, acts.caller)
+    acts.trying("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
     members = await _members(reader, incident)
     latest = newest_firing([hit.source for hit in members], incident)
     if latest is None:
@@ -151,14 +156,19 @@ def _is_word(source: dict[str, Any]) -> bool:
     return value_at(source, "event.action") not in ("firing", "resolved", None)
 
 
-def _verdict(source: dict[str, Any]) -> VerdictTold:
+def _of_person(reader: Reader, text: str) -> str:
+    """Who said it, and what: masked where the caller may not know persons."""
+    return MASK if text and reader.is_masked("user.id") else text
+
+
+def _verdict(reader: Reader, source: dict[str, Any]) -> VerdictTold:
     action = str(value_at(source, "event.action"))
     note = value_at(source, "event.reason")
     return VerdictTold(
         at=str(source["@timestamp"]),
         verdict=str(value_at(source, "gatebook.verdict") or "") if action == CLOSED else "",
-        note=str(note or ""),
-        by=str(value_at(source, f"labels.{BY_LABEL}") or ""),
+        note=_of_person(reader, str(note or "")),
+        by=_of_person(reader, str(value_at(source, f"labels.{BY_LABEL}") or "")),
         action=action,
     )
 

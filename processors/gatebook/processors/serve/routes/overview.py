@@ -38,6 +38,7 @@ BUCKETS = 60
 TOP = 10
 MAX_RULES = 100
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
+PRINCIPAL = "gatebook.principal"
 # Under these names Gatebook records what its own users do, at the command line and in the service.
 OWN_SERVICES = ("gatebook-operator", "gatebook-policy")
 WITHOUT_OWN = " and ".join(f'not service.name:"{name}"' for name in OWN_SERVICES)
@@ -65,8 +66,8 @@ async def overview(
     itself counts only with `include_own`."""
     began = time.perf_counter()
     reader = Reader(request, acts.caller)
+    acts.trying("overview.view", since=since)
     question = reader.question("" if include_own else WITHOUT_OWN, since, reader.until(""))
-    acts.note("overview.view", since=since)
     traffic, figures, detectors, lag, storage = await reader.together(
         reader.histogram(question, BUCKETS, "event.outcome"),
         _figures(reader, question),
@@ -74,6 +75,7 @@ async def overview(
         reader.lag(),
         _storage(reader),
     )
+    acts.done()
     return OverviewAnswer(
         since=traffic.since,
         until=traffic.until,
@@ -103,11 +105,13 @@ class _Figures:
 
 
 async def _figures(reader: Reader, question: Question) -> _Figures:
-    # A principal may be an address: who must not see those sees users by id.
-    principal = "user.id" if reader.is_masked("gatebook.principal") else "gatebook.principal"
-    summed = await reader.figures(question, [MODEL, OUTCOME, principal], TOP)
+    # Who may not know persons sees none at all.
+    principal = "" if reader.is_masked(PRINCIPAL) else PRINCIPAL
+    summed = await reader.figures(question, [MODEL, OUTCOME, *filter(None, [principal])], TOP)
     if summed is None:
-        wanted = {**_SUMS, "models": _top(MODEL), "principals": _top(principal), **_FAILED}
+        wanted = {**_SUMS, "models": _top(MODEL), **_FAILED}
+        if principal:
+            wanted["principals"] = _top(principal)
         return _of_details(await reader.aggregate(question, wanted))
     # Summaries keep no reasons: those are of the details that are there.
     return _of_summaries(summed, principal, await reader.aggregate(question, _FAILED))
@@ -130,7 +134,7 @@ def _of_summaries(summed: Figures, principal: str, details: dict[str, Any]) -> _
         Tokens(input=summed.input_tokens, output=summed.output_tokens),
         Errors(total=failed, reasons=_errors(details).reasons),
         _ranked(summed.fields[MODEL]),
-        _ranked(summed.fields[principal]),
+        _ranked(summed.fields[principal]) if principal else [],
     )
 
 

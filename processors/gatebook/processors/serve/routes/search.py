@@ -16,7 +16,7 @@ from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import SearchAnswer, SearchRequest
-from gatebook.processors.serve.reader import Reader, sources_wanted
+from gatebook.processors.serve.reader import Reader, asked_range, range_of, sources_wanted
 from gatebook.processors.serve.views import Cursors
 
 room = APIRouter(prefix=API, tags=["search"])
@@ -29,6 +29,9 @@ async def search(request: Request, acts: MaySearch, body: SearchRequest) -> Sear
     shifts anything."""
     began = time.perf_counter()
     reader = Reader(request, acts.caller)
+    page_of = "next" if body.cursor else "first"
+    acts.trying("search", query=body.query, kind=body.kind, page=page_of, sort=body.sort)
+    acts.trying("search", **asked_range(body.since, body.until))
     asked = body.model_dump(exclude={"cursor", "size"})
     cursors = Cursors(deps_of(request).signing_key)
     state = cursors.read(body.cursor, acts.caller.id, asked) if body.cursor else None
@@ -37,7 +40,7 @@ async def search(request: Request, acts: MaySearch, body: SearchRequest) -> Sear
     question = reader.question(body.query, body.since, reader.until(body.until), body.kind)
     order = reader.order(body.sort, body.kind)
     fields = reader.known(body.kind, body.fields)
-    acts.note("search", query=body.query, kind=body.kind, page="next" if state else "first")
+    acts.trying("search", **range_of(question))
     page, lag, detail = await reader.together(
         _page(request, reader, question, order, body, state),
         reader.lag(),
@@ -48,6 +51,7 @@ async def search(request: Request, acts: MaySearch, body: SearchRequest) -> Sear
         place = {"pit": page.place.view, "after": page.place.after, "total": page.place.total}
         cursor = cursors.write(acts.caller.id, asked, {**place, "now": reader.now.isoformat()})
         await _remember(request, reader, page.place.view)
+    acts.done()
     return SearchAnswer(
         since=question.since,
         until=question.until,

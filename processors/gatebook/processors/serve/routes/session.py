@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from gatebook.processors.search.question import stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
+from gatebook.processors.serve.access.roles import permissions_of
 from gatebook.processors.serve.access.state import ConsoleState
 from gatebook.processors.serve.access.tokens import (
     NewToken,
@@ -68,11 +69,19 @@ async def tokens(request: Request, acts: Admin) -> TokensAnswer:
 
 @room.post("/tokens", summary="Make an API token", responses=answers(400, 413), status_code=201)
 async def make(request: Request, acts: Admin, body: TokenRequest) -> TokenMade:
-    """A new API token. It is shown this once, and sees no more tenants than its maker."""
+    """A new API token. It is shown this once, sees no more tenants than its maker, and may do no
+    more."""
     tenants = None if body.tenants is None else tuple(body.tenants)
     new = NewToken(body.name, tuple(body.roles), tenants, body.days).check()
     if not within(acts.caller, tenants):
         raise Refused(403, "forbidden", "a token sees no more tenants than you do", "name yours")
+    if not permissions_of(new.roles) <= acts.caller.permissions:
+        raise Refused(
+            403,
+            "forbidden",
+            "a token may do no more than you may",
+            "name roles of yours; `gatebook token new` makes tokens of any role",
+        )
     shown = "all" if tenants is None else ",".join(tenants)
     await acts.record("token.new", name=new.name, roles=",".join(new.roles), tenants=shown)
     token, facts = await _tokens(request).create(new, acts.caller.id)
@@ -89,7 +98,7 @@ async def make(request: Request, acts: Admin, body: TokenRequest) -> TokenMade:
 async def revoke(
     request: Request,
     acts: Admin,
-    id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="Of the token, not itself.")],
+    id: Annotated[str, Path(pattern="^[0-9a-p]{16}$", description="Of the token, not itself.")],
 ) -> Response:
     """From now on nobody gets in by it, nor by a session that began with it."""
     facts = await _tokens(request).find(id)

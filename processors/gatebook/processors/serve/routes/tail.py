@@ -59,10 +59,11 @@ async def tail(
     """What matches as it comes in, in the order of event.ingested. A client that reads slowly is
     waited for, and told when it was too slow."""
     deps, reader = deps_of(request), Reader(request, acts.caller)
+    acts.trying("search.tail", query=query, kind=kind)
     since = _resumed(request.headers.get("last-event-id", ""))
     following = reader.tail(query, kind, since)
     release = _take_place(reader.registry, deps, acts.caller.id)
-    acts.note("search.tail", query=query, kind=kind)  # once for all that it will show
+    acts.done()  # once for all that it will show
     still = _still_holds(request)
     body = _sent(reader, following, deps, still, release)
     headers = {"x-accel-buffering": "no", "cache-control": "no-store"}
