@@ -22,6 +22,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 from msgspec import Struct, field
 
+from gatebook.processors.retention.settings import retention_settings
+from gatebook.processors.retention.topics import TOPICS as RETAINED
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.codec import BEST, DEFAULT, has_best_compression
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
@@ -42,6 +44,7 @@ from gatebook.schemas.topics import (
 )
 
 HOUR_MS = 3_600_000
+RETENTION = "retention.ms"
 # Settings a topic made earlier may lack without losing anything.
 HARMLESS = frozenset({"message.timestamp.type"})
 ADMIN_TIMEOUT_SECONDS = 10.0
@@ -126,8 +129,11 @@ def setup_kafka(
     namespace: str,
     partitions: Mapping[str, int],
     properties: Mapping[str, str | int],
+    has_policy: bool | None = None,
 ) -> list[TopicReport]:
-    """Create the topics that are missing; compare the others with topics.toml."""
+    """Create the topics that are missing; compare the others with topics.toml. has_policy: a
+    retention policy decides how long topics are kept; None: as GATEBOOK_RETENTION_POLICY says."""
+    is_managed = bool(retention_settings().policy) if has_policy is None else has_policy
     unknown = set(partitions) - set(all_topics())
     if unknown:
         raise Fatal(f"no topic {sorted(unknown)[0]!r}", "name one of " + ", ".join(all_topics()))
@@ -142,7 +148,15 @@ def setup_kafka(
     }
     counts = _partition_counts(admin, bootstrap)
     reports = [
-        _report(admin, topic_name(namespace, key), topic, counts, key in created, partitions)
+        _report(
+            admin,
+            topic_name(namespace, key),
+            topic,
+            counts,
+            key in created,
+            partitions,
+            is_managed and key in RETAINED,
+        )
         for key, topic in all_topics().items()
     ]
     for keys in COPARTITIONED:
@@ -159,7 +173,7 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     if topic.timestamps == "broker":
         settings["message.timestamp.type"] = "LogAppendTime"
     if topic.retention_hours:
-        settings["retention.ms"] = str(topic.retention_hours * HOUR_MS)
+        settings[RETENTION] = str(topic.retention_hours * HOUR_MS)
     return settings
 
 
@@ -204,13 +218,14 @@ def _report(
     counts: Mapping[str, int],
     created: bool,
     partitions: Mapping[str, int],
+    is_managed: bool,
 ) -> TopicReport:
     if created:  # the brokers may not all list it yet
         count = partitions.get(topic.key, topic.partitions)
         return TopicReport(name=name, state="created", partitions=count)
     count = counts.get(name, 0)
     notes, problems = compare_topic(
-        topic, count, _config(admin, name), partitions.get(topic.key, topic.partitions)
+        topic, count, _config(admin, name), partitions.get(topic.key, topic.partitions), is_managed
     )
     return TopicReport(
         name=name,
@@ -234,9 +249,14 @@ def _config(admin: AdminClient, name: str) -> dict[str, str]:
 
 
 def compare_topic(
-    topic: Topic, partitions: int, config: Mapping[str, str], wanted_partitions: int
+    topic: Topic,
+    partitions: int,
+    config: Mapping[str, str],
+    wanted_partitions: int,
+    is_managed: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """Notes and problems of a topic that exists. More is a note, less a problem."""
+    """Notes and problems of a topic that exists. More is a note, less a problem. is_managed: how
+    long messages are kept is up to a retention policy, so that is a note either way."""
     notes: list[str] = []
     problems: list[str] = []
     if partitions != wanted_partitions:
@@ -245,6 +265,9 @@ def compare_topic(
     for key, wanted in topic_settings(topic).items():
         have = config.get(key, "")
         if have == wanted:
+            continue
+        if is_managed and key == RETENTION:
+            notes.append(f"{key} is {have or 'unknown'}: `gatebook retention check` judges that")
             continue
         text = f"{key} is {have or 'unknown'}, {wanted} is wanted"
         (notes if key in HARMLESS or _is_more(have, wanted) else problems).append(text)

@@ -19,7 +19,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     NewTopic,
 )
 
-from gatebook.processors.setup import SetupReport, compare_topic, setup
+from gatebook.processors.setup import (
+    SetupReport,
+    TopicReport,
+    compare_topic,
+    setup,
+    setup_kafka,
+    topic_settings,
+)
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import all_topics, topic_name
 
@@ -295,3 +302,41 @@ def test_compaction_and_retention_are_compared_by_their_meaning() -> None:
     for retention, wanted in (("-1", (1, 0)), ("999999999999", (1, 0)), ("1000", (0, 1))):
         found = compare_topic(topic, 4, {**good, "retention.ms": retention}, 4)
         assert (len(found[0]), len(found[1])) == wanted
+
+
+def test_a_retention_that_a_policy_decides_is_no_fault() -> None:
+    """With a retention policy a shorter retention.ms is a note; other settings are judged as ever,
+    and so is that of a topic no policy is about."""
+    topic = all_topics()["access.v1"]
+    config = {**topic_settings(topic), "retention.ms": "1000"}
+    assert len(compare_topic(topic, 4, config, 4, is_managed=False)[1]) == 1
+    notes, problems = compare_topic(topic, 4, config, 4, is_managed=True)
+    assert problems == []
+    assert "retention.ms is 1000" in notes[0]
+    compacted = {**config, "cleanup.policy": "compact"}
+    assert len(compare_topic(topic, 4, compacted, 4, is_managed=True)[1]) == 1
+
+
+def test_setup_heeds_that_there_is_a_policy(
+    engines: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Topics kept for less than topics.toml says: a problem without GATEBOOK_RETENTION_POLICY, a
+    note with it."""
+    admin = AdminClient({"bootstrap.servers": engines.kafka_bootstrap})
+    short = NewTopic(
+        f"{namespace}.event.v1",
+        all_topics()["event.v1"].partitions,
+        1,
+        config={**topic_settings(all_topics()["event.v1"]), "retention.ms": "7200000"},
+    )
+    admin.create_topics([short])[short.topic].result()
+
+    def report() -> TopicReport:
+        found = setup_kafka(engines.kafka_bootstrap, namespace, {}, {})
+        return next(one for one in found if one.name == short.topic)
+
+    monkeypatch.delenv("GATEBOOK_RETENTION_POLICY", raising=False)
+    assert "retention.ms" in report().problems[0]
+    monkeypatch.setenv("GATEBOOK_RETENTION_POLICY", "policy.toml")
+    found = report()
+    assert (len(found.notes), found.problems) == (1, [])
