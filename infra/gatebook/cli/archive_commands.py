@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KINDS = ("access", "finding", "deadletter", "alert")
 EXIT_INCOMPLETE = 1
+# What an archive that is gone on with has from its beginning.
+OF_WANTED = {"query", "until", "kind", "format_", "codec", "file_mib", "with_text", "with_names"}
 EXIT_HELD = 4
 MIB = 1024 * 1024
 
@@ -75,10 +77,15 @@ def archive() -> None:
 @archive.command()
 @click.argument("store")
 @click.argument("query", nargs=-1)
-@click.option("--since", required=True, help="From (30d, 2026-11-01), or `all`.")
+@click.option("--since", help="From (30d, 2026-11-01), or `all`.")
 @click.option("--until", default="now", show_default=True, help="Up to, exclusive.")
 @click.option("--kind", type=click.Choice(KINDS), default="access", show_default=True)
-@click.option("--name", default="", help="Name of the archive; default: made of kind and range.")
+@click.option(
+    "--name",
+    default="",
+    help="Name of the archive; default: made of kind and range. That of an unfinished one, without "
+    "--since and QUERY, goes on with it as it was begun.",
+)
 @click.option("--format", "format_", type=click.Choice(("avro", "parquet")), default="avro")
 @click.option("--codec", default="", help="deflate or zstd; default: deflate, zstd in Parquet.")
 @click.option(
@@ -91,15 +98,19 @@ def archive() -> None:
 def export(store: str, query: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Write the documents that match into an archive in STORE.
 
-    Unlike a search it takes intents, too. Interrupted, the same command goes on after the last
-    whole file; where the archive is whole already, nothing is done. The manifest is written last:
-    a folder without one is no archive yet.
+    Unlike a search it takes intents, too. Interrupted, it goes on after the last whole file when
+    the same command is given again, or --name NAME alone. The manifest is written last: a folder
+    without one is no archive yet.
+
+    Relative times (30d, now, which is the default of --until) are made absolute when an archive is
+    begun. Given again once it is whole, the same command makes another archive, of another range;
+    with absolute times nothing is done twice. The range is printed at the beginning and the end.
     """
     from gatebook.processors.archive.store import store_of
 
     opened = store_of(store)
-    wanted = _wanted(" ".join(query), given)
-    name = given["name"] or _unfinished(opened, wanted) or _name(wanted)
+    name, wanted, is_begun = _chosen(opened, " ".join(query), given)
+    _tell_begin(name, wanted, is_begun)
 
     async def work(desk: Desk) -> Manifest:
         from gatebook.processors.archive.export import Exporter
@@ -121,6 +132,77 @@ def export(store: str, query: tuple[str, ...], as_json: bool, **given: Any) -> N
         return await exporter.run(wanted)
 
     _print_manifest(_at_desk(work), store, as_json)
+    _tell_again(wanted)
+
+
+def _chosen(store: Store, query: str, given: dict[str, Any]) -> tuple[str, Wanted, bool]:
+    """Name of the archive, what goes into it, and whether an earlier run began it."""
+    begun = _begun(store, given["name"]) if given["name"] else None
+    if given["since"] is None:
+        return given["name"], _alone(given["name"], begun), True
+    wanted = _wanted(query, given)
+    if given["name"]:
+        is_same = begun is not None and begun.is_asked_by(wanted)
+        return given["name"], begun if begun and is_same else wanted, is_same
+    for name in reversed(store.folders()):
+        found = _begun(store, name)
+        if found is not None and found.is_asked_by(wanted):
+            return name, found, True
+    return _name(wanted), wanted, False
+
+
+def _begun(store: Store, name: str) -> Wanted | None:
+    """What the unfinished archive of this name was begun for; None where there is none."""
+    from gatebook.processors.archive.manifest import MANIFEST, read_progress
+
+    folder = store.sub(name)
+    found = None if MANIFEST in folder.names() else read_progress(folder)
+    return found.wanted if found is not None else None
+
+
+def _alone(name: str, begun: Wanted | None) -> Wanted:
+    """What was begun under a name that is given alone. Raises UsageError."""
+    from click.core import ParameterSource
+
+    if begun is None:
+        which = f"there is no unfinished archive {name!a} here; " if name else ""
+        raise click.UsageError(f"{which}say from when with --since (or --since all)")
+    context = click.get_current_context()
+    for one in context.command.params:
+        is_given = context.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+        if is_given and one.name in OF_WANTED:
+            raise click.UsageError(
+                f"{name!a} goes on as it was begun: leave {one.opts[-1]} out, or give --since, too"
+            )
+    return begun
+
+
+def _tell_begin(name: str, wanted: Wanted, is_begun: bool) -> None:
+    """The range that relative times stand for, and how to go on, before anything is written."""
+    verb = "going on with" if is_begun else "archive"
+    since = wanted.since or "the beginning"
+    click.echo(f"{verb} {name}: from {since} up to {wanted.until}", err=True)
+    click.echo(f"  interrupted, it goes on with --name {name} and no --since", err=True)
+
+
+def _tell_again(wanted: Wanted) -> None:
+    if any(map(_is_relative, wanted.asked)):
+        since = wanted.since or "all"
+        click.echo(
+            f"  the times given are relative: later they stand for another range, and the same "
+            f"command makes another archive; this one is --since {since} --until {wanted.until}",
+            err=True,
+        )
+
+
+def _is_relative(text: str) -> bool:
+    """Whether a time as people write it depends on the clock."""
+    from datetime import UTC, datetime
+
+    from gatebook.processors.search.times import parse_time
+
+    clocks = (datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC), datetime(2002, 3, 4, 5, 6, 7, tzinfo=UTC))
+    return text not in ("", "all") and len({parse_time(text, clock) for clock in clocks}) > 1
 
 
 def _wanted(query: str, given: dict[str, Any]) -> Wanted:
@@ -162,19 +244,6 @@ def _stamp(text: str) -> str:
     return "".join(c for c in text[:19] if c not in "-:") + ("Z" if text else "")
 
 
-def _unfinished(store: Store, wanted: Wanted) -> str:
-    """The archive that the same command began, and did not finish; "" where there is none."""
-    from gatebook.processors.archive.manifest import MANIFEST, read_progress
-
-    for name in reversed(store.folders()):
-        folder = store.sub(name)
-        found = None if MANIFEST in folder.names() else read_progress(folder)
-        if found is not None and found.wanted.same_as(wanted):
-            click.echo(f"going on with {name}", err=True)
-            return name
-    return ""
-
-
 def _in_the_open(wanted: Wanted) -> str:
     flags = {"text": wanted.with_text, "names": wanted.with_names}
     return ",".join(name for name, is_set in flags.items() if is_set)
@@ -209,28 +278,42 @@ def _print_manifest(manifest: Manifest, store: str, as_json: bool) -> None:
 @archive.command(name="verify")
 @click.argument("address", metavar="ARCHIVE")
 @key_option
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="For scripts: exit code 1 as well where the key is not vouched for, or a file is foreign.",
+)
 @json_option
-def verify_(address: str, public_key: Path | None, as_json: bool) -> None:
+def verify_(address: str, public_key: Path | None, strict: bool, as_json: bool) -> None:
     """Check an archive: signature, files, order, each document's digest. Needs no server.
 
     Without --public-key the signature shows that nothing was changed since it was signed, not who
-    signed. Exit codes: 0 it holds; 1 it differs, and the first bad file and record are named;
-    2 there is no archive.
+    signed: whoever can write here could have signed anew. Files that no manifest names are told,
+    and nothing is known of them. Exit codes: 0 it holds; 1 it differs, and the first bad file and
+    record are named, or with --strict one of these two; 2 there is no archive.
     """
     from gatebook.processors.archive.store import store_of
 
     found = _verified(store_of(address), public_key)
     if as_json:
         _print_json(_told(found))
-        return
-    manifest = found.manifest
-    click.echo(f"good: {found.documents:,} documents in {len(manifest.files)} files")
-    who = "the key given" if found.is_pinned else "a key nobody vouches for: give --public-key"
-    click.echo(f"  signed by {manifest.public_key} ({who})")
+    else:
+        _print_verified(found)
+    for name in found.extra:
+        click.echo(f"  not of the archive, and not checked: {name!a}", err=True)
+    if strict and not found.is_beyond_doubt:
+        click.echo("with --strict this is not enough", err=True)
+        sys.exit(EXIT_INCOMPLETE)
+
+
+def _print_verified(found: Verified) -> None:
+    click.echo(found.guarantee)
+    click.echo(f"  {found.documents:,} documents in {len(found.manifest.files)} files")
+    click.echo(f"  signed by {found.manifest.public_key}")
+    if not found.is_pinned:
+        click.echo("  give --public-key certificates.pub of the operator to see who signed")
     if found.unchecked:
         click.echo(f"  {found.unchecked:,} digests cannot be checked without what was left out")
-    for name in found.extra:
-        click.echo(f"  not of the archive: {name!a}", err=True)
 
 
 def _verified(store: Store, public_key: Path | None) -> Verified:
@@ -250,6 +333,8 @@ def _told(found: Verified) -> dict[str, Any]:
         "root": found.manifest.root,
         "public_key": found.manifest.public_key,
         "pinned": found.is_pinned,
+        "guarantee": found.guarantee,
+        "beyond_doubt": found.is_beyond_doubt,
     }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gatebook.cli.acts import hold_id_option, reason_option
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ tag_option = click.option(
 principal_option = click.option(
     "--principal", is_flag=True, help="ID is a principal such as key:KEY_ID, not a person."
 )
-reason_option = click.option("--reason", required=True, help="Why; stands in the recorded event.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 timeout_option = click.option(
     "--timeout-seconds",
@@ -352,7 +352,7 @@ def verify_certificate(file: Any, public_key: Path | None, as_json: bool) -> Non
 @tag_option
 @principal_option
 @reason_option
-@click.option("--hold-id", default="", help="An id of yours, such as a case number.")
+@hold_id_option
 @click.option("--ahead", is_flag=True, help="Also where no events of the person are stored yet.")
 @json_option
 def hold(id_: str, reason: str, hold_id: str, ahead: bool, as_json: bool, **given: Any) -> None:

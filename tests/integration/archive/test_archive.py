@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +16,14 @@ import msgspec
 import orjson
 import pyarrow.parquet
 import pytest
-from tests.integration.archive.archive_tools import QUERY, export, fill, searched, verify
+from tests.integration.archive.archive_tools import (
+    QUERY,
+    REASON,
+    export,
+    fill,
+    searched,
+    verify,
+)
 from tests.integration.privacy.subject_tools import WORD, Desk
 from tests.pipeline import Pipeline
 from tests.waiting import wait_until
@@ -113,6 +121,57 @@ def test_parquet_has_a_column_for_each_field(desk: Desk, tmp_path: Path) -> None
     assert first["user.roles"] is None
     assert first["gen_ai.usage.input_tokens"] == 3
     assert table["@timestamp"][0].value == table["timestamp_ns"][0].as_py()
+
+
+def test_relative_times_are_told_as_what_they_stood_for(desk: Desk, tmp_path: Path) -> None:
+    """Run again with relative times, the command makes another archive, and has said so; with the
+    absolute ones it printed, nothing is done again."""
+    asked = ("archive", "export", str(tmp_path), QUERY, "--since", "30d", *REASON)
+    first = desk.run(*asked)
+    assert "relative" in first.stderr
+    told = re.search(r"--since (\S+) --until (\S+)", first.stderr)
+    assert told is not None
+    (name,) = [path.name for path in tmp_path.iterdir()]
+    assert f"archive {name}: from {told[1]} up to {told[2]}" in first.stderr
+    again = desk.run("archive", "export", str(tmp_path), QUERY, *REASON,
+                     "--since", told[1], "--until", told[2])  # fmt: skip
+    assert "relative" not in again.stderr
+    assert again.stdout == first.stdout
+    assert len(list(tmp_path.iterdir())) == 1
+    taken = desk.run(*asked, "--name", name, expect=2)
+    assert "another range each time" in taken.stderr
+    desk.run(*asked)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_verify_says_what_it_vouches_for(desk: Desk, tmp_path: Path) -> None:
+    """Without the operator's key, or with files that are not of the archive, it says so in its
+    first line; with --strict either of them is a failure."""
+    folder = folder_of(tmp_path, export(desk, tmp_path))
+    key = ("--public-key", str(desk.pipeline.home / "keys" / "certificates.pub"))
+    vouched = verify(folder, *key, "--strict")
+    assert (vouched.returncode, vouched.stderr) == (0, "")
+    assert vouched.stdout.startswith("whole and unchanged; signed by the key given\n")
+
+    unknown = verify(folder)
+    assert (unknown.returncode, unknown.stdout.splitlines()[0]) == (
+        0, "whole and unchanged; signed by a key NOT vouched for"
+    )  # fmt: skip
+    assert verify(folder, "--strict").returncode == 1
+
+    (folder / "access-00099.avro").write_bytes(b"smuggled")
+    (folder / "more").mkdir()
+    foreign = verify(folder, *key)
+    assert foreign.returncode == 0
+    assert foreign.stdout.splitlines()[0].endswith("2 files that are NOT of it")
+    assert "'access-00099.avro'" in foreign.stderr
+    assert "'more/'" in foreign.stderr
+    strict = verify(folder, *key, "--strict", "--json")
+    told = json.loads(strict.stdout)
+    assert (strict.returncode, told["good"], told["pinned"], told["beyond_doubt"]) == (
+        1, True, True, False
+    )  # fmt: skip
+    assert told["extra"] == ["access-00099.avro", "more/"]
 
 
 def flip(data: bytes, at: int) -> bytes:
@@ -222,6 +281,8 @@ def sha256_of(path: Path) -> str:
         (("export", "{store}", "--since", "1h", "--name", "../out"), "no name of an archive"),
         (("export", "s3:bucket", "--since", "1h"), "no store is called"),
         (("restore", "{store}"), "manifest.json is missing"),
+        (("export", "{store}"), "--since"),
+        (("export", "{store}", "--name", "nothing"), "there is no unfinished archive 'nothing'"),
         (("drop", "--yes"), "name an archive"),
     ],
 )

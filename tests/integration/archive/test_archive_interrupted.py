@@ -75,3 +75,20 @@ def test_what_came_in_while_it_was_dead_is_not_left_out(pipeline: Pipeline, tmp_
     manifest = export(desk, tmp_path, *SMALL)
     assert manifest["documents"] == 41
     assert verify(tmp_path / manifest["name"]).returncode == 0
+
+
+def test_the_name_alone_goes_on_with_an_export(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Whoever has only the name of what was interrupted needs no range: it goes on with the one it
+    was begun with, and refuses what would contradict that."""
+    desk = fill(pipeline)
+    calm = same(export(desk, tmp_path / "calm", *SMALL, "--name", "case-7"))
+    killed_export(desk, "after-progress", tmp_path / "dead", "--name", "case-7")
+    before = stamps(tmp_path / "dead" / "case-7", ["access-00001.avro"])
+    alone = ("archive", "export", str(tmp_path / "dead"), "--name", "case-7", *REASON)
+    for more in (("--file-mib", "1"), ("user.id:ada",), ("--with-names",)):
+        assert "as it was begun" in desk.run(*alone, *more, expect=2).stderr
+    other = (*alone, "--since", "2026-01-01", "--until", "2026-01-02")
+    assert "another export is under way" in desk.run(*other, expect=2).stderr
+    assert same(desk.json(*alone)) == calm
+    assert stamps(tmp_path / "dead" / "case-7", ["access-00001.avro"]) == before
+    assert "no unfinished archive" in desk.run(*alone, expect=2).stderr

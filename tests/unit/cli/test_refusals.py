@@ -69,6 +69,12 @@ def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
         ["archive", "export", "backups"],
         ["archive", "restore", "backups/one"],
         ["archive", "drop", "--restored", "--yes"],
+        ["subject", "erase", "ada", "--yes"],
+        ["subject", "hold", "ada"],
+        ["subject", "release", "ada", "--hold-id", "case-1"],
+        ["subject", "export", "ada", "--output", "out"],
+        ["subject", "reidentify", "EMAIL_e1_ABCDEFGHIJKLMNOP"],
+        ["subject", "rewrap"],
     ],
 )
 def test_an_act_without_a_reason_is_refused(
@@ -84,10 +90,10 @@ def test_an_act_without_a_reason_is_refused(
 @pytest.mark.parametrize("hold_id", ["a b", "../case", "cas\u00e9", "c" * 129, "case\n"])
 def test_the_id_of_a_hold_is_one_that_can_be_told(tmp_path: Path, hold_id: str) -> None:
     """It stands in addresses and in certificates."""
-    command = ["retention", "hold", "--tenant", "acme", "--reason", "case"]
-    code, said = gatebook(tmp_path, *command, "--hold-id", hold_id)
-    assert code == 2
-    assert "--hold-id" in said
+    for command in (["retention", "hold", "--tenant", "acme"], ["subject", "hold", "ada"]):
+        code, said = gatebook(tmp_path, *command, "--reason", "case", "--hold-id", hold_id)
+        assert code == 2
+        assert "--hold-id" in said
 
 
 def test_a_policy_that_was_not_named_says_how_to_name_one(tmp_path: Path) -> None:

@@ -133,8 +133,10 @@ class Exporter:
         found = read_manifest(self.store, self.signer.public)
         same = (found.kind, found.query, found.since, found.until)
         if same != (wanted.kind, wanted.query, wanted.since, wanted.until):
+            what = f"{found.kind} from {found.since or 'the beginning'} up to {found.until}"
             raise WrongArchive(
-                f"there is another archive of the name {self.name}", "choose another --name"
+                f"the archive {self.name} is whole, and another one ({what})",
+                "choose another --name; relative times make another range each time",
             )
         self.store.delete(PROGRESS)  # of a run that died once it had written the manifest
         return found

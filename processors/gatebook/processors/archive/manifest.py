@@ -41,6 +41,10 @@ class Wanted(Struct, frozen=True, kw_only=True):
         free = {"since": "", "until": ""}
         return msgspec.structs.replace(self, **free) == msgspec.structs.replace(other, **free)
 
+    def is_asked_by(self, other: Wanted) -> bool:
+        """Whether `other` asks for this: in the same words, or for the range they stood for."""
+        return self.same_as(other) or msgspec.structs.replace(other, asked=self.asked) == self
+
 
 class Place(Struct, frozen=True, kw_only=True):
     """Where a document stands: archives are in order of time, then of id."""

@@ -30,8 +30,8 @@ class Verified:
 
     unchecked: documents whose event.hash covers fields that were left out, so that it cannot be
     checked; the files' digests and the signature cover them all the same. extra: files that the
-    manifest does not name. is_pinned: the signature is of the key that was given; else it shows
-    only that nothing was changed since somebody signed it.
+    manifest does not name, and folders. is_pinned: the signature is of the key that was given;
+    else it shows only that nothing was changed since somebody signed it.
     """
 
     manifest: Manifest
@@ -40,13 +40,26 @@ class Verified:
     unchecked: int = 0
     extra: list[str] = field(default_factory=list)
 
+    @property
+    def is_beyond_doubt(self) -> bool:
+        """Signed by the key that was given, and nothing else lies in the folder."""
+        return self.is_pinned and not self.extra
+
+    @property
+    def guarantee(self) -> str:
+        """What holds, in words."""
+        by = "by the key given" if self.is_pinned else "by a key NOT vouched for"
+        beside = f"; beside it {len(self.extra)} files that are NOT of it" if self.extra else ""
+        return f"whole and unchanged; signed {by}{beside}"
+
 
 def verify(store: Store, public_key: str = "") -> Verified:
     """Check signature, files, records, digests, order and tree. Raises Differs with the first
     file and record that is not right, WrongArchive where there is no archive."""
     manifest = read_manifest(store, public_key)
     named = {file.name for file in manifest.files}
-    extra = sorted(set(store.names()) - named - {MANIFEST})
+    folders = (f"{name}/" for name in store.folders())
+    extra = sorted({*store.names(), *folders} - named - {MANIFEST})
     found = Verified(manifest, bool(public_key), extra=extra)
     tree, before = Tree(), (-(1 << 63), b"")
     for entry in manifest.files:
