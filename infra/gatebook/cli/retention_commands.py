@@ -272,6 +272,8 @@ def _print_plan(found: Plan) -> None:
         for verb, counts in (("go", item.drop), ("thinned", item.thin)):
             for label, count in sorted(counts.items()):
                 click.echo(f"    {count:,} {verb}: {label}")
+        for label, count in sorted(item.spared.items()):
+            click.echo(f"    {count:,} are spared, findings cite them: {label}")
         for layer, count in sorted(item.strip.items()):
             click.echo(f"    {count:,} lose the layer {layer}")
         if item.held:

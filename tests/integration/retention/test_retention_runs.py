@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import orjson
 import pytest
@@ -10,7 +12,9 @@ from tests.integration.retention.retention_tools import POLICY, Store, day, docu
 from gatebook.processors import render
 from gatebook.processors.retention import holds
 from gatebook.processors.retention.manager import FORMAT
+from gatebook.processors.retention.work import Replacer
 from gatebook.processors.sinks.base import BulkOutcome
+from gatebook.processors.sinks.slots import is_sampled
 from gatebook.processors.subjects.certificate import NotVerified, verify_certificate
 
 
@@ -133,6 +137,75 @@ async def test_thinning_keeps_whole_traces_and_is_counted(store: Store) -> None:
     outcome = await store.write(*events)
     assert outcome.duplicates == len(kept)
     assert len(outcome.rejected) == 200 - len(kept)
+
+
+def finding(name: str, days_ago: int, *cited: str) -> dict[str, Any]:
+    """A finding that cites events."""
+    at = document(23, days_ago)["@timestamp"]
+    ours = {"evidence": list(cited), "evidence_count": len(cited)}
+    return {"@timestamp": at, "event": {"id": name, "reason": "x"}, "gatebook": ours}
+
+
+async def test_thinning_spares_what_findings_cite(store: Store) -> None:
+    """Cited events stay, each with its intent, and no others of their traces; plan and certificate
+    count them; a replay meets them; once the finding is gone they go like the others."""
+    events = [document(n, 4, tenant="noise") for n in range(120)]
+    go = [e["event"]["id"] for e in events if not is_sampled(e, 4)]
+    of_go = next(e for e in events if e["event"]["id"] == go[0])
+    intent = {
+        **of_go,
+        "event": {**of_go["event"], "id": f"{go[0]}:intent"},
+        "gatebook": {**of_go["gatebook"], "phase": "intent"},
+    }
+    neighbour = document(500, 4, tenant="noise", trace=of_go["trace"])
+    await store.write(*events, intent, neighbour)
+    await store.write(finding("f1", 3, *go[:2], "elsewhere"), kind="finding")
+    await store.write(finding("f2", 4, go[2]), kind="finding")
+    spared = {*go[:3], f"{go[0]}:intent"}
+
+    plan = await store.manager().plan()
+    assert [item.spared for item in plan.items] == [{"noise/30d": 4}]
+    certificate = await store.manager().apply("ada", "policy")
+    kept = set(await store.hits())
+    sampled = {e["event"]["id"] for e in events if is_sampled(e, 4)}
+    assert kept == sampled | spared
+    assert certificate is not None
+    assert certificate["totals"]["spared_as_evidence"] == {"noise/30d": 4}
+    assert certificate["totals"]["thinned"] == {"noise/30d": 122 - len(kept)}
+    assert await store.manager().apply("ada", "policy") is None
+    assert (await store.write(*events)).duplicates == len(kept) - 1  # all but the intent
+
+    await store.cluster.delete(f"{store.namespace}-finding-{day(4)}")
+    again = await store.manager().apply("ada", "policy")
+    assert again is not None
+    assert again["totals"]["thinned"] == {"noise/30d": 1}
+    assert set(await store.hits()) == kept - {go[2]}
+    assert await store.manager().apply("ada", "policy") is None
+
+
+async def test_a_finding_that_comes_in_during_a_run_spares_what_it_cites(store: Store) -> None:
+    """Stored after the copy was begun and before the old index goes: the copy is made again."""
+    events = [document(n, 4, tenant="noise") for n in range(60)]
+    await store.write(*events)
+    cited = next(e["event"]["id"] for e in events if not is_sampled(e, 4))
+    manager, filled = store.manager(), Replacer._filled
+    calls = 0
+
+    async def late(self: Replacer, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        outcome = await filled(self, *given)
+        if calls == 1:
+            await store.write(finding("late", 3, cited), kind="finding")
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replacer, "_filled", late)
+        certificate = await manager.apply("ada", "policy")
+    assert calls == 2
+    assert cited in await store.hits()
+    assert certificate is not None
+    assert certificate["totals"]["spared_as_evidence"] == {"noise/30d": 1}
 
 
 async def test_a_subject_under_hold_keeps_everything(store: Store) -> None:

@@ -323,8 +323,10 @@ def _named(stored: Stored) -> dict[str, Any]:
 
 
 def totals(indices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sums over indices: deleted by rule and class, stripped by layer, thinned by rule."""
-    sums: dict[str, Counter[str]] = {n: Counter() for n in ("dropped", "stripped", "thinned")}
+    """Sums over indices: deleted by rule and class, stripped by layer, thinned by rule; and what
+    thinning spared because findings cite it."""
+    names = ("dropped", "stripped", "thinned", "spared_as_evidence")
+    sums: dict[str, Counter[str]] = {name: Counter() for name in names}
     for one in indices:
         for name, counter in sums.items():
             counter.update(one.get(name, {}))

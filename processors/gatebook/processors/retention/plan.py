@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gatebook.processors.retention.elastic import Cluster, IndexState
+from gatebook.processors.retention.evidence import NONE_CITED, Cited, cited_in
 from gatebook.processors.retention.holds import Holds
 from gatebook.processors.retention.policy import (
     METADATA,
@@ -43,11 +44,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     stripped: dict[str, tuple[str, ...]] = {}
     thinned: dict[str, int] = {}
+    spared: int = 0
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done with one index. Counts are of documents, as of the plan; what is done is
-    worked out anew under a write block."""
+    worked out anew under a write block. spared: would be thinned out, and findings cite them."""
 
     kind: str
     slot: str
@@ -63,6 +65,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     drop: dict[str, int] = {}
     strip: dict[str, int] = {}
     thin: dict[str, int] = {}
+    spared: dict[str, int] = {}
     codec: str = ""
     force: Force = Force()
 
@@ -92,10 +95,12 @@ class Weighed(msgspec.Struct, kw_only=True):
     strip: Counter[str]
     thin: Counter[str]
     keep: int = 0
+    spared: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: set[str] = msgspec.field(default_factory=set)
     thinned: dict[str, int] = msgspec.field(default_factory=dict)
     stripped: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     unknown: set[str] = msgspec.field(default_factory=set)
+    cited: frozenset[str] = frozenset()
 
     @property
     def is_nothing(self) -> bool:
@@ -145,11 +150,18 @@ class Judge:
 
 
 def weigh(
-    judge: Judge, groups: Mapping[Group, int], documents: int, record: Record | None
+    judge: Judge,
+    groups: Mapping[Group, int],
+    documents: int,
+    record: Record | None,
+    cited: Cited = NONE_CITED,
 ) -> Weighed:
-    """What is due of the documents in an index that nobody holds."""
+    """What is due of the documents in an index that nobody holds. `cited` ones are not thinned
+    out; where there are fewer of them than before, what is not cited any more is."""
     found = Weighed(drop=Counter(), strip=Counter(), thin=Counter())
+    found.spared = cited.spared(judge.due, judge.label)
     clean = record if record is not None and record.documents == documents else None
+    is_thin = clean is not None and clean.spared <= found.spared.total()
     for group, count in groups.items():
         due, tag = judge.due(group), group_tag(group)
         found.unknown.update(judge.unknown(group))
@@ -160,12 +172,15 @@ def weigh(
         found.keep += count
         if due.keep_one_in > 1:
             found.thinned[tag] = due.keep_one_in
-            if clean is None or clean.thinned.get(tag) != due.keep_one_in:
+            if not is_thin or clean is None or clean.thinned.get(tag) != due.keep_one_in:
                 found.thin[judge.label(group)] += count - count // due.keep_one_in
         if due.strip:
             found.stripped[tag] = tuple(sorted(due.strip))
             for layer in due.strip - set(clean.stripped.get(tag, ()) if clean else ()):
                 found.strip[layer] += count
+    for label, spared in found.spared.items():
+        if label in found.thin:  # a guess, but never that nothing goes where something may
+            found.thin[label] = max(1, found.thin[label] - spared)
     return found
 
 
@@ -266,6 +281,7 @@ class Planner:
                     drop=dict(weighed.drop),
                     strip=dict(weighed.strip),
                     thin=dict(weighed.thin),
+                    spared=dict(weighed.spared),
                 )
                 return told, weighed
         cold = age >= self._policy.seconds_of(self._policy.file.cold.after)
@@ -295,9 +311,14 @@ async def weighed_now(
     judge = Judge(policy, item.kind, item.day, now_seconds, item.force)
     free = {"bool": {"must_not": [held_query]}}
     groups: dict[Group, int]
+    cited = NONE_CITED
     if item.kind == ACCESS:
         groups = await cluster.groups(item.index, free)
+        if any(judge.due(group).keep_one_in > 1 for group in groups):
+            cited = await cited_in(cluster, item.index, item.day, free)
     else:
         count = await cluster.count(item.index, free)
         groups = {("",) * len(POSITION): count} if count else {}
-    return weigh(judge, groups, held + sum(groups.values()), record), held
+    weighed = weigh(judge, groups, held + sum(groups.values()), record, cited)
+    weighed.cited = cited.ids
+    return weighed, held

@@ -27,6 +27,7 @@ import orjson
 from gatebook.processors import render
 from gatebook.processors.retention import metrics
 from gatebook.processors.retention.elastic import Cluster, Found
+from gatebook.processors.retention.evidence import cited_in
 from gatebook.processors.retention.holds import Holds
 from gatebook.processors.retention.lock import Busy
 from gatebook.processors.retention.plan import (
@@ -112,6 +113,8 @@ class Outcome:
     dropped: Counter[str] = field(default_factory=Counter)
     stripped: Counter[str] = field(default_factory=Counter)
     thinned: Counter[str] = field(default_factory=Counter)
+    spared: Counter[str] = field(default_factory=Counter)
+    cited: frozenset[str] = frozenset()
     uncommitted: int = 0
     remaining: str = "0:"
     snapshot: dict[str, Any] | None = None
@@ -138,6 +141,7 @@ class Outcome:
             "dropped": dict(self.dropped),
             "stripped": dict(self.stripped),
             "thinned": dict(self.thinned),
+            "spared_as_evidence": dict(self.spared),
             "digest_no_longer_covers_content": self.uncommitted,
             "remaining": self.remaining,
             "snapshot": self.snapshot,
@@ -201,12 +205,21 @@ class Replacer:
                 await self._summed(item, outcome, bool(is_summed))
             found = outcome.noted()
             await note("swap", found)
-            if (await self.holds()).digest == holds.digest:
+            still = (await self.holds()).digest == holds.digest
+            if still and await self._cites_no_more(item, holds, outcome):
                 await self._check_still(item, outcome)
                 await self._swap(item, outcome.target)
                 return await self._settled(item, found, note)
-            # A hold came in between: what was written does not count, begin again.
-        raise NotReplaced(f"holds keep changing while {item.index} is rewritten")
+            # A hold or a finding came in between: what was written does not count, begin again.
+        raise NotReplaced(f"holds or findings keep changing while {item.index} is rewritten")
+
+    async def _cites_no_more(self, item: Item, holds: Holds, outcome: Outcome) -> bool:
+        """Whether findings cite nothing but what they cited when it was thinned out."""
+        if not outcome.thinned:
+            return True
+        free = {"bool": {"must_not": [holds.query(item.kind)]}}
+        found = await cited_in(self.cluster, item.index, item.day, free)
+        return found.ids <= outcome.cited
 
     async def _ensure(self, item: Item) -> None:
         cuts = (await self.state.gates()).cuts.get(item.kind, {}).get(item.day, ())
@@ -257,6 +270,7 @@ class Replacer:
         args = (self.cluster, self.policy, item, holds, self.now_seconds, None)
         weighed, held = await weighed_now(*args)
         outcome = Outcome(held=held, before=held + weighed.keep + sum(weighed.drop.values()))
+        outcome.cited = weighed.cited
         is_held = item.is_held or (not weighed.keep and bool(weighed.drop))
         target = self._target(item, is_held)
         copy = f"{self.cluster.namespace}-retention-copy-{item.kind}-{item.slot}"
@@ -343,17 +357,21 @@ class Replacer:
 def _left(
     page: Sequence[Found], judge: Judge, outcome: Outcome
 ) -> list[tuple[str, dict[str, Any]]]:
-    """What remains of documents that nobody holds; what goes is counted."""
+    """What remains of documents that nobody holds; what goes is counted, and so is what stays
+    because findings cite it."""
     left = []
     for one in page:
         group = group_of(one.source)
         due = judge.due(group)
         if due.drop:
             outcome.dropped[judge.label(group)] += 1
-        elif due.keep_one_in > 1 and not is_sampled(one.source, due.keep_one_in):
-            outcome.thinned[judge.label(group)] += 1
-        else:
-            left.append((one.id, _stripped(one.source, due.strip, outcome)))
+            continue
+        if due.keep_one_in > 1 and not is_sampled(one.source, due.keep_one_in):
+            is_spared = one.id in outcome.cited
+            (outcome.spared if is_spared else outcome.thinned)[judge.label(group)] += 1
+            if not is_spared:
+                continue
+        left.append((one.id, _stripped(one.source, due.strip, outcome)))
     return left
 
 
@@ -371,7 +389,12 @@ def _stripped(source: dict[str, Any], layers: frozenset[str], outcome: Outcome) 
 
 
 def _record(outcome: Outcome, weighed: Weighed) -> Record:
-    return Record(documents=outcome.after, stripped=weighed.stripped, thinned=weighed.thinned)
+    return Record(
+        documents=outcome.after,
+        stripped=weighed.stripped,
+        thinned=weighed.thinned,
+        spared=outcome.spared.total(),
+    )
 
 
 def _count(item: Item, outcome: Mapping[str, Any]) -> None:
