@@ -104,13 +104,15 @@ def small_app(deps: Deps) -> FastAPI:
     app.router.routes.extend(session.room.routes)
 
     @app.get("/api/v1/look")
-    async def look(acts: Annotated[Acts, Depends(requires(Permission.SEARCH))]) -> dict[str, str]:
+    async def look(
+        acts: Annotated[Acts, Depends(requires(Permission.SEARCH, "search"))],
+    ) -> dict[str, str]:
         acts.note("search", query="user.id:alice")
         return {"caller": acts.caller.id}
 
     @app.post("/api/v1/change")
     async def change(
-        acts: Annotated[Acts, Depends(requires(Permission.VERDICT))],
+        acts: Annotated[Acts, Depends(requires(Permission.VERDICT, "verdict"))],
     ) -> dict[str, str]:
         await acts.record("verdict", note="seen")
         return {"caller": acts.caller.id}
@@ -121,7 +123,7 @@ def small_app(deps: Deps) -> FastAPI:
         return {"open": "yes"}
 
     @app.get("/api/v1/fails")
-    async def fails(acts: Annotated[Acts, Depends(requires(Permission.SEARCH))]) -> None:
+    async def fails(acts: Annotated[Acts, Depends(requires(Permission.SEARCH, "search"))]) -> None:
         raise RuntimeError("a secret of hunter2")
 
     return app
@@ -138,8 +140,9 @@ async def running_service(
     """A service, closed in the end. `make` gives the app of Deps."""
     connection = Connection(elasticsearch_settings(url=elasticsearch_url))
     audit = given.pop("audit", None) or KeptAudit()
+    parts = {name: given.pop(name) for name in ("waiting",) if name in given}
     access = make_access(settings or AccessSettings(), connection, namespace, audit, **given)
-    deps = Deps(connection, namespace, audit, install=lambda app: install(app, access))
+    deps = Deps(connection, namespace, audit, install=lambda app: install(app, access), **parts)
     app = make(deps)
     if make is small_app:
         deps.install(app)

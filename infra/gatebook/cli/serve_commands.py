@@ -185,6 +185,7 @@ def _app(
     link: LoginLink | None,
 ) -> Any:
     from gatebook.cli.audited import RecordedAudit
+    from gatebook.cli.waiting import Waiting
     from gatebook.processors.config import read_or_make_key
     from gatebook.processors.serve.access.guard import (
         install,
@@ -214,6 +215,7 @@ def _app(
         install=lambda app: install(app, access),
         reveal=Revealer(connection, worker).opened,
         say=lambda record: asyncio.to_thread(_say, worker, record),
+        waiting=Waiting(worker).roles,
         # Kept, so that an export that was cut off by a restart can be resumed after it.
         signing_key=read_or_make_key(worker.home_path / "keys" / SIGNING_KEY_NAME),
     )

@@ -6,7 +6,7 @@ Reads only. A server that refuses an answer makes a row that says so, never an e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from gatebook.schemas.topics import (
     DEAD_LETTER,
     EVENT,
     FINDING,
+    OBSERVATION,
     all_topics,
     topic_name,
 )
@@ -40,7 +41,7 @@ KINDS = ("access", "finding", "deadletter", "alert")
 ROLE_TOPICS = {
     "intake": (ACCESS,),
     "index": (EVENT, FINDING, DEAD_LETTER, ALERT),
-    "detect": (EVENT,),
+    "detect": (EVENT, OBSERVATION),
     "notify": (FINDING,),
 }
 Offsets = dict[tuple[str, int], int]
@@ -169,6 +170,19 @@ def check_kafka(bootstrap: str, namespace: str, login: EngineSettings | None) ->
         yield judge_dead_letters(*dead_letters(admin, namespace, counts, time.time()))
     except KafkaException as error:
         yield _kafka_refused("dead letters", error)
+
+
+def groups(
+    bootstrap: str, namespace: str, login: Mapping[str, str], timeout_seconds: float
+) -> list[Group] | None:
+    """Every role's consumer group, in the order of the flow; None where no broker answers within
+    the time. Raises KafkaException where one answers and does not tell."""
+    counts = kafka.metadata_topics(bootstrap, login, timeout_seconds)
+    if counts is None:
+        return None
+    admin = kafka.admin_client(bootstrap, login)
+    given = {**login, "bootstrap.servers": bootstrap}
+    return [group_of(admin, given, namespace, role, counts) for role in ROLE_TOPICS]
 
 
 def _patiently(ask: Callable[[], Group]) -> Group:

@@ -149,11 +149,13 @@ def test_content_is_revealed_with_a_reason(visit: Visit) -> None:
 
 
 def test_the_overview_tells_the_day(visit: Visit) -> None:
-    """Figures, top lists, detectors and storage on one page; a name leads to its events."""
+    """Figures, top lists, pipeline and storage on one page; a name leads to its events."""
     page = visit("/overview", role="everything")
     expect(page.locator(".tile").first).to_contain_text("Accesses")
     expect(page.locator(".overview")).to_contain_text("Burst of refused callers")
     expect(page.get_by_role("region", name="Indices")).to_contain_text("-access-")
+    expect(page.locator(".pipeline li")).to_have_count(4)
+    expect(page.locator(".pipeline")).to_contain_text("none running, nothing waits")
     assert page.locator(".chart .part-failure").count() > 10
     page.get_by_role("link", name="slm-3b").click()
     expect(page.locator(".chip")).to_contain_text("gen_ai.request.model: slm-3b")

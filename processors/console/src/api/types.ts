@@ -221,6 +221,8 @@ export interface OverviewAnswer {
     indices: { name: string; documents: number; bytes: number }[];
     disk: { total_bytes: number; free_bytes: number } | null;
   } | null;
+  /** Null for callers of some tenants, and where Kafka does not answer. */
+  pipeline: { role: string; members: number; waiting_messages: number; state: string }[] | null;
 }
 
 export interface PolicyRule {

@@ -1,5 +1,5 @@
 /** Everything about one event, beside the table it was opened from. */
-import { useEffect, useRef, useState, type ReactNode } from "react";
+import { Fragment, useEffect, useRef, useState, type ReactNode } from "react";
 import { get, path, post, type ApiError } from "../api/client";
 import type { AroundAnswer, EventAnswer, Hit, Json, RevealAnswer, Source } from "../api/types";
 import { flatten, textAt, valueAt } from "../lib/documents";
@@ -152,6 +152,16 @@ const LAYER_STATES: Record<string, string> = {
   does_not_open: "cannot be opened with the keys at hand",
 };
 
+/** Broken after a dot or an underscore, where there is no room for all of it. */
+function FieldName({ name }: { name: string }): ReactNode {
+  return name.split(/(?<=[._])/).map((part, place) => (
+    <Fragment key={place}>
+      {place > 0 && <wbr />}
+      <SafeText text={part} limit={120} />
+    </Fragment>
+  ));
+}
+
 function Fields(props: { source: Source; zone: Zone } & Choosing): ReactNode {
   const { source, zone } = props;
   return (
@@ -161,7 +171,7 @@ function Fields(props: { source: Source; zone: Zone } & Choosing): ReactNode {
         {flatten(source).map(([name, value]) => (
           <tr key={name}>
             <th scope="row">
-              <SafeText text={name} limit={120} />
+              <FieldName name={name} />
             </th>
             <td>
               <FieldValue field={name} value={value} zone={zone} />

@@ -69,6 +69,7 @@ function View({ answer, zone, stale }: { answer: OverviewAnswer; zone: Zone; sta
           one bar is {roughly(answer.interval_seconds)}
         </p>
       </section>
+      {answer.storage && <PipelineCard roles={answer.pipeline} />}
       <Ranking title="Top models" field="gen_ai.request.model" rows={answer.top_models} answer={answer} />
       <Ranking title="Top principals" field="gatebook.principal" rows={answer.top_principals} answer={answer} />
       <section className="card">
@@ -163,6 +164,30 @@ function Bars({ rows, field, answer }: { rows: { value: string; count: number; n
         </li>
       ))}
     </ul>
+  );
+}
+
+/** What each role does, in the order events go through them. */
+const TASKS: Record<string, string> = { intake: "opens, redacts, seals", index: "writes to the index", detect: "looks for anomalies", notify: "sends alerts" };
+
+function PipelineCard({ roles }: { roles: OverviewAnswer["pipeline"] }): ReactNode {
+  return (
+    <section className="card wide">
+      <h2>Pipeline</h2>
+      {!roles && <p className="none">Kafka does not tell what waits.</p>}
+      {roles && (
+        <ul className="pipeline">
+          {roles.map(({ role, members, waiting_messages: waiting }) => (
+            <li key={role} className={members === 0 ? "bad" : ""}>
+              <strong>{role}</strong> <span className="none">{TASKS[role] ?? ""}</span>
+              <span>
+                {members === 0 ? "none running" : `${count(members)} running`}, {waiting === 0 ? "nothing waits" : `${plural(waiting, "message waits", "messages wait")}`}
+              </span>
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
   );
 }
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from gatebook.processors.serve.audit import Audit
+    from gatebook.processors.serve.models import RoleState
     from gatebook.processors.sinks.connection import Connection
 
 Reveal = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[dict[str, Any]]]
 Say = Callable[[dict[str, Any]], Awaitable[None]]
+Waiting = Callable[[], Awaitable["list[RoleState] | None"]]
 
 
 def _utc_now() -> datetime:
@@ -28,6 +30,10 @@ def _utc_now() -> datetime:
 
 def _nothing(_app: FastAPI) -> None:
     """No access control: the routes find no caller, and refuse everybody."""
+
+
+async def _not_known() -> list[RoleState] | None:
+    return None
 
 
 async def _cannot_say(_record: dict[str, Any]) -> None:
@@ -52,6 +58,7 @@ class Deps:
     say: writes a record of schema finding.v2, a person's word on a finding, to the finding topic;
     returns when the brokers have it.
     reveal: opens layers of a document's sealed content; called after the act was recorded.
+    waiting: what waits in Kafka for each role of the worker; None where that cannot be told.
     signing_key: signs cursors and export ids; the same in all processes behind one address.
     """
 
@@ -62,6 +69,7 @@ class Deps:
     install: Callable[[FastAPI], None] = _nothing
     say: Say = _cannot_say
     reveal: Reveal = _cannot_open
+    waiting: Waiting = _not_known
     signing_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     clock: Callable[[], datetime] = _utc_now
 

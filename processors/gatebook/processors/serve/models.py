@@ -206,14 +206,18 @@ class Detail(Told):
 
 
 class Range(Told):
-    """The range that was looked at, absolute: give these to get the same again."""
+    """The range that was looked at, absolute: sent as `since` and `until`, it is the same again."""
 
     since: At = Field(
         default=None,
         serialization_alias="from",
-        description="Inclusive; null: from the very beginning.",
+        description="Inclusive; null: from the very beginning. Send it as `since` (null: `all`).",
     )
-    until: At = Field(default=None, serialization_alias="to", description="Exclusive.")
+    until: At = Field(
+        default=None,
+        serialization_alias="to",
+        description="Exclusive. Send it as `until`.",
+    )
 
 
 class SearchAnswer(Range):
@@ -584,8 +588,20 @@ class Storage(Told):
     disk: Disk | None
 
 
+class RoleState(Told):
+    """One role of the worker, as its consumer group in Kafka stands."""
+
+    role: str
+    members: Annotated[int, Field(description="Processes that read.")]
+    waiting_messages: Annotated[
+        int, Field(description="Messages (frames of events) it has not worked off yet.")
+    ]
+    state: str
+
+
 class OverviewAnswer(Range):
-    """The log at a glance. `storage` is null for a caller of some tenants only."""
+    """The log at a glance. `storage` and `pipeline` are null for a caller of some tenants only;
+    `pipeline` also where Kafka does not answer."""
 
     took_ms: float
     interval_seconds: float
@@ -603,6 +619,7 @@ class OverviewAnswer(Range):
     detectors: list[DetectorActivity]
     lag: Lag | None
     storage: Storage | None
+    pipeline: list[RoleState] | None = None
 
 
 # --- saved searches, retention, session, health ------------------------------------------------

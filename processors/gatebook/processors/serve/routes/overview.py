@@ -24,6 +24,7 @@ from gatebook.processors.serve.models import (
     FacetValue,
     IndexSize,
     OverviewAnswer,
+    RoleState,
     Since,
     Storage,
     Tokens,
@@ -33,7 +34,7 @@ from gatebook.processors.serve.reader import Reader
 from gatebook.processors.summaries.answer import Figures, Ranked
 
 room = APIRouter(prefix=API, tags=["overview"])
-MayLook = Annotated[Acts, Depends(requires(Permission.OVERVIEW))]
+MayLook = Annotated[Acts, Depends(requires(Permission.OVERVIEW, "overview.view"))]
 BUCKETS = 60
 TOP = 10
 MAX_RULES = 100
@@ -62,18 +63,19 @@ async def overview(
     ] = False,
 ) -> OverviewAnswer:
     """Traffic, tokens, errors, the models and principals with most accesses, what detectors
-    found, how fresh the index is, and what it takes. What auditors and operators do in Gatebook
+    found, how fresh the index is, what waits in Kafka for it, and what it takes. What auditors and operators do in Gatebook
     itself counts only with `include_own`."""
     began = time.perf_counter()
     reader = Reader(request, acts.caller)
     acts.trying("overview.view", since=since)
     question = reader.question("" if include_own else WITHOUT_OWN, since, reader.until(""))
-    traffic, figures, detectors, lag, storage = await reader.together(
+    traffic, figures, detectors, lag, storage, pipeline = await reader.together(
         reader.histogram(question, BUCKETS, "event.outcome"),
         _figures(reader, question),
         _detectors(reader, since),
         reader.lag(),
         _storage(reader),
+        _pipeline(reader),
     )
     acts.done()
     return OverviewAnswer(
@@ -92,6 +94,7 @@ async def overview(
         detectors=detectors,
         lag=lag,
         storage=storage,
+        pipeline=pipeline,
     )
 
 
@@ -220,3 +223,8 @@ async def _disk(reader: Reader) -> Disk | None:
         total_bytes=sum(node.get("total_in_bytes", 0) for node in nodes),
         free_bytes=sum(node.get("available_in_bytes", 0) for node in nodes),
     )
+
+
+async def _pipeline(reader: Reader) -> list[RoleState] | None:
+    """What waits is of all tenants, as what is stored."""
+    return await reader.registry.deps.waiting() if reader.caller.tenants is None else None
