@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
+    from gatebook.engines.pipeline_checks import Group
     from gatebook.processors.config import WorkerSettings
     from gatebook.processors.serve.models import RoleState
 
@@ -50,12 +51,9 @@ class Waiting:
         except (KafkaException, GatebookError) as error:
             log.warning("Kafka does not tell what waits: %s", type(error).__name__)
             return None
-        return found and [
-            RoleState(
-                role=group.role,
-                members=group.members,
-                waiting_messages=group.lag,
-                state=group.state,
-            )
-            for group in found
-        ]
+        return None if found is None else [RoleState(**_told(group)) for group in found]
+
+
+def _told(group: Group) -> dict[str, Any]:
+    names = {"role": group.role, "members": group.members, "state": group.state}
+    return {**names, "waiting_messages": group.lag}

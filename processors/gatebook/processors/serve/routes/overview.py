@@ -63,8 +63,8 @@ async def overview(
     ] = False,
 ) -> OverviewAnswer:
     """Traffic, tokens, errors, the models and principals with most accesses, what detectors
-    found, how fresh the index is, what waits in Kafka for it, and what it takes. What auditors and operators do in Gatebook
-    itself counts only with `include_own`."""
+    found, how fresh the index is, what waits in Kafka for it, and what it takes. What auditors and
+    operators do in Gatebook itself counts only with `include_own`."""
     began = time.perf_counter()
     reader = Reader(request, acts.caller)
     acts.trying("overview.view", since=since)
