@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,9 +20,10 @@ from tests.integration.summaries.book import Book as SummaryBook
 from tests.integration.summaries.book import spread_out
 from tests.waiting import until
 
-from gatebook.processors.serve.access.guard import routes_without_permission
-from gatebook.processors.serve.app import create_app
-from gatebook.processors.serve.routes import ROOMS, tail
+from gatebook.processors.serve.access.caller import act_of_route
+from gatebook.processors.serve.access.guard import OPEN, routes_without_permission
+from gatebook.processors.serve.app import create_app, describe
+from gatebook.processors.serve.routes import ROOMS, console, tail
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.settings import ElasticsearchSettings
 
@@ -95,6 +97,32 @@ async def test_every_route_asks_for_a_permission_or_is_open(api: Api) -> None:
             answer = await nobody.request("GET", path.replace("{", "").replace("}", ""))
             is_open = path in ("/api/v1/health", "/api/v1/openapi.json")
             assert answer.status_code == (200 if is_open else 401), path
+
+
+# Pages and files; what signing in and out does is recorded there by name.
+PAGES = {"/login", "/login/oidc", "/login/callback", "/logout", "/assets/{name:path}"}
+
+
+async def test_every_route_declares_what_it_does(api: Api) -> None:
+    """So that also a request that fails before its route is reached stands in the log as what was
+    asked for. None can be forgotten: whatever is neither open nor a page has an act of its own."""
+    acts: dict[str, str] = {}
+    for route in api.service.app.routes:
+        is_page = route.path in {*PAGES, *console.PAGES, "/favicon.svg"}
+        if is_page or route.path in OPEN:
+            assert act_of_route(route) == "", route.path
+            continue
+        act = act_of_route(route)
+        assert re.fullmatch(r"search|[a-z]+\.[a-z_]+", act), (route.path, act)
+        assert act not in acts, (route.path, acts.get(act))
+        acts[act] = route.path
+    assert len(acts) >= 24
+    described = describe(api.service.app)["paths"]
+    assert described["/api/v1/events/{id}/reveal"]["post"]["x-act"] == "event.reveal"
+    async with api.service.client() as nobody:
+        await nobody.post("/api/v1/events/some/reveal", json={})
+    told = api.service.audit.of("access.refused")[-1]
+    assert (told["act"], told["route"]) == ("event.reveal", "/api/v1/events/{id}/reveal")
 
 
 async def test_a_search_gives_a_page_and_says_how_fresh_and_whole_it_is(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import schemathesis.openapi
 import uvicorn
 from tests.access_service import Service, running_service
 from tests.integration.search.test_search import Book
@@ -113,6 +115,77 @@ async def test_every_answer_is_as_described(service: Service, tmp_path: Path) ->
     count = len(operations(described))
     assert f"Selected: {count}/{count}" in text
     assert f"Tested: {count}" in text
+
+
+NO_JSON = [
+    (b'{"query": ', "application/json"),
+    (b"query=user.id%3Aada", "application/x-www-form-urlencoded"),
+    (b'{"query": ""}', "text/plain"),
+    (b"\xff\xfe{", "application/json"),
+    (b"[" * 100_000, "application/json"),
+    (b"hello", "application/problem+json"),
+]
+
+
+@pytest.mark.parametrize(("body", "media"), NO_JSON, ids=str)
+async def test_a_body_that_is_no_json_is_one_error_everywhere(
+    service: Service, body: bytes, media: str
+) -> None:
+    """Broken text, another content type, bytes that are no text, nesting without end: each route
+    that takes a body answers 400 `not_json`, as its description says; JSON of another form 422."""
+    described = msgspec.json.decode(await openapi(service))
+    schema = schemathesis.openapi.from_dict(described)
+    taking = [
+        (path, method)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+        if "requestBody" in operation
+    ]
+    assert len(taking) >= 8
+    officer = await service.by_token("privacy_officer", "admin")
+    async with officer as client:
+        for path, method in taking:
+            address = path.replace("{id}", "x").replace("{incident}", "x")
+            headers = {"content-type": media}
+            answer = await client.request(method, address, content=body, headers=headers)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["type"]) == (400, "not_json"), (path, answer.text)
+            assert "application/json" in error["next_step"]
+            schema[path][method].validate_response(answer)
+            other = await client.request(method, address, json=[1])
+            assert (other.status_code, other.json()["error"]["type"]) == (422, "invalid_request")
+            schema[path][method].validate_response(other)
+
+
+async def test_the_range_of_an_answer_is_asked_for_again_as_described(service: Service) -> None:
+    """Requests take since and until, nothing takes from and to; what an answer tells as from and
+    to gives the same again."""
+    described = msgspec.json.decode(await openapi(service))
+    told = described["info"]["description"].replace("\n", " ")
+    assert "send `from` as `since`" in told
+    assert "give `from`" not in json.dumps(described)
+    taken = {
+        name: set(schema["properties"])
+        for name, schema in described["components"]["schemas"].items()
+        if name.endswith("Request")
+    }
+    parameters = {
+        one["name"]
+        for methods in described["paths"].values()
+        for operation in methods.values()
+        for one in operation.get("parameters", ())
+    }
+    assert {"from", "to"}.isdisjoint(parameters.union(*taken.values()))
+    assert {"since", "until"} <= taken["SearchRequest"] & taken["ExportRequest"]
+    analyst = await service.by_token("analyst")
+    async with analyst as client:
+        for since in ("30d", "all"):
+            first = (await client.post("/api/v1/search", json={"since": since})).json()
+            bounds = {"since": first["from"] or "all", "until": first["to"]}
+            again = (await client.post("/api/v1/search", json=bounds)).json()
+            assert {k: again[k] for k in ("from", "to", "total")} == {
+                k: first[k] for k in ("from", "to", "total")
+            }
 
 
 async def openapi(service: Service) -> bytes:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.access_service import Service, running_service
 from tests.integration.search.test_search import Book, make_row
 
+from gatebook.processors.serve.access.caller import act_of_route
 from gatebook.processors.serve.access.roles import ROLES, Permission, permissions_of
 from gatebook.processors.serve.app import create_app
 from gatebook.processors.serve.deps import Deps
@@ -350,6 +351,9 @@ async def test_a_viewer_learns_masked_values_in_no_way(service: Service) -> None
             assert answer.status_code == 200, (path, body, answer.text)
 
 
+AS_JSON = {"content-type": "application/json"}
+
+
 # --- what failed ------------------------------------------------------------------------------
 
 
@@ -373,13 +377,24 @@ async def test_what_failed_is_recorded_as_failed(service: Service) -> None:
             ("GET", "findings/inc-zeta", None, 404, "finding.view", {"finding": "inc-zeta"}),
             ("POST", "findings/inc-zeta/verdict", {"verdict": "benign", "note": "no"}, 404,
              "finding.verdict", {"finding": "inc-zeta"}),
-            ("POST", "search", {"query": 7}, 422, "access.refused", {}),
+            ("POST", "search", {"query": 7}, 422, "search", {}),
+            ("POST", "query/check", {"query": 7}, 422, "query.check", {}),
+            ("GET", "fields?kind=x", None, 422, "field.list", {}),
+            ("GET", "exports/nothing", None, 404, "export.state", {}),
+            ("GET", "exports/nothing/data", None, 404, "export.read", {}),
+            ("POST", "saved-searches", {"name": 7}, 422, "search.save", {}),
+            ("DELETE", "saved-searches/nothing", None, 404, "search.unsave", {}),
+            ("GET", "nothing", None, 404, "access.refused", {}),
         ]  # fmt: skip
         for method, path, body, status, *_ in tried:
             answer = await client.request(method, path, json=body)
             assert answer.status_code == status, (path, answer.text)
         kept = service.audit.acts[before:]
         assert [act for act, *_ in kept] == [act for *_, act, _ in tried]
+        broken = await client.post("search", content=b"{", headers=AS_JSON)
+        assert broken.status_code == 400
+        act, outcome, details, _ = service.audit.acts[-1]
+        assert (act, outcome, details["refused"]) == ("search", "failure", "not_json")
         for (_, outcome, details, who), (*_, status, _, wanted) in zip(kept, tried, strict=True):
             assert (outcome, details["status"]) == ("failure", str(status))
             assert details | wanted == details
@@ -443,14 +458,16 @@ async def test_every_route_answers_the_roles_that_may_and_refuses_the_others(
 ) -> None:
     """The matrix of routes and roles: allowed means anything but 401 and 403, and an act in the
     log; refused means 403, nothing done, and the refusal in the log."""
-    known = {
-        (method, route.path.removeprefix("/api/v1/"))
+    declared = {
+        (method, route.path.removeprefix("/api/v1/")): act_of_route(route)
         for route in service.app.routes
         if getattr(route, "path", "").startswith("/api/v1/")
         for method in route.methods or ()
         if route.path not in ("/api/v1/health", "/api/v1/openapi.json")
     }
-    assert {(method, path) for method, path, *_ in ROUTES} == known
+    assert {(method, path) for method, path, *_ in ROUTES} == set(declared)
+    for method, path, _, _, act in ROUTES:
+        assert not act or declared[method, path] == act, (method, path)
     for role in sorted(ROLES):
         client = await client_of(service, role)
         async with client:
@@ -465,6 +482,9 @@ async def test_every_route_answers_the_roles_that_may_and_refuses_the_others(
                 else:
                     assert answer.status_code == 403, where
                     assert done == ["access.refused"], (where, done)
+                    refused = service.audit.acts[-1][2]
+                    assert refused["act"] == declared[method, path], where
+                    assert refused["route"] == f"/api/v1/{path}"
                     assert "zebra" not in answer.text
 
 

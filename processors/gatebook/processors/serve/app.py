@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 
 from gatebook.processors.serve import errors
-from gatebook.processors.serve.access.caller import permission_of_route
+from gatebook.processors.serve.access.caller import act_of_route, permission_of_route
 from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import Deps
 from gatebook.processors.serve.limits import Bounded
@@ -20,10 +20,16 @@ from gatebook.processors.serve.routes import ROOMS, console
 DESCRIPTION = """\
 Search in the access log of model services.
 
-Every request is itself recorded in the log. Times are UTC and absolute in answers: give `from` and
-`to` of an answer to get the same again. Errors are all `{"error": {type, message, position?,
-next_step?}}`. Fields that the caller's roles mask can be neither seen nor queried, sorted or
-counted (403).
+What is looked at, shown or changed, and every request that failed, is itself an event of the log;
+`x-act` of an operation is its event.action there.
+
+Times are UTC. Requests take a range as `since` and `until`; answers tell it in absolute times as
+`from` and `to`: send `from` as `since` (`all` where it is null) and `to` as `until` to get the same
+again.
+
+Errors are all `{"error": {type, message, position?, next_step?}}`. A body that is no JSON, or whose
+content type says so, is answered with 400; one that is JSON, but not as described, with 422. Fields
+that the caller's roles mask can be neither seen nor queried, sorted or counted (403).
 """
 
 
@@ -72,4 +78,5 @@ def describe(app: FastAPI) -> dict[str, Any]:
             if operation is not None and permission is not None:
                 operation["security"] = [{"token": []}, {"session": []}]
                 operation["x-permission"] = str(permission)
+                operation["x-act"] = act_of_route(route)
     return found

@@ -113,14 +113,15 @@ def acts_of(request: Request, caller: Caller) -> Acts:
 
 def note_failed(request: Request, status: int, kind: str) -> None:
     """Record that a known caller's request below /api/ failed: as a failure of the act that was
-    tried; where none was, as a refusal."""
+    tried, or that its route declares; where there is no route, as a refusal."""
+    from gatebook.processors.serve.access.caller import act_of_request
     from gatebook.processors.serve.access.who import Caller
 
     caller = getattr(request.state, "caller", None)
     if not isinstance(caller, Caller) or not request.url.path.startswith("/api/"):
         return
     tried = dict(getattr(request.state, "tried", {}))
-    action = tried.pop(ACT, "access.refused")
+    action = tried.pop(ACT, "") or act_of_request(request) or "access.refused"
     audit: Any = request.app.state.audit
     details = {**tried, "refused": kind, "status": str(status)}
     audit.note(caller, action, FAILURE, details, http_facts(request))

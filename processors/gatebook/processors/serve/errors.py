@@ -28,15 +28,15 @@ RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = "try again; if it lasts, see `gatebook doctor`"
 
 _MEANINGS: dict[int, str] = {
-    400: "The body is no JSON; or the query, a field, a time or a range is wrong, and `position` "
-    "says where in the query.",
+    400: "The body is no JSON, or its content type says so (`not_json`); or the query, a field, a "
+    "time or a range is wrong, and `position` says where in the query.",
     401: "Nobody is signed in.",
     403: "The caller's roles do not allow it, or a field is masked for them.",
     404: "There is no such thing, or none that the caller may see.",
     409: "Somebody else changed it meanwhile.",
     410: "The cursor is not open any more: ask for the first page again.",
     413: "The body is larger than the service takes.",
-    422: "The body or a parameter is not as described here.",
+    422: "The body is JSON, but it, or a parameter, is missing or not as described here.",
     429: "Too many requests, or too many open streams; Retry-After says when to come back.",
     503: "Elasticsearch, or what records the act, does not answer. Nothing was done.",
 }
@@ -97,15 +97,25 @@ def _fatal(error: Fatal) -> JSONResponse:
     return answer(503, body("unavailable", str(error), next_step=TRY_AGAIN))
 
 
+def _not_json() -> JSONResponse:
+    next_step = "send one JSON object, with the header content-type: application/json"
+    return answer(400, body("not_json", "the body is no JSON", next_step=next_step))
+
+
 def _invalid(error: RequestValidationError) -> JSONResponse:
     """What is wrong with a body or a parameter, by its place; never the value itself."""
     first = error.errors()[0]
+    # Of a body whose content type is not that of JSON, FastAPI hands on the bytes.
+    if first["type"] == "json_invalid" or isinstance(error.body, bytes):
+        return _not_json()
     place = ".".join(str(part) for part in first["loc"])
     message = f"{_printable(place)}: {_printable(str(first['msg']))}"
     return answer(422, body("invalid_request", message, next_step="see /api/v1/openapi.json"))
 
 
 def _http(error: HTTPException) -> JSONResponse:
+    if error.status_code == 400:  # FastAPI: bytes that are no text, or nested without end
+        return _not_json()
     known = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     kind = known.get(error.status_code, "bad_request")
     said = {

@@ -1,7 +1,9 @@
 """The caller of a request, and the dependencies by which routes ask for one.
 
+    MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH, "search"))]
+
     @router.post("/search")
-    async def search(body: SearchRequest, acts: Acts = Depends(requires(Permission.SEARCH))): ...
+    async def search(acts: MaySearch, body: SearchRequest): ...
 
 The middleware of `guard` finds out who calls and leaves it in `request.state.caller`. Where it did
 not, there is no caller: a service that is put together wrongly refuses everybody.
@@ -13,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request
+from starlette.routing import Match
 
 from gatebook.processors.serve.access.roles import ROLES, Permission
 from gatebook.processors.serve.access.who import Caller
@@ -24,9 +27,12 @@ __all__ = [
     "Caller",
     "Permission",
     "Refused",
+    "act_of_request",
+    "act_of_route",
     "current_caller",
     "permission_of_route",
     "requires",
+    "route_of",
     "scope_filter",
 ]
 
@@ -76,9 +82,10 @@ def current_caller(request: Request) -> Caller:
     return caller
 
 
-def requires(permission: Permission) -> Callable[[Request], Awaitable[Acts]]:
+def requires(permission: Permission, act: str) -> Callable[[Request], Awaitable[Acts]]:
     """A dependency that gives the request's Acts (its `.caller`, and `.record`) to callers who may
-    do this. Others are refused with 401 or 403, and that is recorded."""
+    do this. Others are refused with 401 or 403, and that is recorded. `act` names in the log what
+    the route does: also a request that fails before the route is reached is recorded as it."""
 
     async def granted(request: Request) -> Acts:
         caller = current_caller(request)
@@ -92,19 +99,45 @@ def requires(permission: Permission) -> Callable[[Request], Awaitable[Acts]]:
         return acts_of(request, caller)
 
     granted.permission = permission  # type: ignore[attr-defined]  # read by permission_of_route
+    granted.act = act  # type: ignore[attr-defined]  # read by act_of_route
     return granted
+
+
+def _granting(route: Any) -> Any:
+    """The dependency of a route that `requires` made; None where there is none."""
+    waiting = [route.dependant] if getattr(route, "dependant", None) else []
+    while waiting:
+        dependant = waiting.pop()
+        if isinstance(getattr(dependant.call, "permission", None), Permission):
+            return dependant.call
+        waiting += dependant.dependencies
+    return None
 
 
 def permission_of_route(route: Any) -> Permission | None:
     """The permission a route asks for; None where it asks for none."""
-    waiting = [route.dependant] if getattr(route, "dependant", None) else []
-    while waiting:
-        dependant = waiting.pop()
-        found = getattr(dependant.call, "permission", None)
-        if isinstance(found, Permission):
-            return found
-        waiting += dependant.dependencies
+    found: Permission | None = getattr(_granting(route), "permission", None)
+    return found
+
+
+def act_of_route(route: Any) -> str:
+    """What a route does, as the log names it; empty where it declares nothing."""
+    return str(getattr(_granting(route), "act", ""))
+
+
+def route_of(request: Request) -> Any:
+    """The route that answers a request, also before routing is done; None where none would."""
+    if (route := request.scope.get("route")) is not None:
+        return route
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is Match.FULL:
+            return route
     return None
+
+
+def act_of_request(request: Request) -> str:
+    """What a request asks for, as its route declares it; empty where no route would answer it."""
+    return act_of_route(route_of(request))
 
 
 def scope_filter(caller: Caller) -> dict[str, Any] | None:

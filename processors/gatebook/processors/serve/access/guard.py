@@ -21,7 +21,13 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatebook.processors.serve.access.caller import Caller, Refused, unauthenticated
+from gatebook.processors.serve.access.caller import (
+    Caller,
+    Refused,
+    act_of_request,
+    route_of,
+    unauthenticated,
+)
 from gatebook.processors.serve.access.claims import (
     TokenRefused,
     TokenUncheckable,
@@ -38,7 +44,14 @@ from gatebook.processors.serve.access.settings import AccessSettings, is_loopbac
 from gatebook.processors.serve.access.state import ConsoleState, StateAway
 from gatebook.processors.serve.access.tokens import PREFIX as TOKEN_PREFIX
 from gatebook.processors.serve.access.tokens import Tokens
-from gatebook.processors.serve.audit import FAILURE, Audit, HttpFacts, http_facts, note_failed
+from gatebook.processors.serve.audit import (
+    ACT,
+    FAILURE,
+    Audit,
+    HttpFacts,
+    http_facts,
+    note_failed,
+)
 from gatebook.processors.serve.errors import told, type_of
 from gatebook.processors.sinks.connection import Connection
 
@@ -411,7 +424,8 @@ async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
 
 def _record_refused(access: Access, request: Request, error: Refused) -> None:
     caller = getattr(request.state, "caller", None)
-    tried = getattr(request.state, "tried", {})
+    act = act_of_request(request)
+    tried = {**({ACT: act} if act else {}), **getattr(request.state, "tried", {})}
     details = {**tried, "refused": error.kind, "status": str(error.status)}
     if error.field:
         details["field"] = error.field
@@ -419,12 +433,14 @@ def _record_refused(access: Access, request: Request, error: Refused) -> None:
 
 
 def _facts(request: Request) -> HttpFacts:
-    """As http_facts; before routing, the beginning of the path stands for the route."""
+    """As http_facts; before routing with the route that would answer, and where there is none the
+    beginning of the path."""
     facts = http_facts(request)
     if facts.route:
         return facts
     beginning = "/".join(request.url.path.split("/")[:4])[:80]
-    shown = beginning if beginning.isprintable() else ""
+    template = str(getattr(route_of(request), "path", ""))
+    shown = template or (beginning if beginning.isprintable() else "")
     return HttpFacts(facts.method, shown, facts.address, facts.user_agent, facts.request_id)
 
 

@@ -25,11 +25,14 @@ from gatebook.processors.serve.models import (
 from gatebook.processors.serve.reader import Reader, asked_range, range_of
 
 room = APIRouter(prefix=API, tags=["counts"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
+MayHistogram = Annotated[Acts, Depends(requires(Permission.SEARCH, "search.histogram"))]
+MayFacets = Annotated[Acts, Depends(requires(Permission.SEARCH, "search.facets"))]
 
 
 @room.post("/histogram", summary="Counts over time", responses=answers(400, 413))
-async def histogram(request: Request, acts: MaySearch, body: HistogramRequest) -> HistogramAnswer:
+async def histogram(
+    request: Request, acts: MayHistogram, body: HistogramRequest
+) -> HistogramAnswer:
     """How many documents match in each interval; the intervals have a length that is read easily,
     and none is left out."""
     began = time.perf_counter()
@@ -53,7 +56,7 @@ async def histogram(request: Request, acts: MaySearch, body: HistogramRequest) -
 
 
 @room.post("/facets", summary="Most frequent values", responses=answers(400, 413))
-async def facets(request: Request, acts: MaySearch, body: FacetsRequest) -> FacetsAnswer:
+async def facets(request: Request, acts: MayFacets, body: FacetsRequest) -> FacetsAnswer:
     """The most frequent values of up to 12 fields, with how many documents have another one or
     none."""
     began = time.perf_counter()

@@ -33,8 +33,9 @@ from gatebook.processors.serve.reader import Reader, kind_of
 from gatebook.processors.subjects.verify import verify_document
 
 room = APIRouter(prefix=API, tags=["events"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
-MayReveal = Annotated[Acts, Depends(requires(Permission.REVEAL_REDACTED))]
+MaySee = Annotated[Acts, Depends(requires(Permission.SEARCH, "event.view"))]
+MayLookAround = Annotated[Acts, Depends(requires(Permission.SEARCH, "event.around"))]
+MayReveal = Annotated[Acts, Depends(requires(Permission.REVEAL_REDACTED, "event.reveal"))]
 Id = Annotated[
     str,
     Path(
@@ -53,7 +54,7 @@ def nothing(what: str = "no document has this id, or none that you may see") -> 
 
 
 @room.get("/events/{id}", summary="One event", responses=answers(404))
-async def event(request: Request, acts: MaySearch, id: Id) -> EventAnswer:
+async def event(request: Request, acts: MaySee, id: Id) -> EventAnswer:
     """Its documents of whatever kind, the findings that cite it, the steps of its life, and what
     its document says of itself."""
     reader = Reader(request, acts.caller)
@@ -78,7 +79,7 @@ async def event(request: Request, acts: MaySearch, id: Id) -> EventAnswer:
 @room.get("/events/{id}/around", summary="What is around an event", responses=answers(400, 404))
 async def around(
     request: Request,
-    acts: MaySearch,
+    acts: MayLookAround,
     id: Id,
     by: Annotated[
         AroundBy | None, Query(description="Only those with the same value of this field.")

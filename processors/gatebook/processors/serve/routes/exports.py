@@ -31,7 +31,9 @@ from gatebook.processors.serve.models import (
 from gatebook.processors.serve.reader import Reader
 
 room = APIRouter(prefix=API, tags=["exports"])
-MayExport = Annotated[Acts, Depends(requires(Permission.EXPORT))]
+MayMake = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.make"))]
+MayAsk = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.state"))]
+MayRead = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.read"))]
 KIND = "export"
 KEPT_SECONDS = 7 * 86_400.0
 Id = Annotated[
@@ -51,7 +53,7 @@ MEDIA = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 @room.post("/exports", summary="Make an export", responses=answers(400, 413), status_code=201)
-async def make(request: Request, acts: MayExport, body: ExportRequest) -> ExportMade:
+async def make(request: Request, acts: MayMake, body: ExportRequest) -> ExportMade:
     """Decide what is exported: the query, an absolute range, and only what was taken in until now.
     Nothing is stored but that; the lines are read when they are asked for, for 7 days."""
     reader = Reader(request, acts.caller)
@@ -89,7 +91,7 @@ async def make(request: Request, acts: MayExport, body: ExportRequest) -> Export
 
 
 @room.get("/exports/{id}", summary="How far an export is", responses=answers(404))
-async def state(request: Request, acts: MayExport, id: Id) -> ExportState:
+async def state(request: Request, acts: MayAsk, id: Id) -> ExportState:
     """How many lines its latest reading has sent."""
     kept = await _mine(request, acts, id)
     running = Reader(request, acts.caller).registry.exporting.get(id)
@@ -106,7 +108,7 @@ async def state(request: Request, acts: MayExport, id: Id) -> ExportState:
 )
 async def data(
     request: Request,
-    acts: MayExport,
+    acts: MayRead,
     id: Id,
     after: Annotated[
         str,

@@ -24,13 +24,14 @@ from gatebook.processors.serve.models import (
 from gatebook.processors.serve.reader import Reader
 
 room = APIRouter(prefix=API, tags=["fields"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
+MayList = Annotated[Acts, Depends(requires(Permission.SEARCH, "field.list"))]
+MayCheck = Annotated[Acts, Depends(requires(Permission.SEARCH, "query.check"))]
 
 
 @room.get("/fields", summary="Fields of a kind of document", responses=answers())
 async def fields(
     request: Request,
-    acts: MaySearch,
+    acts: MayList,
     kind: Annotated[Kind, Query(description="Of which documents.")] = "access",
 ) -> FieldsAnswer:
     """What a query may name, by kind; `masked` ones it may not."""
@@ -52,7 +53,7 @@ async def fields(
 
 
 @room.post("/query/check", summary="Check a query", responses=answers())
-async def check(request: Request, acts: MaySearch, body: CheckRequest) -> CheckAnswer:
+async def check(request: Request, acts: MayCheck, body: CheckRequest) -> CheckAnswer:
     """Whether a query can be understood, and where not; it is not run."""
     try:
         Reader(request, acts.caller).question(body.query, kind=body.kind)

@@ -42,8 +42,9 @@ from gatebook.processors.serve.models import (
 from gatebook.processors.serve.reader import Reader
 
 room = APIRouter(prefix=API, tags=["findings"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
-MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT))]
+MayList = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.list"))]
+MaySee = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.view"))]
+MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT, "finding.verdict"))]
 MAX_DOCUMENTS = 5_000
 MAX_SHOWN = 500
 MAX_MEMBERS = 500
@@ -57,7 +58,7 @@ Incident = Annotated[
 @room.get("/findings", summary="Findings", responses=answers(400))
 async def findings(
     request: Request,
-    acts: MaySearch,
+    acts: MayList,
     state: Annotated[
         Literal["open", "all"], Query(description="open: firing or acknowledged.")
     ] = "open",
@@ -88,7 +89,7 @@ def _item(reader: Reader, problem: Problem) -> FindingItem:
 
 
 @room.get("/findings/{incident}", summary="One finding", responses=answers(404))
-async def finding(request: Request, acts: MaySearch, incident: Incident) -> FindingAnswer:
+async def finding(request: Request, acts: MaySee, incident: Incident) -> FindingAnswer:
     """An incident: all that was found and said of it, its window, and how its figure went before
     and after."""
     reader = Reader(request, acts.caller)

@@ -15,7 +15,7 @@ from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import RetentionAnswer
 
 room = APIRouter(prefix=API, tags=["retention"])
-MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ))]
+MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ, "retention.view"))]
 
 
 @room.get("/retention", summary="Retention", responses=answers())

@@ -18,14 +18,16 @@ from gatebook.processors.serve.models import SavedSearch, SavedSearches, SavedSe
 from gatebook.processors.serve.reader import Reader
 
 room = APIRouter(prefix=API, tags=["saved searches"])
-MaySave = Annotated[Acts, Depends(requires(Permission.SAVED_SEARCHES))]
+MayList = Annotated[Acts, Depends(requires(Permission.SAVED_SEARCHES, "search.list_saved"))]
+MaySave = Annotated[Acts, Depends(requires(Permission.SAVED_SEARCHES, "search.save"))]
+MayDelete = Annotated[Acts, Depends(requires(Permission.SAVED_SEARCHES, "search.unsave"))]
 KIND = "saved_search"
 MAX_OF_ONE = 200
 Id = Annotated[str, Path(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 
 
 @room.get("/saved-searches", summary="Saved searches", responses=answers())
-async def saved(request: Request, acts: MaySave) -> SavedSearches:
+async def saved(request: Request, acts: MayList) -> SavedSearches:
     """The caller's own, and those that others share with the same tenants."""
     found = await _state(request).find(KIND)
     mine = [_told(kept, acts) for kept in found if _may_see(kept, acts)]
@@ -68,7 +70,7 @@ async def save(request: Request, acts: MaySave, body: SavedSearchRequest) -> Sav
     status_code=204,
     response_class=Response,
 )
-async def delete(request: Request, acts: MaySave, id: Id) -> Response:
+async def delete(request: Request, acts: MayDelete, id: Id) -> Response:
     """Delete one of the caller's own."""
     kept = await _state(request).get(_document(id))
     if kept is None or kept.source.get("owner") != acts.caller.id:

@@ -20,7 +20,7 @@ from gatebook.processors.serve.reader import Reader, asked_range, range_of, sour
 from gatebook.processors.serve.views import Cursors
 
 room = APIRouter(prefix=API, tags=["search"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
+MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH, "search"))]
 
 
 @room.post("/search", summary="Search", responses=answers(400, 410, 413))

@@ -34,8 +34,10 @@ from gatebook.processors.serve.models import (
 )
 
 room = APIRouter(prefix=API, tags=["session"])
-Known = Annotated[Acts, Depends(requires(Permission.SESSION))]
-Admin = Annotated[Acts, Depends(requires(Permission.TOKENS))]
+Known = Annotated[Acts, Depends(requires(Permission.SESSION, "session.view"))]
+MayList = Annotated[Acts, Depends(requires(Permission.TOKENS, "token.list"))]
+MayMake = Annotated[Acts, Depends(requires(Permission.TOKENS, "token.new"))]
+MayRevoke = Annotated[Acts, Depends(requires(Permission.TOKENS, "token.revoke"))]
 
 
 @room.get("/session", summary="Who calls", responses=answers())
@@ -59,7 +61,7 @@ async def session(request: Request, acts: Known) -> SessionAnswer:
 
 
 @room.get("/tokens", summary="API tokens", responses=answers())
-async def tokens(request: Request, acts: Admin) -> TokensAnswer:
+async def tokens(request: Request, acts: MayList) -> TokensAnswer:
     """What is known of the API tokens of one's tenants; the tokens themselves are not."""
     acts.note("token.list")
     found = await _tokens(request).list()
@@ -68,7 +70,7 @@ async def tokens(request: Request, acts: Admin) -> TokensAnswer:
 
 
 @room.post("/tokens", summary="Make an API token", responses=answers(400, 413), status_code=201)
-async def make(request: Request, acts: Admin, body: TokenRequest) -> TokenMade:
+async def make(request: Request, acts: MayMake, body: TokenRequest) -> TokenMade:
     """A new API token. It is shown this once, sees no more tenants than its maker, and may do no
     more."""
     tenants = None if body.tenants is None else tuple(body.tenants)
@@ -97,7 +99,7 @@ async def make(request: Request, acts: Admin, body: TokenRequest) -> TokenMade:
 )
 async def revoke(
     request: Request,
-    acts: Admin,
+    acts: MayRevoke,
     id: Annotated[str, Path(pattern="^[0-9a-p]{16}$", description="Of the token, not itself.")],
 ) -> Response:
     """From now on nobody gets in by it, nor by a session that began with it."""

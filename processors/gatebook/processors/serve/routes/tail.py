@@ -26,7 +26,7 @@ from gatebook.processors.serve.reader import Reader, Registry
 from gatebook.processors.sinks.connection import Unreachable
 
 room = APIRouter(prefix=API, tags=["tail"])
-MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH))]
+MaySearch = Annotated[Acts, Depends(requires(Permission.SEARCH, "search.tail"))]
 MAX_HITS_A_POLL = 500
 BEHIND_SECONDS = 30.0
 HEARTBEAT_SECONDS = 10.0
