@@ -29,6 +29,7 @@ from gatebook.processors.serve.models import (
     ExportState,
 )
 from gatebook.processors.serve.reader import Reader
+from gatebook.processors.serve.released import Released
 
 room = APIRouter(prefix=API, tags=["exports"])
 MayMake = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.make"))]
@@ -144,26 +145,12 @@ async def data(
         "x-gatebook-total": str(kept.source["total"]),
         "x-gatebook-done": str(done),
     }
-    return _Stream(
+    return Released(
         _sent(request, id, lines, exporting),
         release,
         media_type=MEDIA[spec.format],
         headers=headers,
     )
-
-
-class _Stream(StreamingResponse):
-    """A stream whose place is given back however it ends."""
-
-    def __init__(self, body: AsyncIterator[bytes], release: Callable[[], None], **given: Any):
-        super().__init__(body, **given)
-        self._release = release
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._release()
 
 
 def _releasing(exporting: dict[str, int], export_id: str) -> Callable[[], None]:

@@ -23,6 +23,7 @@ from gatebook.processors.serve.deps import Deps, deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import Kind
 from gatebook.processors.serve.reader import Reader, Registry
+from gatebook.processors.serve.released import Released
 from gatebook.processors.sinks.connection import Unreachable
 
 room = APIRouter(prefix=API, tags=["tail"])
@@ -67,21 +68,7 @@ async def tail(
     still = _still_holds(request)
     body = _sent(reader, following, deps, still, release)
     headers = {"x-accel-buffering": "no", "cache-control": "no-store"}
-    return _Released(body, release, media_type="text/event-stream", headers=headers)
-
-
-class _Released(StreamingResponse):
-    """A stream whose place is given back however it ends, also before its first byte."""
-
-    def __init__(self, body: AsyncIterator[bytes], release: Callable[[], None], **given: Any):
-        super().__init__(body, **given)
-        self._release = release
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._release()
+    return Released(body, release, media_type="text/event-stream", headers=headers)
 
 
 def _resumed(last_id: str) -> str:
