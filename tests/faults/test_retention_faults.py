@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from tests.integration.retention.retention_tools import POLICY, Store, day, docu
 from tests.pipeline import Pipeline
 
 from gatebook.processors.retention import holds
+from gatebook.processors.retention.elastic import Away, Cluster
+from gatebook.processors.retention.lock import Lock
+from gatebook.processors.retention.recovery import blocked
+from gatebook.processors.retention.schedule import Schedule
 from gatebook.processors.retention.work import STEPS
 from gatebook.processors.sinks.base import BulkOutcome
 from gatebook.processors.summaries import answer
@@ -39,7 +45,15 @@ class Case:
         self.stays += [document(n, 40, tenant=HELD) for n in range(2)]
         self.due = [document(n, 40) for n in range(6)]
         self.due += [document(n, 12, tenant="brief-one") for n in range(3)]
+        self.late = document(88, 12)
         self.policy = home / "policy.toml"
+
+    @property
+    def only_rewritten(self) -> Case:
+        """With the one day of which something stays, and that takes events in."""
+        self.stays = [one for one in self.stays if one["organization"]["id"] != HELD]
+        self.due = [one for one in self.due if one["organization"]["id"] == "brief-one"]
+        return self
 
     async def prepared(self) -> Case:
         repository = self.store.namespace
@@ -112,6 +126,110 @@ async def test_a_run_killed_anywhere_ends_as_an_undisturbed_one(
         assert await store.write(document(77, 12)) == BulkOutcome(indexed=1)
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("point", ["fill", "swap", "after-write"])
+async def test_a_run_that_died_does_not_hold_up_what_comes_in(
+    pipeline: Pipeline, engines: Any, tmp_path: Path, point: str
+) -> None:
+    """Killed while an index takes no writes, and nobody runs retention again: a sink that has
+    something for that index opens it by itself; status names it before, and none after."""
+    store = Store(engines.elasticsearch_url, pipeline.namespace, tmp_path)
+    try:
+        case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
+        assert case.run(point).returncode == -signal.SIGKILL
+        (left,) = (await store.manager().status())["blocked"]
+        assert left["why"] == "left"
+        assert await asyncio.wait_for(store.write(case.late), 30) == BulkOutcome(indexed=1)
+        assert (await store.manager().status())["blocked"] == []
+        await case.ends_well()
+        assert case.late["event"]["id"] in await store.hits()
+    finally:
+        await store.close()
+
+
+async def test_a_run_that_may_live_elsewhere_is_waited_for_no_longer_than_its_lease(
+    pipeline: Pipeline, engines: Any, tmp_path: Path
+) -> None:
+    """Nobody can see whether a process on another machine lives: until its lease ends the index
+    stays as it is, then it is opened."""
+    store = Store(engines.elasticsearch_url, pipeline.namespace, tmp_path)
+    try:
+        case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
+        assert case.run("fill").returncode == -signal.SIGKILL
+        until = time.time() + 6
+        await store.state.change("lock", lambda s: moved(s, until), {})
+        (left,) = (await store.manager().status())["blocked"]
+        assert (left["why"], left["until"]) == ("rewriting", until)
+        assert await asyncio.wait_for(store.write(case.late), 40) == BulkOutcome(indexed=1)
+        assert time.time() > until
+        await case.ends_well()
+    finally:
+        await store.close()
+
+
+async def test_retention_opens_what_was_left_before_anything_else(
+    pipeline: Pipeline, engines: Any, tmp_path: Path
+) -> None:
+    """A schedule that starts while a run of another machine seems to live looks again within
+    seconds, not at its next round; and opens first, whatever it finds to do then."""
+    store = Store(engines.elasticsearch_url, pipeline.namespace, tmp_path)
+    try:
+        case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
+        assert case.run("fill").returncode == -signal.SIGKILL
+        await store.state.change("lock", lambda s: moved(s, time.time() + 3), {})
+        manager = store.manager(case.policy.read_bytes(), lock=Lock(store.state, 60))
+        stopping = asyncio.Event()
+        opened: list[list[Any]] = []
+
+        async def watch() -> None:
+            opened.append(await blocked(store.cluster, store.state))
+            stopping.set()
+            raise Away("the disks are not told")
+
+        schedule = Schedule(manager, "ada", 3600, 3600)
+        schedule.watch = watch  # type: ignore[method-assign]  # what comes after the opening
+        await asyncio.wait_for(schedule.run_until(stopping), 30)
+        assert opened == [[]]
+    finally:
+        await store.close()
+
+
+async def test_a_run_that_only_stood_still_cannot_swap_any_more(
+    pipeline: Pipeline, engines: Any, tmp_path: Path
+) -> None:
+    """Taken for dead right before it swaps, and events came in: its swap fails as a whole, and the
+    events stay."""
+    store = Store(engines.elasticsearch_url, pipeline.namespace, tmp_path)
+    swap = Cluster.swap
+    calls = 0
+
+    async def stood_still(self: Cluster, *given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await store.state.change("lock", lambda s: moved(s, 0.0), {})
+            assert await store.write(case.late) == BulkOutcome(indexed=1)
+        await swap(self, *given)
+
+    try:
+        case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
+        manager = store.manager(lock=Lock(store.state, 60))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Cluster, "swap", stood_still)
+            with pytest.raises(Away):
+                await manager.apply("ada", "policy")
+        stays = {one["event"]["id"] for one in (*case.stays, case.late)}
+        assert stays <= set(await store.hits())
+        assert await manager.apply("ada", "policy") is not None
+        assert stays == set(await store.hits())
+    finally:
+        await store.close()
+
+
+def moved(lock: dict[str, Any], until: float) -> dict[str, Any]:
+    """The lease as if its owner were on another machine."""
+    return {**lock, "owner": {**lock["owner"], "host": "elsewhere"}, "until": until}
 
 
 async def summed(store: Store) -> int:

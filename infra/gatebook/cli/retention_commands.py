@@ -28,6 +28,14 @@ T = TypeVar("T")
 VARIABLE = "GATEBOOK_RETENTION_POLICY"
 EXIT_PROBLEM = 1
 GIB = 1 << 30
+BLOCKED = {
+    "rewriting": "it is rewritten at the moment",
+    "left": (
+        "a run that died left it so; the next sink that writes to it opens it within seconds, "
+        "and so does `gatebook retention run`"
+    ),
+    "other": "retention did not set that block",
+}
 
 
 def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
@@ -448,7 +456,8 @@ def list_holds(as_json: bool) -> None:
 @retention.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show the run under way, holds, the last certificate, and what sinks are told."""
+    """Show the run under way, holds, the last certificate, what sinks are told, and which indices
+    take no writes."""
     found = run_at_desk(lambda desk: desk.manager(b"").status())
     if as_json:
         click.echo(json.dumps(found))
@@ -460,6 +469,8 @@ def status(as_json: bool) -> None:
         click.echo(f"run {run['run']}: {run['done']} of {run['items']} indices done")
         for index, step in run["under_way"]:
             click.echo(f"    {index}: {step}")
+    for one in found["blocked"]:
+        click.echo(f"{one['index']} takes no writes: {BLOCKED[one['why']]}")
     click.echo(f"{len(found['holds'])} holds")
     click.echo(f"last run: {last['run']}, {last['completed_at']}" if last else "no run so far")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import orjson
 
 from gatebook.processors.sinks.codec import CODEC, has_best_compression
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.sinks.gates import retention_index
 from gatebook.processors.sinks.slots import GROUP_FIELDS, Group, IndexName, parse_index
 from gatebook.schemas.errors import Fatal, GatebookError
 
@@ -208,12 +210,33 @@ class Cluster:
                 raise Away(f"{len(refused)} documents were not taken ({kind})")
             await asyncio.sleep(wait_seconds)
 
-    async def swap(self, leaving: str, coming: str, aliases: Sequence[str]) -> None:
-        """In one step: `leaving` is deleted, `coming` (where there is one) stands behind these
-        aliases. A search sees all of the one or all of the other."""
+    async def swap(self, leaving: str, coming: str, aliases: Sequence[str], ticket: str) -> None:
+        """In one step: the ticket is given back, `leaving` is deleted, `coming` (where there is
+        one) stands behind these aliases. A search sees all of the one or all of the other. Raises
+        Away, and nothing is changed, where somebody cancelled the ticket meanwhile."""
         add = [{"add": {"index": coming, "alias": alias}} for alias in aliases if coming]
-        actions = [{"remove_index": {"index": leaving}}, *add]
+        given = {"index": retention_index(self.namespace), "alias": ticket, "must_exist": True}
+        actions = [{"remove": given}, {"remove_index": {"index": leaving}}, *add]
         await self.ask("POST", "/_aliases", json={"actions": actions})
+
+    async def new_ticket(self) -> str:
+        """The right to swap, and nobody else has it from here on. It is an alias of the state's
+        index: whoever takes it away is sure that no swap is carried out any more."""
+        await self.cancel_tickets()
+        ticket = f"{self.namespace}-retention-ticket-{uuid.uuid4().hex}"
+        add = {"add": {"index": retention_index(self.namespace), "alias": ticket}}
+        await self.ask("POST", "/_aliases", json={"actions": [add]})
+        return ticket
+
+    async def cancel_tickets(self) -> None:
+        """From here on no swap is carried out that was prepared before."""
+        index = retention_index(self.namespace)
+        found = await self.ask("GET", f"/{index}/_alias", absent={})
+        aliases = found.get(index, {}).get("aliases", {})
+        actions = [{"remove": {"index": index, "alias": one}} for one in aliases]
+        # One that was given back meanwhile is gone, too.
+        if actions:
+            await self.ask("POST", "/_aliases", absent={}, json={"actions": actions})
 
     async def merge(self, index: str) -> None:
         """Returns when an index is one segment, however long that takes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -33,7 +34,10 @@ class Lock:
         self._state = state
         self._lease_seconds = lease_seconds
         self._clock = clock
-        self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": _started(0)}
+        # Two of one process are two: a sink in it must not take a living run for its own.
+        token = secrets.token_hex(8)
+        host, boot = socket.gethostname(), _started(0)
+        self._owner = {"host": host, "pid": os.getpid(), "boot": boot, "token": token}
 
     async def take(self) -> None:
         """Take or renew the lease. Raises Busy."""
@@ -45,7 +49,7 @@ class Lock:
                     return
                 continue
             owner = stored.source["owner"]
-            if owner != self._owner and stored.source["until"] > now and _may_live(owner):
+            if owner != self._owner and stored.source["until"] > now and may_live(owner):
                 raise Busy(f"process {owner['pid']} on {owner['host']} runs retention")
             if await self._state.replace(stored, source):
                 return
@@ -59,7 +63,7 @@ class Lock:
                 await self._state.delete(LOCK)
 
 
-def _may_live(owner: dict[str, Any]) -> bool:
+def may_live(owner: dict[str, Any]) -> bool:
     """Whether the process may still be there: on another machine nobody knows."""
     if owner["host"] != socket.gethostname():
         return True

@@ -24,6 +24,7 @@ from gatebook.processors.retention.holds import Holds, all_holds, own_holds
 from gatebook.processors.retention.lock import Lock
 from gatebook.processors.retention.plan import Force, Item, Plan, Planner
 from gatebook.processors.retention.policy import Policy
+from gatebook.processors.retention.recovery import blocked, open_left
 from gatebook.processors.retention.state import ITEM, RUN, State, Stored, with_closed
 from gatebook.processors.retention.work import NoSummaries, Replacer, Summaries
 from gatebook.processors.sinks.gates import LEASE_SECONDS
@@ -108,6 +109,13 @@ class Manager:
         metrics.RUNS.labels("nothing" if found is None else "done").inc()
         metrics.LAST_DONE.set(self.clock_ns() / 1e9)
         return found
+
+    async def recover(self) -> list[str]:
+        """Let writes into what a dead run left closed; the names. The run is gone on with by
+        `apply`. Raises Busy where the run lives, and Away."""
+        if self.lock is None:
+            return []
+        return await open_left(self.cluster, self.state, self.lock)
 
     async def _take(self) -> None:
         if self.lock is not None:
@@ -302,6 +310,7 @@ class Manager:
             "last": None if last is None else _summary(last.source["certificate"]),
             "closed": {kind: len(slots) for kind, slots in gates.closed.items()},
             "cuts": {kind: dict(days) for kind, days in gates.cuts.items()},
+            "blocked": await blocked(self.cluster, self.state),
         }
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PUT_OFF = (Away, Busy, NotReplaced, Unreachable)
 REASON = "schedule"
+RETRY_SECONDS = 5.0
 
 
 @dataclass
@@ -41,24 +42,31 @@ class Schedule:
             is_due = loop.time() >= next_run
             if is_due:
                 next_run = loop.time() + self.interval_seconds
-            await self._once(is_due)
             wait = min(self.watch_seconds, self.interval_seconds)
+            if not await self._once(is_due):
+                wait = min(wait, RETRY_SECONDS)
             try:
                 await asyncio.wait_for(stopping.wait(), wait)
             except TimeoutError:
                 continue
 
-    async def _once(self, is_due: bool) -> None:
+    async def _once(self, is_due: bool) -> bool:
+        """Whether that was all: a run of another's, dead perhaps, is looked at again soon."""
         try:
+            # First of all, and at once after a start: what the dead left closed holds events up.
+            for name in await self.manager.recover():
+                log.warning("%s was left closed by a run that died: opened", name)
             await self.watch()
             # One that was interrupted is gone on with at once: it may block an index.
             if is_due or await self.manager.unfinished() is not None:
                 await self.manager.apply(self.by, REASON)
         except PUT_OFF as error:
             log.warning("retention is put off: %s", error)
+            return not isinstance(error, Busy)
         except GatebookError as error:
             metrics.RUNS.labels("failed").inc()
             log.error("retention failed: %s", error)
+        return True
 
     async def watch(self) -> None:
         """Look at disks and sizes, and do what the policy says of them."""

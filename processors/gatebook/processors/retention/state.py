@@ -106,9 +106,10 @@ class State:
         await self._cluster.ask("DELETE", path, absent={}, params={"refresh": "true"})
 
     async def find(self, kind: str, **equal: Any) -> list[Stored]:
-        """All documents of a type with these values."""
-        await self._make()
-        await self._cluster.refresh(self._index)
+        """All documents of a type with these values; none where there is no state yet."""
+        refreshed = await self._cluster.ask("POST", f"/{self._index}/_refresh", absent={})
+        if not refreshed:
+            return []
         terms = [{"term": {name: value}} for name, value in {"type": kind, **equal}.items()]
         body = {
             "query": {"bool": {"filter": terms}},

@@ -185,7 +185,7 @@ class Replacer:
         except Busy:
             raise  # another goes on with this item, behind its own block
         except BaseException:
-            # Not after SIGKILL: then whoever goes on with the run lets writes in.
+            # Not after SIGKILL: then whoever finds it lets writes in (see recovery).
             await self.cluster.unblock(item.index)
             raise
 
@@ -194,6 +194,7 @@ class Replacer:
         if is_summed:
             await self._ensure(item)  # before the block, which it would prolong
         await note("block", {})
+        ticket = await self.cluster.new_ticket()
         await self.cluster.block(item.index)
         await self.cluster.refresh(item.index)
         for _ in range(MAX_TRIES):
@@ -208,7 +209,7 @@ class Replacer:
             still = (await self.holds()).digest == holds.digest
             if still and await self._cites_no_more(item, holds, outcome):
                 await self._check_still(item, outcome)
-                await self._swap(item, outcome.target)
+                await self._swap(item, outcome.target, ticket)
                 return await self._settled(item, found, note)
             # A hold or a finding came in between: what was written does not count, begin again.
         raise NotReplaced(f"holds or findings keep changing while {item.index} is rewritten")
@@ -241,10 +242,10 @@ class Replacer:
         if not await self.cluster.is_blocked(item.index) or count != outcome.before:
             raise NotReplaced(f"{item.index} was written to while it was rewritten")
 
-    async def _swap(self, item: Item, target: str) -> None:
+    async def _swap(self, item: Item, target: str, ticket: str) -> None:
         base = f"{self.cluster.namespace}-{item.kind}"
         # If we die right after this, the old index is gone: the next run settles.
-        await self.cluster.swap(item.index, target, (f"{base}-{item.slot}", base))
+        await self.cluster.swap(item.index, target, (f"{base}-{item.slot}", base), ticket)
 
     async def _settled(self, item: Item, noted: Mapping[str, Any], note: Note) -> Any:
         outcome = noted["outcome"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gatebook.processors.sinks import bulk, metrics
 from gatebook.processors.sinks.base import BulkOutcome, Rejected, Row
@@ -25,6 +25,9 @@ from gatebook.processors.sinks.retrying import Retrying
 from gatebook.processors.sinks.settings import ElasticsearchSettings, SinkSettings
 from gatebook.processors.sinks.slots import OPEN, Gates
 from gatebook.schemas.errors import Fatal
+
+if TYPE_CHECKING:
+    from gatebook.processors.retention.recovery import Rescue
 
 # What an archive is restored into has a namespace of its own beside the live one.
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}(-restored)?")
@@ -56,6 +59,7 @@ class ElasticsearchSink:
             gate_lease_seconds,
         )
         self._slots = asyncio.Semaphore(self._settings.concurrent_requests)
+        self._rescue = _rescue(self._owned or connection, namespace)  # type: ignore[arg-type]  # one of the two is a Connection
 
     async def write(self, rows: Sequence[Row]) -> BulkOutcome:
         """See Sink.write. Raises Fatal on refused credentials, a missing template, a server that
@@ -85,6 +89,8 @@ class ElasticsearchSink:
                 while rows:
                     tried = rows[:1] if retrying.is_paused else rows
                     judged = await self._bulk.attempt(tried)
+                    if any(verdict.decision is Decision.BLOCKED for _, verdict in judged):
+                        await self._rescue.look()
                     outcome += _settled(judged)
                     undecided = [row for row, verdict in judged if not _is_final(verdict)]
                     rows = undecided + rows[len(tried) :]
@@ -247,6 +253,13 @@ class BulkRequests:
         except Unreachable:
             return [(row, _UNREACHABLE) for row in rows], []
         return _judge_stored(rows, answer, whole)
+
+
+def _rescue(connection: Connection, namespace: str) -> Rescue:
+    # It needs retention's state, and retention needs the sinks' gates.
+    from gatebook.processors.retention.recovery import Rescue
+
+    return Rescue(connection, namespace)
 
 
 def _is_missing(verdict: Verdict) -> bool:
