@@ -381,21 +381,65 @@ def _cells(facts: TokenFacts, now: float) -> list[str]:
 @click.argument("token_id", metavar="ID")
 @json_option
 def revoke_command(token_id: str, as_json: bool) -> None:
-    """End a token and the sessions begun with it, for every process at once."""
+    """End a token and the sessions begun with it, for every process at once.
+
+    ID is what `gatebook token list` shows, never the token itself. A token that was revoked before
+    stays as it was: that is told, and is no failure.
+    """
     from gatebook.cli.privileged import operator
     from gatebook.processors.serve.access.tokens import TokenError
 
-    async def revoke(tokens: Tokens) -> TokenFacts | None:
+    _refuse_no_id(token_id)
+
+    async def revoke(tokens: Tokens) -> tuple[str, TokenFacts] | None:
         try:
-            return await tokens.revoke(token_id, operator())
+            before = (await tokens.find(token_id)).state(datetime.now(UTC).timestamp())
+            return before, await tokens.revoke(token_id, operator())
         except TokenError:
             return None
 
-    facts = _with_tokens("token.revoke", {"token": token_id[:64]}, revoke)
-    if facts is None:
-        click.echo("no token has this id; see `gatebook token list`", err=True)
+    found = _with_tokens("token.revoke", {"token": token_id}, revoke)
+    if found is None:
+        click.echo(
+            f"no token has the id {token_id}, so none was revoked; `gatebook token list --all` "
+            f"shows all there ever were",
+            err=True,
+        )
         sys.exit(EXIT_NOT_FOUND)
-    click.echo(json.dumps(_plain(facts)) if as_json else f"revoked {facts.id}")
+    before, facts = found
+    if as_json:
+        click.echo(json.dumps({**_plain(facts), "state_before": before}))
+    else:
+        click.echo(_revoked(before, facts))
+
+
+def _refuse_no_id(token_id: str) -> None:
+    """Raises BadParameter, before anything of it is recorded: it may be a token itself."""
+    from gatebook.processors.serve.access.tokens import is_id, is_token, short_id
+
+    if is_token(token_id):
+        raise click.BadParameter(
+            "this is a token itself, which belongs in no command (shells remember them); "
+            f"its id is {short_id(token_id)}",
+            param_hint="ID",
+        )
+    if not is_id(token_id):
+        raise click.BadParameter(
+            "an id is 16 letters or digits; `gatebook token list` shows them", param_hint="ID"
+        )
+
+
+def _revoked(before: str, facts: TokenFacts) -> str:
+    from gatebook.processors.search.display import safe
+
+    who = f"{facts.id} ({safe(facts.name, 40)})"
+    if before == "revoked":
+        by = f" by {safe(facts.revoked_by, 40)}" if facts.revoked_by else ""
+        when = _time(facts.revoked_at)
+        return f"{who} was revoked already, at {when}{by}; nothing was changed"
+    if before == "expired":
+        return f"revoked {who}; it had held for nothing since {_time(facts.expires_at)}"
+    return f"revoked {who}; it signs nobody in any more, and its sessions are ended"
 
 
 @token.command("sign-out")
@@ -453,6 +497,7 @@ def _plain(facts: TokenFacts) -> dict[str, Any]:
         "expires_at": _time(facts.expires_at),
         "last_used_at": _time(facts.last_used_at),
         "revoked_at": _time(facts.revoked_at),
+        "revoked_by": facts.revoked_by,
     }
 
 

@@ -14,7 +14,7 @@ from gatebook.processors.serve.access.caller import Caller
 from gatebook.processors.serve.access.guard import routes_without_permission, still_holds
 from gatebook.processors.serve.access.link import LoginLink
 from gatebook.processors.serve.access.settings import AccessSettings
-from gatebook.processors.serve.access.state import ConsoleState
+from gatebook.processors.serve.access.state import ConsoleState, StateAway
 from gatebook.processors.serve.access.tokens import NewToken, Tokens, _document_id
 
 LOOK, CHANGE = "/api/v1/look", "/api/v1/change"
@@ -369,6 +369,48 @@ async def test_the_login_link_works_once(engines: Any, namespace: str) -> None:
         logins = [(outcome, d) for name, outcome, d, _ in service.audit.acts if name == "login"]
         assert [outcome for outcome, _ in logins] == ["success", "failure"]
         assert link.token not in str(service.audit.acts)
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+async def test_a_browser_is_told_what_happened_and_what_to_do(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures on the way in are pages with a sentence and a next step, never bare JSON; programs
+    get JSON still. Nothing that was sent stands in them."""
+    mark = "<script>x</script>"
+    async with service.client(headers=BROWSER) as client:
+        wrong = await client.post("/login", data={"token": f"gb_{mark}"})
+        assert (wrong.status_code, "has expired, or was revoked" in wrong.text) == (401, True)
+        link = await client.get("/login", params={"token": mark})
+        assert (link.status_code, "used already" in link.text) == (401, True)
+        assert "gatebook serve" in link.text
+        forged = await client.post("/login", data={}, headers={"origin": "https://evil.example"})
+        assert (forged.status_code, "was not sent by a page" in forged.text) == (403, True)
+        assert "Reload the page" in forged.text
+        none = await client.get("/login/oidc")
+        assert (none.status_code, "No identity provider is set up" in none.text) == (404, True)
+        other = await client.get(f"/{mark}", headers={"host": "evil.example"})
+        assert (other.status_code, "does not answer under this name" in other.text) == (421, True)
+        assert "/login" not in other.text
+        pages = [wrong, link, forged, none, other]
+
+        async def away(_token: str) -> None:
+            raise StateAway("the state of the console cannot be read")
+
+        monkeypatch.setattr(service.access.tokens, "caller_of", away)
+        lost = await client.post("/login", data={"token": "gb_x"})
+        assert (lost.status_code, lost.headers["retry-after"]) == (503, "5")
+        for page in (*pages, lost):
+            assert page.headers["content-type"].startswith("text/html"), page.url
+            assert page.text.count('role="alert"') == 1
+            assert page.headers["content-security-policy"]
+            assert mark not in page.text
+        api = await client.get(LOOK)
+        assert api.json()["error"]["type"] == "unauthenticated"
+    async with service.client() as program:
+        assert (await program.get("/login/oidc")).json()["error"]["type"] == "not_found"
 
 
 # --- rates -------------------------------------------------------------------------------------

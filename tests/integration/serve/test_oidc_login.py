@@ -244,6 +244,27 @@ async def test_a_person_without_a_role_is_known_and_refused(
     assert (name, outcome, details["refused"]) == ("login", "failure", "no_role")
     assert caller is not None
     assert caller.id == "ada-7"
+    assert "ada-7" in answer.text
+    assert "Ask an administrator" in answer.text
+
+
+async def test_a_sign_in_that_failed_says_why_and_what_to_do(service: Service) -> None:
+    """An answer that is not of this browser's sign-in, a refusal of the provider, and one that does
+    not hold: each has its own words, and the way to begin again."""
+    async with service.client() as client:
+        late = await client.get("/login/callback?code=x&state=of-long-ago")
+        assert "begun more than ten minutes ago" in late.text
+        state = parse_qs(urlsplit(await way_back(client)).query)["state"][0]
+        refused = await client.get(f"/login/callback?error=access_denied&state={state}")
+        assert "did not let you in" in refused.text
+        state = parse_qs(urlsplit(await way_back(client)).query)["state"][0]
+        mixed = await client.get(f"/login/callback?code=x&iss=https://evil.example&state={state}")
+        assert "does not hold (issuer)" in mixed.text
+        assert "evil" not in mixed.text
+        for page in (late, refused, mixed):
+            assert page.status_code == 401
+            assert "Sign in again" in page.text
+            assert 'href="/login/oidc?return=' in page.text
 
 
 async def test_a_provider_that_is_away_or_refuses_lets_nobody_in(

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -17,6 +17,7 @@ from gatebook.processors.search.asking import BadRequest, SearchFailed, ViewGone
 from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.times import TimeError
 from gatebook.processors.serve.access.caller import Refused
+from gatebook.processors.serve.access.failures import for_browser
 from gatebook.processors.serve.access.state import StateAway
 from gatebook.processors.serve.access.tokens import TokenError
 from gatebook.processors.serve.audit import Unrecorded, note_failed
@@ -167,12 +168,12 @@ def type_of(response: JSONResponse) -> str:
 def install(app: FastAPI) -> None:
     """Make the app answer every error this way."""
 
-    async def handler(request: Request, error: Exception) -> JSONResponse:
+    async def handler(request: Request, error: Exception) -> Response:
         response = told(error)
         note_failed(request, response.status_code, type_of(response))
         if response.status_code == 405:
             response.headers["allow"] = ", ".join(_methods(request))
-        return response
+        return for_browser(request, response)
 
     for kind, _teller in _TOLD:
         app.add_exception_handler(kind, handler)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatebook.processors.serve.access.caller import (
@@ -34,6 +34,7 @@ from gatebook.processors.serve.access.claims import (
     TokenVerifier,
     caller_of_claims,
 )
+from gatebook.processors.serve.access.failures import for_browser
 from gatebook.processors.serve.access.headers import secured
 from gatebook.processors.serve.access.limits import Buckets, network_of
 from gatebook.processors.serve.access.link import LoginLink
@@ -186,7 +187,7 @@ class Guard:
             if answer.has_begun:  # too late for an answer: the connection is cut
                 log.warning("an answer was cut off by %s", type(error).__name__)
                 raise _Cut from None
-            response = self._refusal(request, error)
+            response = for_browser(request, self._refusal(request, error))
             await response(scope, receive, answer)
 
     def _refusal(self, request: Request, error: Exception) -> JSONResponse:
@@ -412,14 +413,14 @@ def _response(refused: Refused) -> JSONResponse:
     return JSONResponse(json.loads(json.dumps(refused.body())), refused.status, headers)
 
 
-async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
+async def _answer_refused(request: Request, error: Exception) -> Response:
     """A route refused: record it, and say so."""
     assert isinstance(error, Refused)
     if error.status in (401, 403):
         _record_refused(request.app.state.access, request, error)
     else:
         note_failed(request, error.status, error.kind)
-    return _response(error)
+    return for_browser(request, _response(error))
 
 
 def _record_refused(access: Access, request: Request, error: Refused) -> None:

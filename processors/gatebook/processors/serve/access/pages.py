@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import html
 import secrets
-from functools import cache
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from gatebook.processors.serve.access.caller import Caller, Refused
+from gatebook.processors.serve.access.failures import lone_page, sign_in_failure, told
 from gatebook.processors.serve.access.guard import Access, check_origin
 from gatebook.processors.serve.access.oidc import (
     ATTEMPT_SECONDS,
@@ -28,12 +26,17 @@ router = APIRouter(include_in_schema=False)
 ATTEMPT_COOKIE = "gatebook_login"
 SECURE_ATTEMPT_COOKIE = "__Host-gatebook_login"
 MAX_FORM_BYTES = 4096
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Gatebook: sign in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">{style}</head>
-<body><main class="lone"><h1>Gatebook</h1>{body}</main></body></html>
-"""
-ASSETS = Path(__file__).parents[1] / "static" / "assets"
+LINK_GONE = (
+    "This link signs nobody in: it was used already, it is too old, or it is of an earlier start "
+    "of the service.",
+    "Whoever runs the service starts `gatebook serve` again for a new link, or makes an API token "
+    "with `gatebook token new`.",
+)
+NO_SUCH_TOKEN = (
+    "This API token signs nobody in: it was mistyped, has expired, or was revoked.",
+    "Paste all of it, from gb_ to its end, or ask an administrator for a new one (`gatebook token "
+    "list --all` shows the state of each).",
+)
 
 
 @router.get("/login")
@@ -50,8 +53,7 @@ async def _by_link(request: Request, access: Access, token: str) -> Response:
     caller = access.link.redeem(token) if access.link is not None else None
     if caller is None:
         access.failed(http_facts(request), "login_link", "used_or_expired")
-        message = "This link was used already, or it is too old. Start the service again for a new"
-        return _page(access, "/", f"{message} one, or use an API token.", 401)
+        return _page(access, "/", LINK_GONE, 401)
     return await _signed_in(request, access, caller, "/")
 
 
@@ -66,7 +68,7 @@ async def login_by_token(request: Request) -> Response:
     return_to = local_path(form.get("return", "/"))
     if caller is None:
         access.failed(http_facts(request), "api_token", "unknown_expired_or_revoked")
-        return _page(access, return_to, "This token does not hold.", 401)
+        return _page(access, return_to, NO_SUCH_TOKEN, 401)
     return await _signed_in(request, access, caller, return_to)
 
 
@@ -126,11 +128,20 @@ def _refused(request: Request, access: Access, refused: SignInRefused) -> Respon
     facts = http_facts(request)
     if refused.caller is None:
         access.failed(facts, "oidc", refused.reason)
-        return _page(access, "/", f"Signing in did not work ({refused.reason}). Try again.", 401)
+        return _page(access, "/", sign_in_failure(refused.reason), 401)
     details = {"method": "oidc", "refused": refused.reason}
     access.note_refusal(refused.caller, "login", details, facts)
-    message = "You are known, but have no role here. Ask an administrator."
-    return _page(access, "/", message, 403)
+    return _page(access, "/", _no_role(refused.caller), 403)
+
+
+def _no_role(caller: Caller) -> tuple[str, str]:
+    who = f"{caller.name} ({caller.id})" if caller.name and caller.name != caller.id else caller.id
+    return (
+        f"Your organisation knows you as {who}, who has no role in Gatebook: nothing is shown.",
+        "Ask an administrator of this service for a role (viewer, analyst, privacy_officer or "
+        "admin), which they give you at the identity provider; then sign in again. That you tried "
+        "is in the log.",
+    )
 
 
 async def _signed_in(
@@ -188,11 +199,14 @@ def _set_cookie(
     )
 
 
-def _page(access: Access, return_to: str, message: str = "", status: int = 200) -> HTMLResponse:
+def _page(
+    access: Access, return_to: str, failure: tuple[str, str] | None = None, status: int = 200
+) -> HTMLResponse:
+    """The ways to sign in, below what happened and what to do where something failed."""
     goal = local_path(return_to)
-    parts: list[Any] = []
-    if message:
-        parts.append(f'<p role="alert">{html.escape(message)}</p>')
+    parts: list[str] = []
+    if failure is not None:
+        parts.append(told(*failure))
     if access.oidc is not None:
         address = html.escape(f"/login/oidc?return={quote(goal, safe='')}")
         parts.append(f'<p><a href="{address}">Sign in with your organisation</a></p>')
@@ -203,11 +217,4 @@ def _page(access: Access, return_to: str, message: str = "", status: int = 200) 
         '<input id="token" name="token" type="password" autocomplete="off" required></p>'
         '<p><button type="submit">Sign in</button></p></form>'
     )
-    return HTMLResponse(_PAGE.format(style=_style(), body="".join(parts)), status)
-
-
-@cache
-def _style() -> str:
-    """The console's style sheet; none where the console is not built."""
-    found = sorted(ASSETS.glob("index-*.css"))
-    return f'<link rel="stylesheet" href="/assets/{found[0].name}">' if found else ""
+    return lone_page("sign in" if failure is None else "not signed in", parts, status)

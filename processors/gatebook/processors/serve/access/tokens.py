@@ -186,8 +186,7 @@ class Tokens:
         return facts_of((await self._one(token_id)).source)
 
     async def _one(self, token_id: str) -> Kept:
-        is_id = _ID.fullmatch(token_id)
-        kept = await self._state.get(_document_id(token_id)) if is_id else None
+        kept = await self._state.get(_document_id(token_id)) if is_id(token_id) else None
         if kept is None:
             raise no_token()
         return kept
@@ -207,6 +206,16 @@ def caller_id(token_id: str) -> str:
     """The user.id that stands in the log for what is done by a token. It must look like no secret:
     what does is masked, and found by nobody."""
     return f"api-token/{token_id}"
+
+
+def is_token(text: str) -> bool:
+    """Whether this has the form of a token itself."""
+    return bool(_TOKEN.fullmatch(text))
+
+
+def is_id(text: str) -> bool:
+    """Whether this has the form of a token's id."""
+    return bool(_ID.fullmatch(text))
 
 
 def _document_id(token_id: str) -> str:
