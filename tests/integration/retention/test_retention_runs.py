@@ -208,6 +208,36 @@ async def test_a_finding_that_comes_in_during_a_run_spares_what_it_cites(store: 
     assert certificate["totals"]["spared_as_evidence"] == {"noise/30d": 1}
 
 
+async def test_a_subject_under_hold_keeps_the_findings_about_it(store: Store) -> None:
+    """Findings about the principals a held person acts under stay, of that person's tenant and of
+    none; not those about others, nor about a service that acted for the person."""
+    acting: dict[str, Any] = {"gatebook": {"subject": "tag-3", "principal": "key:bot"}}
+    acting["gatebook"]["identity"] = {"on_behalf_of": "user-3"}
+    await store.write(document(3, 3), document(4, 3), document(9, 3, **acting))
+
+    def about(name: str, principal: str, **more: Any) -> dict[str, Any]:
+        found = finding(name, 40)
+        return {**found, "gatebook": {"principal": principal}, **more}
+
+    acme, other = {"organization": {"id": "acme"}}, {"organization": {"id": "other"}}
+    await store.write(
+        about("mine", "user:user-3", **acme),
+        about("mine-somewhere", "user:user-3"),
+        about("a-namesake", "user:user-3", **other),
+        about("a-neighbour", "user:user-4", **acme),
+        about("a-service", "key:bot", **acme),
+        kind="finding",
+    )
+    store.held = {"tag-3": ()}
+    certificate = await store.manager().apply("ada", "policy")
+    assert set(await store.hits("finding")) == {"mine", "mine-somewhere"}
+    assert certificate is not None
+    assert "user-3" not in str(certificate)
+    store.held = {}
+    await store.manager().apply("ada", "released")
+    assert await store.hits("finding") == {}
+
+
 async def test_a_subject_under_hold_keeps_everything(store: Store) -> None:
     """Held events are moved out before their index goes, found as before, and not stripped; once
     the hold is released they go with the next run."""

@@ -19,14 +19,21 @@ import orjson
 from gatebook.processors.retention.elastic import Away, Dsl
 from gatebook.processors.retention.state import HOLD, ITEM, State
 from gatebook.processors.search.dsl import compile_query
-from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.fields import FieldList, fields_of
+from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.times import parse_time
+from gatebook.processors.summaries.rows import FIELDS
 from gatebook.schemas.errors import GatebookError
 
+ACCESS, FINDING = "access", "finding"
 MAX_TERMS = 10_000
+SUMMARY_FIELDS = FieldList({n: "keyword" for p, n in FIELDS.items() if p != "subject"})
 QUIET_POLLS = 600
 QUIET_POLL_SECONDS = 0.1
-TRACE_KINDS = ("access", "finding")
+People = tuple[tuple[str, str], ...]
+# Rows of summaries: held by what holds accesses, as far as they have its fields.
+SUMMARY_KINDS = ("summary-hour", "summary-day")
+SUMMARY_ROUNDING = {"summary-hour": "||/h", "summary-day": "||/d"}
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +80,9 @@ class HoldTaken(GatebookError):
 
 def query_of(hold: Hold, kind: str) -> Dsl | None:
     """What a hold covers of a kind; None where it does not reach that kind. Raises QueryError."""
-    if kind not in hold.kinds:
+    if (ACCESS if kind in SUMMARY_KINDS else kind) not in hold.kinds:
         return None
-    fields = fields_of(kind)
+    fields = SUMMARY_FIELDS if kind in SUMMARY_KINDS else fields_of(kind)
     wanted: list[Dsl] = []
     for value, field in ((hold.tenant, "organization.id"), (hold.trace, "trace.id")):
         if value and fields.type_of(field) is None:
@@ -83,8 +90,15 @@ def query_of(hold: Hold, kind: str) -> Dsl | None:
         if value:
             wanted.append({"term": {field: {"value": value}}})
     if hold.query:
-        wanted.append(compile_query(hold.query, fields))
+        try:
+            wanted.append(compile_query(hold.query, fields))
+        except QueryError:
+            if kind in SUMMARY_KINDS:
+                return None  # it asks for what rows do not have
+            raise
     bounds = {name: text for name, text in (("gte", hold.since), ("lt", hold.until)) if text}
+    if "gte" in bounds:  # a row begins with its hour or day
+        bounds["gte"] += SUMMARY_ROUNDING.get(kind, "")
     if bounds:
         wanted.append({"range": {"@timestamp": bounds}})
     return {"bool": {"filter": wanted}}
@@ -115,21 +129,25 @@ def _now() -> Any:
 
 @dataclass(frozen=True)
 class Holds:
-    """All holds at one moment. `subjects`: tags of subjects under hold."""
+    """All holds at one moment. `subjects`: tags of subjects under hold; `people`: tenants and
+    principals of those, by which findings about them are known."""
 
     own: tuple[Hold, ...] = ()
     subjects: tuple[str, ...] = ()
+    people: People = ()
 
     @property
     def digest(self) -> str:
         """The same while the holds are the same."""
-        data = orjson.dumps([msgspec.to_builtins(self.own), list(self.subjects)])
+        data = orjson.dumps([msgspec.to_builtins(self.own), self.subjects, self.people])
         return hashlib.sha256(data).hexdigest()
 
     def query(self, kind: str) -> Dsl:
         """Documents of a kind that are held; matches none where none are."""
         should = [found for hold in self.own if (found := query_of(hold, kind)) is not None]
-        if kind == "access":
+        if kind == FINDING:
+            should += _about(self.people)
+        if kind == ACCESS or kind in SUMMARY_KINDS:
             tags = list(self.subjects)
             should += [
                 {"terms": {"gatebook.subject": tags[i : i + MAX_TERMS]}}
@@ -145,15 +163,32 @@ class Holds:
         return [*own, *({"subject": tag} for tag in self.subjects)]
 
 
+def _about(people: People) -> list[Dsl]:
+    """Findings about these; one that names no tenant may be about any."""
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, principal in people:
+        by_tenant.setdefault(tenant, []).append(principal)
+    nobody: Dsl = {"bool": {"must_not": [{"exists": {"field": "organization.id"}}]}}
+    found: list[Dsl] = []
+    for tenant, names in by_tenant.items():
+        its = [nobody, {"term": {"organization.id": {"value": tenant}}}] if tenant else [nobody]
+        where: Dsl = {"bool": {"should": its, "minimum_should_match": 1}}
+        for first in range(0, len(names), MAX_TERMS):
+            some: Dsl = {"terms": {"gatebook.principal": names[first : first + MAX_TERMS]}}
+            found.append({"bool": {"filter": [some, where]}})
+    return found
+
+
 async def own_holds(state: State) -> tuple[Hold, ...]:
     """Retention's own holds, oldest first."""
     found = [msgspec.convert(one.source["hold"], Hold) for one in await state.find(HOLD)]
     return tuple(sorted(found, key=lambda hold: (hold.at, hold.id)))
 
 
-def all_holds(own: Sequence[Hold], subjects: Mapping[str, Any]) -> Holds:
-    """Retention's own holds and those on subjects (as subjects.holds.held_subjects gives them)."""
-    return Holds(tuple(own), tuple(sorted(subjects)))
+def all_holds(own: Sequence[Hold], subjects: Mapping[str, Any], people: People = ()) -> Holds:
+    """Retention's own holds and those on subjects (as subjects.holds.held_subjects gives them),
+    with what people.people_of says of them."""
+    return Holds(tuple(own), tuple(sorted(subjects)), people)
 
 
 async def put(state: State, hold: Hold) -> None:

@@ -22,6 +22,7 @@ from gatebook.processors.retention import metrics
 from gatebook.processors.retention.elastic import Cluster
 from gatebook.processors.retention.holds import Holds, all_holds, own_holds
 from gatebook.processors.retention.lock import Lock
+from gatebook.processors.retention.people import people_of
 from gatebook.processors.retention.plan import Force, Item, Plan, Planner
 from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.recovery import blocked, open_left
@@ -66,7 +67,9 @@ class Manager:
 
     async def holds(self) -> Holds:
         """All holds that stand now."""
-        return all_holds(await own_holds(self.state), await self.subjects())
+        subjects = await self.subjects()
+        people = await people_of(self.cluster, subjects)
+        return all_holds(await own_holds(self.state), subjects, people)
 
     async def plan(self, forces: Mapping[str, Force] | None = None) -> Plan:
         """What a run would do now. Changes nothing (but for an index of one document, where it has
