@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .probe import Found, Probe, entropy_bits, is_placeholder, is_variable, plain
+from .probe import Found, Probe, is_drawn, is_placeholder, is_variable, plain
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
 _SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
@@ -87,7 +87,7 @@ def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
         return None
     start, end = match.span(match.lastindex or 0)
     value = probe.data[start:end].rstrip(b".:!?")
-    if probe.is_settled(start, start + len(value)):
+    if probe.settled.covers(start, start + len(value)):
         return Found(start, start, "")
     if not is_random_token(value, max(least_bits, probe.rule.min_entropy_bits)):
         return None
@@ -103,15 +103,16 @@ _WORD_RUN = re.compile(rb"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
 
 def is_random_token(value: bytes, least_bits: float) -> bool:
     """Tell a drawn value from words, names, versions and what stands for a value."""
-    if len(value) < 8 or not _LETTER.search(value) or is_placeholder(value):
-        return False
-    if _PLACE.fullmatch(value):
-        return False
-    if entropy_bits(value[:256]) < least_bits:
+    if len(value) < 8 or not _LETTER.search(value):
         return False
     if _DIGIT.search(value):
-        return not (is_wordy(value) or is_identifier(value))
-    return len(value) >= 20 and entropy_bits(value[:256]) >= 3.8 and not reads(value)
+        if is_wordy(value) or is_identifier(value):
+            return False
+    elif len(value) < 20 or not is_drawn(value[:256], 3.8) or reads(value):
+        return False
+    if not is_drawn(value[:256], least_bits) or is_placeholder(value):
+        return False
+    return b"." not in value or _PLACE.fullmatch(value) is None
 
 
 # A host or a file, as in `AuthSource: mail01.example.org` and `key: server2.pem`.

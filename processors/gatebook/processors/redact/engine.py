@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from .masks import Pseudonyms, find_masks, render
 from .national import check_of
 from .ner import Entity, NerPool, merged
 from .rules import Rule, default_rules
-from .spans import Extent, Spans, spans_of
+from .spans import Extent, Matches, Settled, Spans, spans_of
 from .triggers import EDGE_BYTES, SEPARATOR, Hit, Sites, Triggers
 from .validators import ANCHORED, NARROWING, VALIDATORS, Found, Probe, Validator, compile_pattern
 from .version import policy_version
@@ -121,6 +122,7 @@ class Redactor:
         self._matchers = tuple(map(_matcher, ordered))
         anchored = {i: ANCHORED[r.validator](r) for i, r in enumerate(ordered) if _reads_on(r)}
         self._triggers = Triggers(ordered, anchored)
+        self._reads_over = _reads_over(self.rules)
         self.quiet_words: set[str] = set()
         """Short lower-case words of those that were read ahead, and no trigger fires in them."""
         self.clean_words: set[tuple[str, str]] = set()
@@ -238,20 +240,20 @@ class Redactor:
 
     def _redact(self, text: str, tenant: str) -> Redacted:
         raw, budget = self._admit(text)
-        counts: Counter[str] = Counter()
+        counts: dict[str, int] = {}
         named = self._named(text)
         for _ in range(self.limits.passes):
             clusters = self._clusters(text, raw, budget, tenant, named)
             if not clusters:
-                return Redacted(text, dict(counts))
+                return Redacted(text, counts)
             named = []  # a model that reads masks would say more and more of them
             raw, settled = self._mask(raw, clusters, tenant, counts)
             text = raw.decode("utf-8", "surrogatepass")
             if settled:
-                return Redacted(text, dict(counts))
+                return Redacted(text, counts)
         if self._clusters(text, raw, budget, tenant):
             raise RedactionFailed(RedactionFailed.UNSTABLE)
-        return Redacted(text, dict(counts))
+        return Redacted(text, counts)
 
     def _admit(self, text: str) -> tuple[bytes, Budget]:
         if type(text) is not str:
@@ -313,7 +315,9 @@ class Redactor:
         tenant: str,
         named: Sequence[_Span] = (),
     ) -> list[_Cluster]:
-        found = [*self._scan(text, raw, budget), *_around_masks(raw, named)]
+        found = self._scan(text, raw, budget)
+        if named:
+            found = [*found, *_around_masks(raw, named)]
         if not found:
             return []
         clusters = _clusters(raw, found)
@@ -331,71 +335,85 @@ class Redactor:
             view, edits = reading
             plain = self._scan_view(view, budget)
             found = [*_outside_escapes(found, edits, plain), *plain]
-        return list(_around_masks(raw, found))
+        return list(_around_masks(raw, found)) if found and b"[" in raw else found
 
     def _scan_view(self, view: View, budget: Budget) -> list[_Span]:
         data = view.data
         sites = self._triggers.sites(data, budget)
         result: list[_Span] = []
-        settled: list[Extent] = []
+        settled = Settled()
         for index in sorted(sites.extents.keys() | sites.exact.keys()):
             matcher = self._matchers[index]
-            for found in self._confirmed(index, data, sites, settled, budget):
-                result.append(_Span(*view.to_raw(found.start, found.end), found, matcher.rule))
-                if matcher.settles:
-                    settled.append((found.start, found.end))
+            candidates = _candidates(matcher, index, data, sites, settled, budget)
+            if not candidates:
+                continue
+            if matcher.rule.context:
+                found = self._in_context(matcher, index, data, candidates, sites, settled, budget)
+            else:
+                found = _confirmed(matcher, data, candidates, settled, budget)
+            if not found:
+                continue
+            rule = matcher.rule
+            if view.view_starts:
+                result += [_Span(*view.to_raw(one.start, one.end), one, rule) for one in found]
+            else:
+                result += [_Span(one.start, one.end, one, rule) for one in found]
+            if matcher.settles:
+                settled.add([(one.start, one.end) for one in found])
         return result
 
-    def _confirmed(
-        self, index: int, data: bytes, sites: Sites, settled: list[Extent], budget: Budget
+    def _in_context(
+        self,
+        matcher: _Matcher,
+        index: int,
+        data: bytes,
+        candidates: Sequence[Extent],
+        sites: Sites,
+        settled: Settled,
+        budget: Budget,
     ) -> list[Found]:
-        """What one rule finds where it is to look, beyond what stronger ones have settled."""
-        matcher = self._matchers[index]
-        rule, validate, near = matcher.rule, matcher.validate, self._triggers.near_context
-        candidates = sites.exact.get(index)
-        if candidates is None:
-            windows = sites.extents[index]
-            if settled and matcher.narrows and rule.trigger:
-                windows = [w for w in windows if not _is_read(settled, *w, len(data))]
-            candidates = _searched(matcher, data, windows, budget)
-        else:
-            budget.spend(len(candidates) * rule.cost)
-        result = []
-        for start, end in candidates:
-            if matcher.narrows and (
-                (settled and _within(settled, start, end))
-                or (rule.context and not near(sites, index, start, end))
-            ):
-                continue
-            for found in validate(Probe(data, start, end, rule, budget, settled)):
-                if rule.context and not near(sites, index, found.start, found.end):
-                    continue
-                if not matcher.barred or not matcher.is_barred(data, found.start):
-                    result.append(found)
-        return result
+        """`_confirmed` for a rule that asks for a word nearby."""
+        rule, near = matcher.rule, self._triggers.near_context
+        if matcher.narrows:
+            candidates = [c for c in candidates if near(sites, index, *c)]
+        return [
+            found
+            for start, end in candidates
+            for found in matcher.validate(Probe(data, start, end, rule, budget, settled))
+            if near(sites, index, found.start, found.end)
+            and not (matcher.barred and matcher.is_barred(data, found.start))
+        ]
 
     def _mask(
-        self, raw: bytes, clusters: list[_Cluster], tenant: str, counts: Counter[str]
+        self, raw: bytes, clusters: list[_Cluster], tenant: str, counts: dict[str, int]
     ) -> tuple[bytes, bool]:
         """The text with masks, and whether a second look could find nothing new."""
         pieces: list[bytes] = []
-        placed: list[tuple[int, int]] = []
+        placed: list[Extent] = []
         position = written = 0
         for start, end, winner, mixed in clusters:
-            counts[winner.rule.kind] += 1
+            kind = winner.rule.kind
+            counts[kind] = counts.get(kind, 0) + 1
             mask = self._mask_of(winner, mixed, tenant)
             pieces += (raw[position:start], mask)
-            written += start - position + len(mask)
-            placed.append((written - len(mask), written))
+            begin = written + start - position
+            written = begin + len(mask)
+            placed.append((begin, written))
             position = end
-        text = b"".join((*pieces, raw[position:]))
-        return text, all(_is_settled(text, start, end) for start, end in placed)
+        pieces.append(raw[position:])
+        text = b"".join(pieces)
+        for start, end in placed:
+            if not _is_settled(text, start, end, self._reads_over):
+                return text, False
+        return text, True
 
     def _mask_of(self, winner: _Span, mixed: bool, tenant: str) -> bytes:
-        pseudonym = self.pseudonyms.of(winner.rule.kind, winner.found.normalised, tenant)
+        rule, found = winner.rule, winner.found
+        pseudonym = self.pseudonyms.of(rule.kind, found.normalised, tenant)
         # What another kind overlaps may not be kept: `x@AKIA....com` holds a key.
-        kept = "" if mixed or winner.rule.mask == "plain" else winner.found.kept
-        return render(pseudonym, kept).encode("ascii")
+        if mixed or not found.kept or rule.mask == "plain":
+            return f"[{pseudonym}]".encode("ascii")
+        return render(pseudonym, found.kept).encode("ascii")
 
 
 def _spread(pieces: Sequence[bytes], masks: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
@@ -447,11 +465,29 @@ _RUNS_ON = re.compile(rb"[^\s\"'`,;&<>|{}\]]{0,8}[\w\x80-\xff]")
 _ASSIGNED = re.compile(rb"(?:[=:>]|\b(?:is|are|was|to))\s{0,3}\Z")
 
 
-def _is_settled(raw: bytes, start: int, end: int) -> bool:
+def _is_settled(raw: bytes, start: int, end: int, reads_over: _Announces) -> bool:
     before = max(0, start - 10)
     if _GLUED_BEFORE.search(raw, before, start) or _GLUED_AFTER.match(raw, end):
         return False
-    return not (_RUNS_ON.match(raw, end) and _ASSIGNED.search(raw, before, start))
+    if not (_RUNS_ON.match(raw, end) and _ASSIGNED.search(raw, before, start)):
+        return True
+    return reads_over is not None and not reads_over(raw[max(0, start - _ANNOUNCED_BYTES) : start])
+
+
+_Announces = Callable[[bytes], object] | None
+_ANNOUNCED_BYTES = 320
+_OVER_MASKS = frozenset({"assigned_password", "option", "login"})
+"""Validators whose value may hold a mask: the others' begins, ends or breaks off at its bracket."""
+
+
+def _reads_over(rules: Sequence[Rule]) -> _Announces:
+    """What finds a word after which a rule may read on over a mask; None: each may anywhere."""
+    packaged = set(default_rules())
+    if any(rule not in packaged for rule in rules):
+        return None
+    over = [rule for rule in rules if rule.validator in _OVER_MASKS]
+    words = {form for rule in over for word in rule.keywords for form in (word, word.upper())}
+    return re.compile("|".join(map(re.escape, sorted(words))).encode() or rb"(?!)", re.I).search
 
 
 def _reads_on(rule: Rule) -> bool:
@@ -474,15 +510,49 @@ def _matcher(rule: Rule) -> _Matcher:
     return _Matcher(rule, spans_of(pattern), VALIDATORS[rule.validator], barred, narrows, settles)
 
 
-def _is_read(settled: Sequence[Extent], left: int, right: int, size: int) -> bool:
+def _candidates(
+    matcher: _Matcher, index: int, data: bytes, sites: Sites, settled: Settled, budget: Budget
+) -> Sequence[Extent]:
+    """Where one rule is to look, beyond what stronger ones have settled."""
+    rule = matcher.rule
+    candidates = sites.exact.get(index)
+    if candidates is not None:
+        budget.spend(len(candidates) * rule.cost)
+        return candidates
+    windows = sites.extents[index]
+    if not settled or not matcher.narrows:
+        return _searched(matcher, data, windows, budget)
+    if rule.trigger:
+        size = len(data)
+        windows = [w for w in windows if not _is_read(settled, *w, size)]
+        if not windows:
+            return windows
+    candidates = _searched(matcher, data, windows, budget)
+    return [c for c in candidates if not settled.covers(*c)] if candidates else candidates
+
+
+def _confirmed(
+    matcher: _Matcher,
+    data: bytes,
+    candidates: Sequence[Extent],
+    settled: Settled,
+    budget: Budget,
+) -> list[Found]:
+    """What one rule finds in its candidates."""
+    rule, validate = matcher.rule, matcher.validate
+    result: list[Found] = []
+    for start, end in candidates:
+        result += validate(Probe(data, start, end, rule, budget, settled))
+    if matcher.barred and result:
+        return [found for found in result if not matcher.is_barred(data, found.start)]
+    return result
+
+
+def _is_read(settled: Settled, left: int, right: int, size: int) -> bool:
     """The cluster in a window is found, so that there are but its surroundings left."""
     first = left + EDGE_BYTES if left else 0  # where the text begins, the window is cut off
     last = right - EDGE_BYTES if right < size else size
-    return _within(settled, first, last)
-
-
-def _within(extents: Sequence[Extent], start: int, end: int) -> bool:
-    return any(left <= start and end <= right for left, right in extents)
+    return settled.covers(first, last)
 
 
 _BARRED_BYTES = 40
@@ -498,29 +568,36 @@ def _searched(
 ) -> list[Extent]:
     """What the pattern matches in the windows; all of it is paid for before any is looked at."""
     found: list[Extent] = []
+    spans, size = matcher.spans, len(data)
     for start, end in extents:
-        found += _candidates(matcher, data, start, end, budget)
-    budget.spend(len(found) * matcher.rule.cost)
+        budget.spend((end - start) // 256)
+        matches = spans(data, start, end, budget)
+        if matches:
+            cut_left = start > 0 and matches[0][0][0] == start
+            if cut_left or (end < size and matches[-1][0][1] == end):
+                matches = _grown(matcher, data, start, end, matches, budget)
+            found += [value for _, value in matches]
+    if found:
+        budget.spend(len(found) * matcher.rule.cost)
     return found
 
 
-def _candidates(
-    matcher: _Matcher, data: bytes, start: int, end: int, budget: Budget
-) -> list[Extent]:
-    """What the pattern matches in a window, which grows while a match touches its edge."""
+def _grown(
+    matcher: _Matcher, data: bytes, start: int, end: int, found: Matches, budget: Budget
+) -> Matches:
+    """What it matches in a window that grows while a match touches its edge."""
     growth = _GROWTH_BYTES
-    while True:
-        budget.spend((end - start) // 256)
-        found = matcher.spans(data, start, end, budget)
-        if not found:
-            return []
+    while found:
         cut_left = start > 0 and found[0][0][0] == start
         cut_right = end < len(data) and found[-1][0][1] == end
         if not (cut_left or cut_right):
-            return [value for _, value in found]
+            break
         start = max(0, start - growth) if cut_left else start
         end = min(len(data), end + growth) if cut_right else end
         growth *= 4
+        budget.spend((end - start) // 256)
+        found = matcher.spans(data, start, end, budget)
+    return found
 
 
 def _around_masks(raw: bytes, spans: Sequence[_Span]) -> Iterator[_Span]:
@@ -562,15 +639,19 @@ def _clusters(raw: bytes, spans: list[_Span]) -> Iterator[tuple[int, int, _Span,
     Findings that overlap form one extent, so that no part of a losing one is left; the longest
     names it, then the one of higher priority.
     """
-    cluster: list[_Span] = []
-    end = -1
-    for span in sorted(spans, key=lambda span: span.start):
-        if cluster and span.start >= end:
+    spans.sort(key=_START)
+    cluster, end = [spans[0]], spans[0].end
+    for span in spans[1:]:
+        if span.start >= end:
             yield _extent(raw, cluster, end)
-            cluster = []
-        cluster.append(span)
-        end = max(end, span.end)
+            cluster, end = [span], span.end
+        else:
+            cluster.append(span)
+            end = max(end, span.end)
     yield _extent(raw, cluster, end)
+
+
+_START = itemgetter(0)
 
 
 def _extent(raw: bytes, cluster: list[_Span], end: int) -> tuple[int, int, _Span, bool]:

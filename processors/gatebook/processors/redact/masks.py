@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -53,8 +54,8 @@ class Pseudonyms:
     def of(self, kind: str, normalised: str, tenant: str = "") -> str:
         """Return `KIND_epoch_XXXXXXXXXXXXXXXX` for a value already in its normal form."""
         # Each part carries its length, so no two triples share an input.
-        before, named = _prefix(tenant, kind)
-        return f"{named}_{self.epoch}_{_base32(self._digest(before + _sized(normalised)))}"
+        before, named = _prefix(tenant, kind, self.epoch)
+        return named + _base32(self._digest(before + _sized(normalised)))
 
     def _digest(self, message: bytes) -> bytes:
         """HMAC-SHA256 of the message."""
@@ -71,19 +72,25 @@ def _sized(part: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _prefix(tenant: str, kind: str) -> tuple[bytes, str]:
+def _prefix(tenant: str, kind: str, epoch: str) -> tuple[bytes, str]:
     """What comes again with every value: never the value."""
-    return _sized(tenant) + _sized(kind), kind.upper()
+    return _sized(tenant) + _sized(kind), f"{kind.upper()}_{epoch}_"
 
 
 _BASE32 = string.ascii_uppercase + "234567"
 _PAIRS = [one + two for one in _BASE32 for two in _BASE32]
+_HALF = struct.Struct(">QQ").unpack_from
 
 
 def _base32(digest: bytes) -> str:
-    """The first 80 bits in base 32: as `base64.b32encode` of ten bytes, in half the time."""
-    bits = int.from_bytes(digest[:10], "big")
-    return "".join([_PAIRS[bits >> shift & 1023] for shift in (70, 60, 50, 40, 30, 20, 10, 0)])
+    """The first 80 bits in base 32: as `base64.b32encode` of ten bytes, in a third of the time."""
+    high, low = _HALF(digest)
+    pairs, middle = _PAIRS, (high & 15) << 6 | low >> 58
+    return (
+        f"{pairs[high >> 54]}{pairs[high >> 44 & 1023]}{pairs[high >> 34 & 1023]}"
+        f"{pairs[high >> 24 & 1023]}{pairs[high >> 14 & 1023]}{pairs[high >> 4 & 1023]}"
+        f"{pairs[middle]}{pairs[low >> 48 & 1023]}"
+    )
 
 
 def render(pseudonym: str, kept: str) -> str:

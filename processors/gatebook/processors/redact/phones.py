@@ -116,7 +116,7 @@ def _loose(digits: str) -> str:
 
 def _without_trunk_zero(digits: str, value: bytes) -> str:
     """`+44 (0) 20 ...` is dialled without the zero in brackets."""
-    match = _TRUNK_ZERO.match(value)
+    match = _TRUNK_ZERO.match(value) if b"(0)" in value else None
     if not match:
         return digits
     country = len(match[1])

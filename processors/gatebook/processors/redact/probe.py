@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import re2
 
 from .budget import Budget
 from .rules import Rule
+from .spans import Settled
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
@@ -26,6 +27,9 @@ def compile_pattern(pattern: str) -> re2._Regexp:
     return re2.compile(pattern.encode("ascii"), _LATIN1)
 
 
+_NOTHING = Settled()
+
+
 @dataclass(slots=True)
 class Probe:
     """A candidate: bytes `start` to `end` of `data`, found by `rule`."""
@@ -35,12 +39,8 @@ class Probe:
     end: int
     rule: Rule
     budget: Budget
-    settled: Sequence[tuple[int, int]] = ()
-    """Extents that stronger rules have found: a weaker one could add nothing within them."""
-
-    def is_settled(self, start: int, end: int) -> bool:
-        """Tell whether all of an extent is found already."""
-        return any(left <= start and end <= right for left, right in self.settled)
+    settled: Settled = _NOTHING
+    """What stronger rules have found."""
 
     @property
     def value(self) -> bytes:
@@ -75,6 +75,22 @@ def entropy_bits(value: bytes) -> float:
     return math.log2(total) - sum(map(_N_LOG_N.__getitem__, Counter(value).values())) / total
 
 
+def is_drawn(value: bytes, least_bits: float) -> bool:
+    """Tell whether a value has that entropy per byte; counted only where its bounds do not tell."""
+    total, distinct = len(value), len(set(value))
+    if not 0 < total < len(_N_LOG_N) or least_bits <= 0:
+        return entropy_bits(value) >= least_bits if value else least_bits <= 0
+    if _LOG[distinct] < least_bits - _ROUNDING:
+        return False  # were all its characters equally frequent
+    if _LOG[total] - _N_LOG_N[total - distinct + 1] / total > least_bits + _ROUNDING:
+        return True  # were all but one of them there once
+    return entropy_bits(value) >= least_bits
+
+
+_LOG = [math.log2(n) if n else 0.0 for n in range(513)]
+_ROUNDING = 1e-9
+
+
 # Linear in `re`, too: it is read from its beginning only, and no repeat stands within another.
 _PLACEHOLDER = re.compile(
     rb"(?i)(?:|\$[A-Z_][A-Z0-9_]*|\$[{(].*|\{\{.*|%[({s].*|\*+|\.+|x+|-+|_+|none|null|nil|true|false"
@@ -82,8 +98,8 @@ _PLACEHOLDER = re.compile(
     rb"|https?:.*|(?:os|env|self|config|settings|process|request|args)\.[a-z_.].*"
     rb"|[a-z_.]+\([^)]*\)?;?)"
 )
-_FILLER = re.compile(rb"(?i)(.)\1{7}|abcdefgh|x{5}|placeholder|your[_-]")
-_SAMPLE = re.compile(rb"(?i)example|changeme|redacted|(?:dummy|sample)[_-]")
+_FILLERS = (b"abcdefgh", b"xxxxx", b"placeholder", b"your_", b"your-")
+_SAMPLES = (b"example", b"changeme", b"redacted", b"dummy_", b"dummy-", b"sample_", b"sample-")
 _LOWER = bytes(range(256)).lower()
 _JOINTS = b" -_.:/=+"
 _MIN_COUNTED_BYTES = 16
@@ -106,12 +122,21 @@ def is_placeholder(value: bytes) -> bool:
     """
     if is_variable(value) or is_filled(value):
         return True
-    return _SAMPLE.search(value) is not None or _is_counted(value)
+    return any(map(value.lower().__contains__, _SAMPLES)) or _is_counted(value)
 
 
 def is_filled(value: bytes) -> bool:
     """Tell runs of one character, alphabets and words that say so: no value is in there."""
-    return bool(_FILLER.search(value))
+    lowered = value.lower()
+    return any(map(lowered.__contains__, _FILLERS)) or _repeats(lowered)
+
+
+def _repeats(value: bytes) -> bool:
+    """Tell eight times the same character in a row: each is its neighbour's double."""
+    if len(value) < 8:
+        return False
+    differs = int.from_bytes(value[1:], "big") ^ int.from_bytes(value[:-1], "big")
+    return b"\x00" * 7 in differs.to_bytes(len(value) - 1, "big")
 
 
 def _is_counted(value: bytes) -> bool:

@@ -7,19 +7,63 @@ the public way gives the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import re2
 
 from .budget import Budget
 
+_LATIN1 = re2.Options()
+_LATIN1.encoding = re2.Options.Encoding.LATIN1
+
 Extent = tuple[int, int]
 
 _MATCH_COST = 2
 
-Spans = Callable[[bytes, int, int, Budget], list[tuple[Extent, Extent]]]
+
+class Settled:
+    """Extents that stronger rules have found: a weaker one could add nothing within one of them."""
+
+    __slots__ = ("_extents", "_reach", "_starts")
+
+    def __init__(self) -> None:
+        self._extents: list[Extent] = []
+        self._starts: list[int] = []
+        self._reach: list[int] = []
+        """By start, in order: the furthest end of an extent that begins there or before."""
+
+    def __bool__(self) -> bool:
+        return bool(self._extents)
+
+    def add(self, extents: Iterable[Extent]) -> None:
+        """Take up what one rule has found."""
+        self._extents += extents
+        if len(self._extents) > _FEW:
+            self._extents.sort()
+            self._starts = [start for start, _ in self._extents]
+            self._reach = list(accumulate((end for _, end in self._extents), max))
+
+    def covers(self, start: int, end: int) -> bool:
+        """Tell whether all from one byte to another lies within a single extent."""
+        if self._starts:
+            at = bisect_right(self._starts, start)
+            return at > 0 and self._reach[at - 1] >= end
+        for left, right in self._extents:  # noqa: SIM110 - a third of what `any` takes
+            if left <= start and end <= right:
+                return True
+        return False
+
+
+_FEW = 24
+"""Up to so many extents are looked through as they are."""
+
+Matches = list[tuple[Extent, Extent]]
+"""Of each match its whole, and the group that took part (the whole where there is none)."""
+Spans = Callable[[bytes, int, int, Budget], Matches]
 
 
 def spans_of(pattern: re2._Regexp) -> Spans:
@@ -27,31 +71,62 @@ def spans_of(pattern: re2._Regexp) -> Spans:
 
     Each match costs units of the budget, so that a text of matches only ends in time.
     """
-    match = getattr(getattr(pattern, "_regexp", None), "Match", None)
-    anchor = getattr(getattr(re2, "_Anchor", None), "UNANCHORED", None)
+    match, anchor = _beneath(pattern)
     if match is None or anchor is None:
         return partial(_public, pattern)
-    return partial(_direct, match, anchor)
+    if not pattern.groups:
+        wholes = wholes_of(pattern)
+        return lambda data, start, end, budget: [
+            (whole, whole) for whole in wholes(data, start, end, budget)
+        ]
+    return _direct(match, anchor)
 
 
-def _direct(
-    match: Callable[..., list[Extent]],
-    anchor: Any,
-    data: bytes,
-    start: int,
-    end: int,
-    budget: Budget,
-) -> list[tuple[Extent, Extent]]:
-    found: list[tuple[Extent, Extent]] = []
-    while start <= end:
-        groups = match(anchor, data, start, end)
-        whole = groups[0]
-        if whole[0] < 0:
-            break
-        budget.spend(_MATCH_COST)
-        found.append((whole, _taken(groups) if len(groups) > 1 else whole))
-        start = whole[1] if whole[1] > start else start + 1
-    return found
+def wholes_of(pattern: re2._Regexp) -> Callable[[bytes, int, int, Budget], list[Extent]]:
+    """Return what finds whole matches, in the same way."""
+    match, anchor = _beneath(pattern)
+    if match is None or anchor is None:
+        return lambda data, start, end, budget: [
+            whole for whole, _ in _public(pattern, data, start, end, budget)
+        ]
+
+    def wholes(data: bytes, start: int, end: int, budget: Budget) -> list[Extent]:
+        found: list[Extent] = []
+        while start <= end:
+            whole = match(anchor, data, start, end)[0]
+            first, last = whole
+            if first < 0:
+                break
+            found.append(whole)
+            budget.left -= _MATCH_COST
+            if budget.left < 0:
+                break
+            start = last if last > start else start + 1
+        budget.spend(0)
+        return found
+
+    return wholes
+
+
+def _beneath(pattern: Any) -> tuple[Any, Any]:
+    match = getattr(getattr(pattern, "_regexp", None), "Match", None)
+    return match, getattr(getattr(re2, "_Anchor", None), "UNANCHORED", None)
+
+
+def _direct(match: Callable[..., list[Extent]], anchor: Any) -> Spans:
+    def spans(data: bytes, start: int, end: int, budget: Budget) -> Matches:
+        found: Matches = []
+        while start <= end:
+            groups = match(anchor, data, start, end)
+            whole = groups[0]
+            if whole[0] < 0:
+                break
+            budget.spend(_MATCH_COST)
+            found.append((whole, _taken(groups)))
+            start = whole[1] if whole[1] > start else start + 1
+        return found
+
+    return spans
 
 
 def _taken(groups: list[Extent]) -> Extent:
@@ -69,3 +144,17 @@ def _public(
         budget.spend(_MATCH_COST)
         found.append((match.span(), match.span(match.lastindex or 0)))
     return found
+
+
+def set_match(patterns: re2.Set) -> Callable[[bytes], Sequence[int]]:
+    """What says which patterns match; as above, without the wrapper where it can be."""
+    beneath = getattr(getattr(patterns, "_set", None), "Match", None)
+    return beneath or (lambda data: patterns.Match(data) or ())
+
+
+def tells(pattern: bytes) -> Callable[[bytes], Sequence[int]]:
+    """What says whether a pattern matches anywhere, without telling where: empty for no."""
+    one = re2.Set.SearchSet(_LATIN1)
+    one.Add(pattern)
+    one.Compile()
+    return set_match(one)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import ahocorasick_rs
@@ -19,10 +19,13 @@ import re2
 from .budget import Budget
 from .masks import MaskSpan, find_masks
 from .rules import MAX_KEYWORD_BYTES, Rule
-from .spans import Extent, spans_of
+from .spans import Extent, set_match, wholes_of
 
 _LATIN1 = re2.Options()
 _LATIN1.encoding = re2.Options.Encoding.LATIN1
+
+_FASTEST = ahocorasick_rs.Implementation.DFA
+"""Half the time of the others; it takes a few megabytes for all the packaged rules."""
 
 Hit = tuple[int, int, int]
 MIN_KEYWORD_BYTES = 3
@@ -93,7 +96,8 @@ class Triggers:
                     targets.setdefault(written, ([], [], []))[place].append(index)
         for windowed, contextual, exact in targets.values():
             self._targets.append((tuple(windowed), tuple(exact), tuple(contextual)))
-        return ahocorasick_rs.BytesAhoCorasick(list(targets) or [b"\x00unused"])
+        keys = list(targets) or [b"\x00unused"]
+        return ahocorasick_rs.BytesAhoCorasick(keys, implementation=_FASTEST)
 
     def sites(self, data: bytes, budget: Budget) -> Sites:
         """Return where each rule is to look in `data`. Raises RedactionFailed past the budget."""
@@ -112,11 +116,13 @@ class Triggers:
     def _near(self, group: _Group, data: bytes, sites: Sites, budget: Budget) -> None:
         """Add the window around each cluster for the rules whose pattern matches in it."""
         needs, extents, context, size = self._needs, sites.extents, sites.context, len(data)
-        for start, end in group.clusters(data, budget):
+        match, rules = group.match, group.rules
+        clusters = group.clusters(data, budget)
+        budget.spend(sum([4 + (end - start + 2 * EDGE_BYTES) // 64 for start, end in clusters]))
+        for start, end in clusters:
             left, right = max(0, start - EDGE_BYTES), min(size, end + EDGE_BYTES)
-            budget.spend(4 + (right - left) // 64)
-            for number in group.match(data[left:right]):
-                index = group.rules[number]
+            for number in match(data[left:right]):
+                index = rules[number]
                 if needs[index] and (
                     index not in context or not self.near_context(sites, index, left, right)
                 ):
@@ -222,25 +228,25 @@ class _Group:
     def __init__(self, rules: Sequence[Rule], name: str) -> None:
         self.name = name
         self.rules = [i for i, rule in enumerate(rules) if rule.trigger == name]
-        self._find = spans_of(_PATTERNS[name])
+        self._find = wholes_of(_PATTERNS[name])
         self._set = re2.Set.SearchSet(_LATIN1)
         for index in self.rules:
             self._set.Add(rules[index].pattern.encode("ascii"))
         if self.rules:
             self._set.Compile()
-        self.match = _set_match(self._set)
+        self.match = set_match(self._set)
 
     def clusters(self, data: bytes, budget: Budget) -> list[Extent]:
         """Where the rules have something to look at; all of it is paid for at once."""
         found = self._find(data, 0, len(data), budget)
-        return _joined([whole for whole, _ in found]) if found else []
+        return _joined(found) if found else []
 
     def places(self, joined: bytes, budget: Budget) -> Iterator[int]:
         """Where `near` would name a rule, were each of the joined texts read alone."""
         found = self._find(joined, 0, len(joined), budget)
         if not found:
             return
-        for start, end in _joined([whole for whole, _ in found], joined):
+        for start, end in _joined(found, joined):
             left = max(0, start - EDGE_BYTES)
             left = max(left, joined.rfind(SEPARATOR, left, start) + 1)
             right = joined.find(SEPARATOR, end, end + EDGE_BYTES)
@@ -253,12 +259,6 @@ class _Group:
 _PATTERNS = {"digits": _DIGITS, "colons": _COLONS, "codes": _CODES, "tokens": _TOKENS}
 
 
-def _set_match(patterns: re2.Set) -> Callable[[bytes], Sequence[int]]:
-    """What says which patterns match; as in `spans`, without the wrapper where it can be."""
-    beneath = getattr(getattr(patterns, "_set", None), "Match", None)
-    return beneath or (lambda data: patterns.Match(data) or ())
-
-
 def _shapes() -> re2.Set:
     shapes = re2.Set.SearchSet(_LATIN1)
     for name in _TRIGGERS:
@@ -267,7 +267,7 @@ def _shapes() -> re2.Set:
     return shapes
 
 
-_shapes_in = _set_match(_shapes())
+_shapes_in = set_match(_shapes())
 """Which groups have a cluster anywhere, in one pass: as long as that of one group alone."""
 
 

@@ -32,12 +32,13 @@ from .probe import (
     Probe,
     Validator,
     compile_pattern,
-    entropy_bits,
+    is_drawn,
     is_placeholder,
     is_variable,
     plain,
 )
 from .rules import Rule
+from .spans import tells
 from .tables import table_keywords
 from .vendors import vendor_assigned, vendor_token
 
@@ -88,7 +89,7 @@ def option(probe: Probe) -> Iterator[Found]:
 
 def _is_random(value: bytes, rule: Rule) -> bool:
     classes = sum(1 for pattern in _CLASSES if pattern.search(value))
-    return classes >= rule.min_classes and entropy_bits(value[:256]) >= rule.min_entropy_bits
+    return classes >= rule.min_classes and is_drawn(value[:256], rule.min_entropy_bits)
 
 
 _SAMPLE_LOGIN = re2.compile(
@@ -183,6 +184,7 @@ _ISSUERS = re.compile(
     rb"|6.{15,18}|(?:8[12]|9792|50).{12,17}|(?:5018|5020|5038|5893|5[678]..).{8,15}"
     rb"|(?:0604|6304|6390|6759|676[1-3]).{8,15}"
 )
+_MOST_CARD_DIGITS = 19
 _LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13)}
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX = re.compile(rb"[0-9a-fA-F]+")
@@ -190,6 +192,12 @@ _HEX = re.compile(rb"[0-9a-fA-F]+")
 
 def card(probe: Probe) -> Iterator[Found]:
     """Accept each run of digit groups that is laid out like a card and passes Luhn."""
+    value = probe.value
+    if value.isdigit() and len(value) <= _MOST_CARD_DIGITS:
+        probe.budget.spend(3)
+        if _is_card(value, [len(value)]) and not _in_identifier(probe.data, probe.start, probe.end):
+            yield Found(probe.start, probe.end, value.decode(), "*" + value[-4:].decode())
+        return
     groups = [m.span() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
     first = 0
     while first < len(groups):
@@ -203,8 +211,8 @@ def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple
     """The longest card that begins with a group, and how many groups it has."""
     data, start = probe.data, groups[first][0]
     digits, sizes, found = b"", [], None
-    for begin, end in groups[first : first + 19]:
-        if end - begin > 19 - len(digits):
+    for begin, end in groups[first : first + _MOST_CARD_DIGITS]:
+        if end - begin > _MOST_CARD_DIGITS - len(digits):
             break
         digits += data[begin:end]
         sizes.append(end - begin)
@@ -326,7 +334,7 @@ def ipv4(probe: Probe) -> Iterator[Found]:
     if _is_product_version(probe):
         return
     parts = probe.value.split(b".")
-    if len(parts) != 4 or not all(_is_octet(part) for part in parts):
+    if len(parts) != 4 or not _OCTETS.issuperset(parts):
         return
     if parts[0] != b"127" and probe.value != b"0.0.0.0":
         yield _whole(probe)
@@ -348,8 +356,7 @@ def _is_product_version(probe: Probe) -> bool:
     return after in (b"", b" ", b";", b")", b'"') and _PRODUCT.search(before) is not None
 
 
-def _is_octet(part: bytes) -> bool:
-    return len(part) < 4 and int(part) < 256 and (part[:1] != b"0" or part == b"0")
+_OCTETS = {str(octet).encode() for octet in range(256)}
 
 
 _MORE_HEX = re.compile(rb":[0-9A-Fa-f]")
@@ -400,7 +407,9 @@ def _address(probe: Probe, start: int, end: int) -> Found | None:
         return None
     if packed in _NO_ONES:
         return None
-    return Found(start, end, str(ipaddress.IPv6Address(packed)))
+    written = socket.inet_ntop(socket.AF_INET6, packed)
+    # Both shorten alike, but for what holds an IPv4 address.
+    return Found(start, end, written if "." not in written else str(ipaddress.IPv6Address(packed)))
 
 
 _NO_ONES = (b"\x00" * 16, b"\x00" * 15 + b"\x01")
@@ -441,15 +450,15 @@ def high_entropy(probe: Probe) -> Iterator[Found]:
         return
     if _PATH.match(value):
         return
-    if not _NAMES_PUBLIC.search(probe.data, max(0, probe.start - 40), probe.start):
+    if not _names_public(probe.data[max(0, probe.start - 40) : probe.start]):
         yield _whole(probe)
 
 
 _PATH = re.compile(rb"/?[a-z]{2,12}/")
 # What is made to be public, or only compared: it is random and no secret.
-_NAMES_PUBLIC = re.compile(
+_names_public = tells(
     rb"(?i)(?:sha[0-9]*|md5|hash|checksum|digest|integrity|signature|fingerprint|thumbprint|public"
-    rb"|nonce|etag|cursor|commit|revision|uuid|trace|[/~%])[\w.\-]{0,16}[\"' :=(\[]{0,4}\Z"
+    rb"|nonce|etag|cursor|commit|revision|uuid|trace|[/~%])[\w.\-]{0,16}[\"' :=(\[]{0,4}\z"
 )
 
 

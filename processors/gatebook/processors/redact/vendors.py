@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from .assigned import is_identifier
-from .probe import Found, Probe, entropy_bits, is_filled, is_variable, plain
+from .probe import Found, Probe, entropy_bits, is_drawn, is_filled, is_variable, plain
 from .tables import Token, tokens_by_keyword, vendors_by_name
 
 MAX_TOKEN_BYTES = 4_200
@@ -48,7 +48,7 @@ def _bounded(token: Token, data: bytes, begin: int, end: int) -> Found | None:
             return None
         end = tail.end()
     value = data[begin:end]
-    if entropy_bits(value[:256]) < token.entry.bits or is_filled(value):
+    if not is_drawn(value[:256], token.entry.bits) or is_filled(value):
         return None
     return Found(begin, end, plain(value))
 

@@ -73,7 +73,7 @@ def reads_plain(text: str) -> bool:
     return text.isascii() or all(c <= "\x7f" or fold_character(c) == c for c in set(text))
 
 
-_AROUND_EDIT_BYTES = 200
+_AROUND_EDIT_BYTES = 160
 _SNAP_BYTES = 8192
 _BREAK = b"\n\x00\n"
 _SPACE = re.compile(rb"[\s\"]")
