@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gatebook.processors.search.dsl import Dsl
+from gatebook.processors.search.dsl import Dsl, has_pattern
 from gatebook.processors.search.histogram import Source, aggregate
 from gatebook.processors.search.question import Question
 from gatebook.processors.sinks.connection import Connection
@@ -50,33 +50,56 @@ async def facets(
     """Facets of fields that `question.countable` takes. Raises SearchFailed, Unreachable."""
     index = f"{namespace}-{question.kind}"
     names = list(dict.fromkeys(fields))
-    aggregations: Dsl = {}
-    for number, name in enumerate(names):
-        shard_size = max(MIN_SHARD_VALUES, 4 * size)
-        terms = {"field": name, "size": size, "shard_size": shard_size}
-        aggregations[f"values{number}"] = {"terms": terms}
-        aggregations[f"missing{number}"] = {"missing": {"field": name}}
+    # Counting different values is dear, so only those fields are asked for whose values were not
+    # all listed, in a second request; but a query with patterns is dearer still to read twice.
+    at_once = names if has_pattern(question.dsl) else []
+    aggregations = {**_values(names, max(MIN_SHARD_VALUES, 4 * size)), **_different(at_once)}
     found = await aggregate(client, index, question, aggregations, total=True)
     if "values0" not in found:
         return Facets(0, {name: Facet() for name in names})
-    known = {name: _facet(found, number) for number, name in enumerate(names)}
-    # Counting different values is dear; where all of them are listed there is nothing to count.
-    long = [name for name, facet in known.items() if facet.other]
-    distinct = await _distinct(client, index, question, long)
-    return Facets(
-        found["total"],
-        {name: _with(facet, distinct.get(name)) for name, facet in known.items()},
+    known = {name: _facet(found, number, size) for number, name in enumerate(names)}
+    many = [name for number, name in enumerate(names) if _is_unlisted(found, number)]
+    distinct = (
+        found if at_once or not many else await aggregate(client, index, question, _different(many))
     )
+    for name in many:
+        known[name] = _with(known[name], int(distinct.get(_distinct(name), {}).get("value", 0)))
+    return Facets(found["total"], known)
 
 
-def _facet(found: dict[str, Any], number: int) -> Facet:
+def _values(names: Sequence[str], size: int) -> Dsl:
+    """More values than are shown: where they are all there are, they need not be counted."""
+    aggregations: Dsl = {}
+    for number, name in enumerate(names):
+        terms = {"field": name, "size": size, "shard_size": size}
+        aggregations[f"values{number}"] = {"terms": terms}
+        aggregations[f"missing{number}"] = {"missing": {"field": name}}
+    return aggregations
+
+
+def _different(names: Sequence[str]) -> Dsl:
+    return {
+        _distinct(name): {"cardinality": {"field": name, "precision_threshold": DISTINCT_PRECISION}}
+        for name in names
+    }
+
+
+def _distinct(name: str) -> str:
+    return f"distinct {name}"
+
+
+def _is_unlisted(found: dict[str, Any], number: int) -> bool:
+    return bool(found[f"values{number}"]["sum_other_doc_count"])
+
+
+def _facet(found: dict[str, Any], number: int, size: int) -> Facet:
     terms = found[f"values{number}"]
-    values = [(_value(bucket), bucket["doc_count"]) for bucket in terms["buckets"]]
+    listed = [(_value(bucket), bucket["doc_count"]) for bucket in terms["buckets"]]
     return Facet(
-        values,
-        terms["sum_other_doc_count"],
+        listed[:size],
+        terms["sum_other_doc_count"] + sum(count for _, count in listed[size:]),
         found[f"missing{number}"]["doc_count"],
-        len(values),
+        len(listed),
         terms["doc_count_error_upper_bound"] == 0,
     )
 
@@ -89,26 +112,6 @@ def _value(bucket: Dsl) -> Scalar:
     return key
 
 
-def _with(facet: Facet, distinct: int | None) -> Facet:
-    if distinct is None:
-        return facet
-    counted = max(distinct, len(facet.values))
-    return Facet(facet.values, facet.other, facet.missing, counted, facet.exact)
-
-
-async def _distinct(
-    client: Connection, index: str, question: Question, names: Sequence[str]
-) -> dict[str, int]:
-    if not names:
-        return {}
-    aggregations = {
-        f"distinct{number}": {
-            "cardinality": {"field": name, "precision_threshold": DISTINCT_PRECISION}
-        }
-        for number, name in enumerate(names)
-    }
-    found = await aggregate(client, index, question, aggregations)
-    return {
-        name: int(found.get(f"distinct{number}", {}).get("value", 0))
-        for number, name in enumerate(names)
-    }
+def _with(facet: Facet, distinct: int) -> Facet:
+    """`distinct` is an estimate beyond DISTINCT_PRECISION; so many were listed at least."""
+    return replace(facet, distinct=max(distinct, facet.distinct))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -109,15 +108,15 @@ async def histogram(
     length = interval or interval_for(moment(since), moment(until), buckets)
     starts = filled(moment(since), moment(until), length)
     asked = question.within(since, until)
-    # Both at once: a date histogram alone is counted without looking at each document.
-    whole, split = await asyncio.gather(
-        _counts(client, index, asked, length), _parts(client, index, asked, length, split_by)
-    )
-    found = [
+    # One request: each one costs every index the reading of the query, words of it most of all.
+    aggregations = _aggregations(length, split_by)
+    found = await aggregate(client, index, asked, aggregations)
+    whole, split = times_of(found.get("over_time")), _parts_of(found.get("parts"))
+    rows = [
         Bucket(at, whole.get(at, 0), {v: c[at] for v, c in split.items() if c.get(at)})
         for at in starts
     ]
-    return Histogram(since, until, length, sum(b.count for b in found), found)
+    return Histogram(since, until, length, sum(b.count for b in rows), rows)
 
 
 async def _closed(
@@ -157,22 +156,17 @@ def over_time(interval: timedelta) -> Dsl:
     return {"date_histogram": {"field": "@timestamp", "fixed_interval": length, "min_doc_count": 1}}
 
 
-async def _counts(
-    client: Connection, index: str, question: Question, interval: timedelta
-) -> dict[datetime, int]:
-    found = await aggregate(client, index, question, {"over_time": over_time(interval)})
-    return times_of(found.get("over_time"))
-
-
-async def _parts(
-    client: Connection, index: str, question: Question, interval: timedelta, split_by: str | None
-) -> dict[str, dict[datetime, int]]:
+def _aggregations(interval: timedelta, split_by: str | None) -> Dsl:
+    whole = {"over_time": over_time(interval)}
     if split_by is None:
-        return {}
+        return whole
     terms = {"terms": {"field": split_by, "size": MAX_PARTS, "shard_size": 10 * MAX_PARTS}}
-    aggs = {"parts": {**terms, "aggs": {"over_time": over_time(interval)}}}
-    found = await aggregate(client, index, question, aggs)
-    values = found.get("parts", {}).get("buckets", [])
+    return {**whole, "parts": {**terms, "aggs": whole}}
+
+
+def _parts_of(aggregation: Dsl | None) -> dict[str, dict[datetime, int]]:
+    """Value of the split to its counts by bucket start."""
+    values = (aggregation or {}).get("buckets", [])
     return {label(value): times_of(value["over_time"]) for value in values}
 
 
