@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from tests.waiting import wait_until
@@ -158,14 +158,16 @@ def rows(now: int) -> Iterator[Row]:
 class Book:
     """One namespace with documents, tokens for each role, and `gatebook serve` before them."""
 
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = ROLES
+
     def __init__(self, engines: Any, home: Path) -> None:
         self.namespace = f"t{uuid.uuid4().hex[:7]}"
         self._engines = engines
         self._home = home
         counts = dict.fromkeys(("access.v1", "event.v1", "detector-state.v1"), 1)
         setup(engines.kafka_bootstrap, engines.elasticsearch_url, self.namespace, partitions=counts)
-        self.write(*rows(time.time_ns()))
-        self.tokens = {name: self._token(name) for name in ROLES}
+        self.fill()
+        self.tokens = {name: self._token(name) for name in self.roles}
         self._log = (home / "serve.log").open("wb")
         self._out = (home / "serve.out").open("wb")
         self._server = subprocess.Popen(
@@ -175,6 +177,10 @@ class Book:
             stderr=self._log,
         )
         self.origin = wait_until("the console's address", self._address, 60)
+
+    def fill(self) -> None:
+        """What is in the log before anybody looks at it."""
+        self.write(*rows(time.time_ns()))
 
     def write(self, *given: Row) -> None:
         """Index documents. In a thread: where the browser runs, an event loop runs already."""
@@ -224,7 +230,7 @@ class Book:
 
     def _token(self, name: str) -> str:
         tenants = ["--tenant", "acme"] if name == "acme" else ["--all-tenants"]
-        roles = [part for role in ROLES[name] for part in ("--role", role)]
+        roles = [part for role in self.roles[name] for part in ("--role", role)]
         made = self._command("token", "new", name, *roles, *tenants, "--json")
         return str(json.loads(made)["token"])
 
