@@ -120,6 +120,15 @@ def _shapes(draw: Random) -> Iterator[tuple[str, str]]:
     yield "0.0.0.0.0.", "10.1." * (size // 5)
     yield "colons and hex", "a1:b2:" * (size // 6)
     yield "GB82 GB82", "GB82WEST1234" * (size // 12)
+    yield "valid cards", "4111111111111111 " * (size // 17 + 1)
+    yield "a table of values", _table(draw, size)
+
+
+def _table(draw: Random, size: int) -> str:
+    """Rows of a mail address, a telephone number and a card: each a true one."""
+    makers = (values.mail, values.phone, values.card)
+    row = "\n".join(",".join(make(draw) for make in makers) for _ in range(1000))
+    return (row + "\n") * (size // len(row) + 1)
 
 
 def _nested(size: int) -> str:

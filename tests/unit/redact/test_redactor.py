@@ -397,6 +397,39 @@ HOSTILE = {
 }
 
 
+def table_of_values(rows: int) -> tuple[str, list[str]]:
+    """A table as people paste it, three values in every row, and the values."""
+    lines, values = ["id,name,mail,phone,card"], []
+    for row in range(rows):
+        card = with_check_digit(f"4{row * 7919 % 10**14:014d}")
+        mail, phone = f"ada.{row}@example.com", f"+49 151 {row * 3571 % 10**8:08d}"
+        values += [mail, phone, card]
+        lines.append(f"{row},Ada Lovelace,{mail},{phone},{card}")
+    return "\n".join(lines), values
+
+
+def test_a_table_of_64_kilobytes_with_values_in_every_row_is_masked_wholly() -> None:
+    """A customer list pasted into a prompt loses all its values, and is not refused."""
+    text, values = table_of_values(950)
+    assert len(text) > 64_000
+    redacted = REDACTOR.redact_text(text)
+    assert [value for value in values if value in redacted.text] == []
+    assert sum(redacted.counts.values()) == len(values)
+
+
+def test_found_values_earn_work_up_to_a_bound() -> None:
+    """Values pay for a table, but not for one of any size: the work on a text has an end."""
+    text, values = table_of_values(950)
+    poor = RedactionLimits(earned_units=0)
+    with pytest.raises(RedactionFailed) as caught:
+        Redactor(default_rules(), KEY, "e1", poor).redact_text(text)
+    assert caught.value.reason == "too_much_work"
+    with pytest.raises(RedactionFailed) as caught:
+        REDACTOR.redact_text(table_of_values(9_500)[0])
+    assert caught.value.reason == "too_much_work"
+    assert all(value not in str(caught.value) for value in values[:3])
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_runs_into_the_work_limit(name: str) -> None:
     """Text made to be slow is refused, or done, within the units allowed: never without bound."""

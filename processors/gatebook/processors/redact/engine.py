@@ -38,10 +38,14 @@ class RedactionLimits:
 
     text_bytes: int = 1024 * 1024
     """Largest text, in UTF-8 bytes."""
-    work_units: int = 14_000
-    """Work on one text, in about a microsecond each: a time-out without a clock, so that a replay
-    has the same outcome. A text has `bytes_per_unit` on top."""
+    work_units: int = 22_000
+    """Work on one text, in about half a microsecond each: a time-out without a clock, so that a
+    replay has the same outcome. A text has `bytes_per_unit` on top, and what its values earn."""
     bytes_per_unit: int = 32
+    units_per_value: int = 24
+    """What each value adds that a rule has found: what a text costs that asks for nothing else."""
+    earned_units: int = 36_000
+    """What all of them may add."""
     passes: int = 4
     """A masked text is read again until nothing is found; that many times at most."""
     json_depth: int = 32
@@ -259,7 +263,9 @@ class Redactor:
         if type(text) is not str:
             raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
         raw = sized(text, self.limits.text_bytes)
-        return raw, Budget(self.limits.work_units + len(raw) // self.limits.bytes_per_unit)
+        limits = self.limits
+        units = limits.work_units + len(raw) // limits.bytes_per_unit
+        return raw, Budget(units, limits.earned_units)
 
     def _find(self, text: str, tenant: str) -> list[Finding]:
         raw, budget = self._admit(text)
@@ -353,6 +359,7 @@ class Redactor:
                 found = _confirmed(matcher, data, candidates, settled, budget)
             if not found:
                 continue
+            budget.earn(len(found) * self.limits.units_per_value)
             rule = matcher.rule
             if view.view_starts:
                 result += [_Span(*view.to_raw(one.start, one.end), one, rule) for one in found]
@@ -570,7 +577,7 @@ def _searched(
     found: list[Extent] = []
     spans, size = matcher.spans, len(data)
     for start, end in extents:
-        budget.spend((end - start) // 256)
+        budget.spend(1 + (end - start) // 256)
         matches = spans(data, start, end, budget)
         if matches:
             cut_left = start > 0 and matches[0][0][0] == start

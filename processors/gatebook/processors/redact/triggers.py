@@ -121,7 +121,9 @@ class Triggers:
         budget.spend(sum([4 + (end - start + 2 * EDGE_BYTES) // 64 for start, end in clusters]))
         for start, end in clusters:
             left, right = max(0, start - EDGE_BYTES), min(size, end + EDGE_BYTES)
-            for number in match(data[left:right]):
+            matching = match(data[left:right])
+            budget.spend(len(matching))
+            for number in matching:
                 index = rules[number]
                 if needs[index] and (
                     index not in context or not self.near_context(sites, index, left, right)

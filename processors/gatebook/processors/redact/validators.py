@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 import re2
 from stdnum import numdb
@@ -198,9 +199,15 @@ def card(probe: Probe) -> Iterator[Found]:
         if _is_card(value, [len(value)]) and not _in_identifier(probe.data, probe.start, probe.end):
             yield Found(probe.start, probe.end, value.decode(), "*" + value[-4:].decode())
         return
-    groups = [m.span() for m in _GROUP.finditer(probe.data, probe.start, probe.end)]
+    # Read as they are needed: the work on a megabyte of groups ends with the budget.
+    ahead = (m.span() for m in _GROUP.finditer(probe.data, probe.start, probe.end))
+    groups: list[tuple[int, int]] = []
     first = 0
-    while first < len(groups):
+    while True:
+        if len(groups) - first < _MOST_CARD_DIGITS:
+            groups, first = groups[first:] + list(islice(ahead, 2 * _MOST_CARD_DIGITS)), 0
+        if first == len(groups):
+            return
         found = _card_from(probe, groups, first)
         if found:
             yield found[0]
