@@ -232,6 +232,36 @@ def moved(lock: dict[str, Any], until: float) -> dict[str, Any]:
     return {**lock, "owner": {**lock["owner"], "host": "elsewhere"}, "until": until}
 
 
+@pytest.mark.parametrize("point", ["block", "swap", "after-swap", "settle", CALM])
+async def test_a_run_killed_while_rows_of_summaries_go_is_gone_on_with(
+    pipeline: Pipeline, engines: Any, tmp_path: Path, point: str
+) -> None:
+    """At no moment days count less; in the end the month of hours is gone, what is held of it is
+    not, and the certificate counts both."""
+    store = Store(engines.elasticsearch_url, pipeline.namespace, tmp_path)
+    try:
+        case = Case(pipeline, store, tmp_path)
+        case.policy.write_bytes(POLICY.replace(b'"30d"', b'"forever"'))
+        old = [document(n, 470) for n in range(4)]
+        await store.write(*old, document(5, 470, tenant="bank"), document(5, 1))
+        hold = holds.checked(store.hold("case", tenant="bank"))
+        await holds.put(store.state, hold)
+        before = await summed(store)
+        assert before == 6
+        if point != CALM:
+            assert case.run(point).returncode == -signal.SIGKILL
+            assert await summed(store) == before
+        certificate = await case.ends_well()
+        assert certificate["totals"]["dropped"] == {"summary-hour": 8}
+        assert certificate["totals"]["held"] == 2  # by principal, and over all of the bank's
+        assert await summed(store) == before
+        left = await store.cluster.indices("summary-hour")
+        assert [one.name.is_held for one in left] == [True, False]
+        assert not any(one.is_blocked for one in left)
+    finally:
+        await store.close()
+
+
 async def summed(store: Store) -> int:
     """Events that summaries count, after their next run."""
     summaries = SummaryStore(store.connection, store.namespace)

@@ -147,6 +147,9 @@ def _summaries(connection: Connection, namespace: str) -> Summaries:
         async def freeze(self, leaving: Sequence[str], coming: Sequence[str]) -> None:
             await keeping.freeze(connection, namespace, leaving, coming)
 
+        async def forget(self, grain: str, until: datetime) -> None:
+            await keeping.forget(connection, namespace, grain, until)
+
     return Kept()
 
 

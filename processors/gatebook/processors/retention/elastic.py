@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from gatebook.processors.retention.rows import SUMMARY_KINDS, parse_rows
 from gatebook.processors.sinks.codec import CODEC, has_best_compression
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
 from gatebook.processors.sinks.gates import retention_index
@@ -66,10 +67,12 @@ class Cluster:
     # -- looking ------------------------------------------------------------------------------
 
     async def indices(self, kind: str) -> list[IndexState]:
-        """The dated indices of a kind, oldest day first; aliases do not count."""
+        """The dated indices of a kind, or those of summaries, oldest day first; aliases do not
+        count."""
         pattern = f"{self.namespace}-{kind}-*"
         settings = await self.ask("GET", f"/{pattern}/_settings", params={"flat_settings": "true"})
-        names = [name for one in settings if (name := parse_index(self.namespace, kind, one))]
+        parse = parse_rows if kind in SUMMARY_KINDS else parse_index
+        names = [name for one in settings if (name := parse(self.namespace, kind, one))]
         if not names:
             return []
         # Counts are those of what searches find: what came in last has to be found, too.

@@ -17,6 +17,7 @@ import msgspec
 import orjson
 
 from gatebook.processors.retention.elastic import Away, Dsl
+from gatebook.processors.retention.rows import SUMMARY_KINDS
 from gatebook.processors.retention.state import HOLD, ITEM, State
 from gatebook.processors.search.dsl import compile_query
 from gatebook.processors.search.fields import FieldList, fields_of
@@ -31,8 +32,7 @@ SUMMARY_FIELDS = FieldList({n: "keyword" for p, n in FIELDS.items() if p != "sub
 QUIET_POLLS = 600
 QUIET_POLL_SECONDS = 0.1
 People = tuple[tuple[str, str], ...]
-# Rows of summaries: held by what holds accesses, as far as they have its fields.
-SUMMARY_KINDS = ("summary-hour", "summary-day")
+# Rows of summaries are held by what holds accesses, as far as they have its fields.
 SUMMARY_ROUNDING = {"summary-hour": "||/h", "summary-day": "||/d"}
 
 

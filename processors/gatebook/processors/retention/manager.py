@@ -228,6 +228,7 @@ class Manager:
             run.source["at_ns"] / 1e9,
             self.holds,
             self.summaries if policy.file.summaries else NoSummaries(),
+            self.summaries,
         )
 
     async def _item(self, stored: Stored, replacer: Replacer) -> None:

@@ -19,6 +19,7 @@ from gatebook.processors.retention.policy import (
     Policy,
     age_seconds,
 )
+from gatebook.processors.retention.rows import SUMMARY_KINDS
 from gatebook.processors.retention.state import REWRITTEN, State
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.codec import BEST
@@ -215,7 +216,7 @@ class Planner:
         items: list[Item] = []
         gates: dict[tuple[str, str], Closed] = {}
         warnings = [*self._policy.warnings()]
-        for kind in KINDS:
+        for kind in (*KINDS, *SUMMARY_KINDS):
             for index in await self._cluster.indices(kind):
                 force = (forces or {}).get(index.name.name, Force())
                 found, weighed = await self._look(
@@ -284,6 +285,8 @@ class Planner:
                     spared=dict(weighed.spared),
                 )
                 return told, weighed
+        if kind in SUMMARY_KINDS:
+            return None, weighed  # whoever sums up writes to them as long as they are there
         cold = age >= self._policy.seconds_of(self._policy.file.cold.after)
         if cold and compress and index.codec != BEST and kind == ACCESS and index.documents:
             return msgspec.structs.replace(item, why=COLD, codec=BEST), None

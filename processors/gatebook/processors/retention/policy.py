@@ -11,6 +11,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -37,7 +38,10 @@ POSITION = {name: number for number, (name, _) in enumerate(GROUP_FIELDS)}
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Patterns = str | tuple[str, ...]
-Kind = Literal["finding", "alert", "deadletter"]
+Kind = Literal["finding", "alert", "deadletter", "summary-hour", "summary-day"]
+# Rows of summaries name principals, so they do not stay for ever unless somebody says so. Hours:
+# any week can be set beside the same one a year ago. Days: as long as most laws ask for records.
+SUMMARY_DEFAULTS = {"summary-hour": "400d", "summary-day": "7y"}
 
 
 class PolicyInvalid(GatebookError):
@@ -260,8 +264,8 @@ class Policy:
         return Due(False, strip, terms.keep_one_in if thins else 0)
 
     def kind_seconds(self, kind: str) -> float:
-        """How long an index of findings, alerts or dead letters is kept."""
-        return self.seconds_of(self.file.kinds.get(kind, FOREVER))  # type: ignore[call-overload]  # any other kind is not in it
+        """How long an index of findings, alerts, dead letters or summaries is kept."""
+        return self.seconds_of(kept_by_kind(self.file).get(kind, FOREVER))
 
     def shortest_seconds(self, layer: str) -> float:
         """The shortest time a layer is kept of anything this policy can say."""
@@ -292,6 +296,11 @@ class Policy:
                 yield f"kinds: {kind} is not named, so it is kept for ever"
         if not self.file.summaries and any(r.keep_one_in > 1 for r in self.file.rule):
             yield "summaries = false, but a rule thins: what it takes away is counted nowhere else"
+
+
+def kept_by_kind(found: PolicyFile) -> dict[str, str]:
+    """What goes by whole indices, and how long it is kept."""
+    return {**SUMMARY_DEFAULTS, **{str(kind): text for kind, text in found.kinds.items()}}
 
 
 def age_seconds(day: str, now_seconds: float) -> float:
@@ -344,6 +353,14 @@ def _faults(found: PolicyFile) -> Iterator[tuple[str, str]]:
             size_bytes(found.size.max_index)
         except ValueError as error:
             yield "size.max_index", str(error)
+    kinds = kept_by_kind(found)
+    with suppress(ValueError):  # told above
+        hours, days = (
+            duration_seconds(found.classes.get(text, text))
+            for text in (kinds["summary-hour"], kinds["summary-day"])
+        )
+        if hours > days:
+            yield "kinds.summary-hour", f"longer than summary-day ({kinds['summary-day']})"
     if found.disk.warn_percent > found.disk.act_percent:
         yield "disk", "warn_percent is above act_percent"
     if "delete_snapshotted" in found.disk.order and found.snapshot is None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from gatebook.processors.retention.elastic import Away, Cluster
 from gatebook.processors.retention.lock import Busy, Lock, may_live
+from gatebook.processors.retention.rows import SUMMARY_KINDS
 from gatebook.processors.retention.state import ITEM, LOCK, RUN, State, Stored
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.connection import Connection, Unreachable
@@ -82,7 +83,7 @@ async def blocked(cluster: Cluster, state: State) -> list[dict[str, Any]]:
     stored = await state.get(LOCK)
     until = stored.source["until"] if stored else 0.0
     lives = stored is not None and until > time.time() and may_live(stored.source["owner"])
-    found = [one for kind in KINDS for one in await cluster.indices(kind)]
+    found = [one for kind in (*KINDS, *SUMMARY_KINDS) for one in await cluster.indices(kind)]
     copies = {target_of.get(one.name.name, "") for one in found}  # nobody writes to them yet
     ours = {*target_of, *target_of.values()}
     names = [o.name.name for o in found if o.is_blocked and o.name.name not in copies]

@@ -41,9 +41,11 @@ from gatebook.processors.retention.plan import (
     weighed_now,
 )
 from gatebook.processors.retention.policy import FULL, REDACTED, Policy
+from gatebook.processors.retention.rows import SUMMARY_KINDS, end_of, grain_of
 from gatebook.processors.retention.state import REWRITTEN, State, with_settled
 from gatebook.processors.sinks.slots import Closed, group_of, is_sampled, span_of
 from gatebook.processors.subjects.layers import CONTENT_FIELDS, SEARCHED, value_at, without
+from gatebook.processors.summaries.template import alias as summary_alias
 from gatebook.schemas.errors import GatebookError
 
 STEPS = ("block", "fill", "snapshot", "sum", "swap", "settle")
@@ -72,6 +74,9 @@ class Summaries(Protocol):
     async def freeze(self, leaving: Sequence[str], coming: Sequence[str]) -> None:
         """Keep what `leaving` says and `coming` will not."""
 
+    async def forget(self, grain: str, until: datetime) -> None:
+        """Returns when no row of an hour, or of a day, of before `until` is written any more."""
+
 
 class NoSummaries:
     """Where the policy says that none are kept."""
@@ -81,6 +86,9 @@ class NoSummaries:
 
     async def freeze(self, leaving: Sequence[str], coming: Sequence[str]) -> None:
         """Nothing is kept."""
+
+    async def forget(self, grain: str, until: datetime) -> None:
+        """Nobody writes any."""
 
 
 class Fingerprint:
@@ -161,7 +169,8 @@ Note = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 @dataclass
 class Replacer:
-    """Does items of one run. `holds` tells those that stand now; `note` makes a step durable."""
+    """Does items of one run. `holds` tells those that stand now; `note` makes a step durable.
+    `rows`: where summaries go themselves, also where the policy keeps none."""
 
     cluster: Cluster
     state: State
@@ -170,6 +179,7 @@ class Replacer:
     now_seconds: float
     holds: Callable[[], Awaitable[Holds]]
     summaries: Summaries
+    rows: Summaries
 
     async def work(self, item: Item, step: str, before: Mapping[str, Any], note: Note) -> Any:
         """Do an item, or go on with it after `step`, of which `before` is what was noted. What was
@@ -193,6 +203,9 @@ class Replacer:
         is_summed = item.kind == ACCESS and (item.drop or item.thin)
         if is_summed:
             await self._ensure(item)  # before the block, which it would prolong
+        if item.kind in SUMMARY_KINDS:
+            # If we die here, rows stay that nobody adds to: they are due.
+            await self.rows.forget(grain_of(item.kind), end_of(item.slot))
         await note("block", {})
         ticket = await self.cluster.new_ticket()
         await self.cluster.block(item.index)
@@ -244,8 +257,9 @@ class Replacer:
 
     async def _swap(self, item: Item, target: str, ticket: str) -> None:
         base = f"{self.cluster.namespace}-{item.kind}"
+        alias = summary_alias(self.cluster.namespace) if item.kind in SUMMARY_KINDS else base
         # If we die right after this, the old index is gone: the next run settles.
-        await self.cluster.swap(item.index, target, (f"{base}-{item.slot}", base), ticket)
+        await self.cluster.swap(item.index, target, (f"{base}-{item.slot}", alias), ticket)
 
     async def _settled(self, item: Item, noted: Mapping[str, Any], note: Note) -> Any:
         outcome = noted["outcome"]

@@ -75,7 +75,8 @@ class Bucket:
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """`since` and `until` are what was counted: an end of the range moves to a full hour where the
-    details of that hour have gone. Buckets without accesses are left out."""
+    details of that hour have gone, and to a full day where rows of hours have gone. Buckets
+    without accesses are left out."""
 
     since: datetime
     until: datetime
@@ -163,11 +164,12 @@ async def histogram(
     """
     if interval_seconds % HOUR_SECONDS or not _is_kept(split_by):
         return None
-    plan = await _plan(client, namespace, query, since, until, [split_by or ""], scope)
+    whole_days = interval_seconds % DAY_SECONDS == 0
+    plan = await _plan(client, namespace, query, since, until, [split_by or ""], scope, whole_days)
     if plan is None:
         return None
     buckets: dict[int, _Counts] = {}
-    for search in plan.searches(whole_days=interval_seconds % DAY_SECONDS == 0):
+    for search in plan.searches(whole_days):
         aggregations = {"times": _over_time(interval_seconds, split_by, search.is_summary)}
         found = await search.aggregate(client, aggregations)
         for bucket in found["times"]["buckets"]:
@@ -246,11 +248,12 @@ async def totals(
     fields = [name for name in group_by if name not in times]
     if not all(_is_kept(name) for name in fields):
         return None
-    plan = await _plan(client, namespace, query, since, until, fields, scope)
+    whole_days = HOUR not in times
+    plan = await _plan(client, namespace, query, since, until, fields, scope, whole_days)
     if plan is None:
         return None
     groups = _Groups(fields, times)
-    for search in plan.searches(whole_days=HOUR not in times):
+    for search in plan.searches(whole_days):
         await search.collect(client, groups)
     return Totals(plan.since, plan.until, plan.source, plan.covered_until, groups.sorted())
 
@@ -329,6 +332,7 @@ class _Plan:
     query: Dsl
     detail_query: Dsl
     by: str
+    hours_since: datetime
 
     @property
     def source(self) -> str:
@@ -351,6 +355,12 @@ class _Plan:
 
     def _grains(self, span: Span, whole_days: bool) -> Iterator[tuple[str, Span]]:
         since, until = span
+        if since < self.hours_since:  # whole days are asked for, and nothing else is left
+            yield DAY, (since, min(until, self.hours_since))
+            if until <= self.hours_since:
+                return
+            since = self.hours_since
+            span = since, until
         first = floor_day(since) + (ONE_DAY if floor_day(since) < since else ONE_DAY * 0)
         last = floor_day(until)
         undone = sorted(day for day in self.undone_days if first <= day < last)
@@ -371,6 +381,7 @@ async def _plan(
     until: datetime | None,
     named: Sequence[str],
     scope: Sequence[Dsl],
+    whole_days: bool = True,
 ) -> _Plan | None:
     if not is_answerable(query):
         return None
@@ -380,6 +391,10 @@ async def _plan(
     first = since or state.since
     last = until or datetime.now(UTC)
     first, last = await _full_hours(SummaryStore(client, namespace), first, last)
+    if whole_days:
+        first, last = _full_days(state, first, last)
+    else:
+        state = replace(state, since=max(state.since, state.hours_since))
     summed, rest = _spans(state, first, last)
     people = _NAMING_PERSONS & {*named, *_names(parse(query))}
     return _Plan(
@@ -393,6 +408,7 @@ async def _plan(
         {"bool": {"filter": [*scope, compile_query(query, _FIELDS)]}},
         {"bool": {"filter": [*scope, compile_query(query, fields_of("access"))]}},
         BY_PRINCIPAL if people else BY_ALL,
+        state.hours_since,
     )
 
 
@@ -407,6 +423,15 @@ async def _full_hours(
     first = floor_hour(since) if gone[0] else since
     last = floor_hour(until) + ONE_HOUR if gone[1] and floor_hour(until) < until else until
     return first, last
+
+
+def _full_days(state: Progress, since: datetime, until: datetime) -> Span:
+    """The range, its ends moved to full days where only days are left."""
+    if state.since < since < state.hours_since:
+        since = floor_day(since)
+    if state.since < until < state.hours_since and floor_day(until) < until:
+        until = floor_day(until) + ONE_DAY
+    return since, until
 
 
 def _spans(state: Progress, since: datetime, until: datetime) -> tuple[list[Span], list[Span]]:

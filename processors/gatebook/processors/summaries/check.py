@@ -74,7 +74,8 @@ async def check(
     state = await covered(client, namespace)
     if state is None:
         return Checked()
-    first = floor_hour(max(since or state.since, state.since))
+    least = max(state.since, state.hours_since)  # of days without hours nothing is left to count
+    first = floor_hour(max(since or least, least))
     last = floor_hour(min(until or state.until, state.until))
     checking = _Checking(SummaryStore(client, namespace), state)
     await checking.prepare()

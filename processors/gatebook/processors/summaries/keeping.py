@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gatebook.processors.sinks.connection import Connection
-from gatebook.processors.summaries.reading import ONE_HOUR, floor_hour
-from gatebook.processors.summaries.rollup import Report, Rollup
+from gatebook.processors.summaries.reading import ONE_HOUR, floor_day, floor_hour
+from gatebook.processors.summaries.rollup import EARLIEST, Report, Rollup
 from gatebook.processors.summaries.store import SummaryStore
 
 # Another run may be in the middle of a large hour.
@@ -37,6 +37,18 @@ async def ensure(client: Connection, namespace: str, since: datetime, until: dat
     store = SummaryStore(client, namespace)
     async with store.lease(WAIT_SECONDS) as lease:
         return await Rollup(store, lease).run(end, floor_hour(since))
+
+
+async def forget(client: Connection, namespace: str, grain: str, until: datetime) -> None:
+    """From now on nothing of before `until` is summed up, by `hour` or by `day`; called before
+    such rows go, so that nobody brings them back. Days have taken what their hours say by then,
+    and stay as they are: what comes in for them later is not counted. Raises as `ensure` does."""
+    store = SummaryStore(client, namespace)
+    edge = floor_day(until)
+    async with store.lease(WAIT_SECONDS) as lease:
+        rollup = Rollup(store, lease)
+        await rollup.run(edge, EARLIEST)
+        await rollup.forget(grain, edge)
 
 
 async def freeze(

@@ -30,7 +30,15 @@ from gatebook.processors.summaries.reading import (
     hour_of,
     iso,
 )
-from gatebook.processors.summaries.rows import DAY, HOUR, Row, Rows, difference, merged
+from gatebook.processors.summaries.rows import (
+    BY_PRINCIPAL,
+    DAY,
+    HOUR,
+    Row,
+    Rows,
+    difference,
+    merged,
+)
 from gatebook.processors.summaries.store import (
     Lease,
     Noted,
@@ -64,6 +72,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Floors:
+    """Since when rows of hours and of days are kept, at the beginning of a day. What is older than
+    an hour's rows is not summed up any more; its day stays as it is. `day` is never later."""
+
+    hour: datetime = EARLIEST
+    day: datetime = EARLIEST
+
+
+@dataclass(frozen=True, slots=True)
 class Details:
     """The details as they are now: indices, and how many events each hour has in them."""
 
@@ -91,6 +108,7 @@ class Rollup:
         self._lease = lease
         self._told = told
         self._erased: dict[str, str] = {}
+        self._floors = Floors()
         self.report = Report()
 
     async def run(
@@ -103,9 +121,10 @@ class Rollup:
         """Bring every hour in [since, until) up to date; `until` is the beginning of an hour.
         force: also those that seem to be."""
         began = time.monotonic()
-        self._erased = await erased_tags(self._store)
+        await self._prepare()
         details, changed = await self._look(force)
-        wanted = {n for n in changed if (since is None or hour_of(n) >= floor_hour(since))}
+        first = max(floor_hour(since or EARLIEST), self._floors.hour)
+        wanted = {name for name in changed if hour_of(name) >= first}
         done = await self._hours({n for n in wanted if hour_of(n) < until}, details, force)
         await self._days(done, until, force)
         if self.report.rows:
@@ -118,13 +137,47 @@ class Rollup:
 
     async def again(self, hours: Sequence[datetime], days: Sequence[datetime]) -> None:
         """Sum up these hours and days anew, whether anything changed or not."""
-        self._erased = await erased_tags(self._store)
+        await self._prepare()
         details, _ = await self._look(False)
-        names = [hour_name(at) for at in hours]
+        edge = self._floors.hour
+        names = [hour_name(at) for at in hours if at >= edge]
         notes = await self._store.get(_hour_id(name) for name in names)
         await at_once(HOURS_AT_ONCE, (self.hour(n, details, notes.get(_hour_id(n))) for n in names))
         await self._store.refresh()
-        await at_once(DAYS_AT_ONCE, (self.day(day) for day in days))
+        await at_once(DAYS_AT_ONCE, (self.day(day) for day in days if day >= edge))
+        for grain, times in ((HOUR, hours), (DAY, days)):
+            for at in times:
+                if at < edge:
+                    await self._hide(grain, at)
+
+    async def _prepare(self) -> None:
+        self._erased = await erased_tags(self._store)
+        self._floors = await floors(self._store)
+
+    async def _hide(self, grain: str, at: datetime) -> None:
+        """Take the erased out of rows of which there is nothing left to sum them up from."""
+        await self._lease.renew()
+        end = at + (ONE_HOUR if grain == HOUR else ONE_DAY)
+        stored = (await self._store.read(grain, at, end)).get(iso(at), {})
+        name = _hour_id(hour_name(at)) if grain == HOUR else f"{DAY}.{at:%Y-%m-%d}"
+        note = (await self._store.get([name])).get(name)
+        before = note.source if note else {**_blank(grain, at), "revision": 0, "is_done": True}
+        revision = 1 + before["revision"]
+        # If we die here, the rows still name the person: the erasure finds them again.
+        await self._store.put(name, {**before, "revision": revision}, note)
+        rows = self.without_erased(stored, at)
+        await self._store.write(grain, at, rows, revision, False, only=BY_PRINCIPAL)
+
+    async def forget(self, grain: str, until: datetime) -> None:
+        """Sum up nothing of before `until` any more; what was carried of these hours goes."""
+        before = await floors(self._store)
+        after = replace(before, **{grain: max(getattr(before, grain), until)})
+        note = {"type": "kept", "hour": iso(after.hour), "day": iso(after.day)}
+        await self._store.put("kept", note)
+        # If we die here, nobody reads what was carried; whoever forgets next deletes it.
+        older = {"range": {"at": {"lt": iso(after.hour)}}}
+        for kind in ("carried", "going"):
+            await self._store.forget(one.id for one in await self._store.find(kind, older))
 
     # -- what has changed ---------------------------------------------------------------------
 
@@ -166,7 +219,7 @@ class Rollup:
     async def _since(self, details: Details, until: datetime) -> datetime:
         before = await progress(self._store)
         first = min((hour_of(name) for name in details.hours()), default=until)
-        return min(first, before.since if before else until, until)
+        return max(min(first, before.since if before else until, until), self._floors.day)
 
     # -- hours --------------------------------------------------------------------------------
 
@@ -250,7 +303,7 @@ class Rollup:
         before = await progress(self._store)
         if before is not None and floor_day(before.until) < floor_day(until):
             touched.add(floor_day(before.until))  # it was not over when its hours were summed up
-        over = sorted(day for day in touched if day + ONE_DAY <= until)
+        over = sorted(d for d in touched if d >= self._floors.hour and d + ONE_DAY <= until)
         if over:
             await self._store.refresh()
         await at_once(DAYS_AT_ONCE, (self.day(day) for day in over))
@@ -276,13 +329,14 @@ class Rollup:
 
     async def freeze(self, leaving: Sequence[str], coming: Sequence[str]) -> None:
         """See keeping.freeze."""
-        self._erased = await erased_tags(self._store)
+        await self._prepare()
         now = await reading.marks(self._client, self._store.namespace)
         await self._promote(now)
         before = await self._sources(now | dict.fromkeys(leaving, ""))
         kept = {i: s for i, s in before.items() if i not in leaving}
         after = kept | await self._sources(dict.fromkeys(coming, ""))
-        names = {name for index in leaving for name in before[index].hours}
+        every = {name for index in leaving for name in before[index].hours}
+        names = {name for name in every if hour_of(name) >= self._floors.hour}
         # Events that came in since `ensure` stand in no sum yet, and nobody counts them later.
         done = await self._hours(names, Details(before), False)
         await self._days(done, max(map(hour_of, names), default=EARLIEST) + ONE_DAY, False)
@@ -316,7 +370,7 @@ class Rollup:
         # before the note of the freeze is gone.
         for name, tally in freeze.source["hours"].items():
             found = await self._store.get([_going_id(name), _hour_id(name)])
-            if _going_id(name) in found:
+            if _going_id(name) in found and hour_of(name) >= self._floors.hour:
                 carried = {**found[_going_id(name)].source, "type": "carried"}
                 await self._store.put(_carried_id(name), carried)
             if (hour := found.get(_hour_id(name))) is not None:
@@ -350,13 +404,15 @@ async def at_once(limit: int, work: Iterable[Coroutine[Any, Any, None]]) -> None
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Summaries stand for [since, until), but for hours that are being written."""
+    """Summaries stand for [since, until), but for hours that are being written. hours_since: before
+    it only whole days are left."""
 
     since: datetime
     until: datetime
     run_at: datetime
     undone: frozenset[datetime] = frozenset()
     undone_days: frozenset[datetime] = frozenset()
+    hours_since: datetime = EARLIEST
 
 
 async def progress(store: SummaryStore) -> Progress | None:
@@ -365,7 +421,17 @@ async def progress(store: SummaryStore) -> Progress | None:
     if note is None:
         return None
     since, until, run_at = (_time(note.source[n]) for n in ("since", "until", "run_at"))
-    return Progress(since, until, run_at)
+    kept = await floors(store)
+    since = max(since, kept.day)
+    if since < kept.hour:
+        since = floor_day(since)  # there are no events of before, and no hours any more
+    return Progress(since, until, run_at, hours_since=max(since, kept.hour))
+
+
+async def floors(store: SummaryStore) -> Floors:
+    """Since when rows are kept."""
+    note = (await store.get(["kept"])).get("kept")
+    return Floors(*(_time(note.source[n]) for n in (HOUR, DAY))) if note else Floors()
 
 
 async def covered(client: Connection, namespace: str) -> Progress | None:
@@ -374,7 +440,11 @@ async def covered(client: Connection, namespace: str) -> Progress | None:
     found = await progress(store)
     if found is None:
         return None
-    undone = [{_at(n) for n in await store.find(k, NOT_DONE)} for k in (HOUR, DAY)]
+    edge = found.hours_since
+    undone = [
+        {at for n in await store.find(kind, NOT_DONE) if (at := _at(n)) >= first}
+        for kind, first in ((HOUR, edge), (DAY, floor_day(edge)))
+    ]
     return replace(found, undone=frozenset(undone[0]), undone_days=frozenset(undone[1]))
 
 

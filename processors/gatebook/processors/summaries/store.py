@@ -138,6 +138,9 @@ class SummaryStore:
     async def _make(self, index: str, body: Mapping[str, Any]) -> None:
         answer = await self.client.request("PUT", f"/{index}", json=body)
         exists = answer.error_type == "resource_already_exists_exception"
+        if answer.error_type == "invalid_index_name_exception":
+            # An alias, where retention left of it what is held.
+            exists = bool(await ask(self.client, "GET", f"/{index}/_alias", absent={}))
         if answer.status != 200 and not exists:
             raise SearchFailed(
                 f"the index {index} cannot be made ({answer.error_type or answer.status})",
@@ -164,16 +167,26 @@ class SummaryStore:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    async def write(self, grain: str, at: datetime, rows: Rows, revision: int, fresh: bool) -> int:
+    async def write(
+        self,
+        grain: str,
+        at: datetime,
+        rows: Rows,
+        revision: int,
+        fresh: bool,
+        only: str = "",
+    ) -> int:
         """Make these the rows of an hour or day; the number of documents. `fresh`: there were
-        none before. If we die half-way, its note says that it is not done, and it is done again.
+        none before. `only`: leave those alone that are not by this (`summary.by`). If we die
+        half-way, its note says that it is not done, and it is done again.
         """
         index = index_of(self.namespace, grain, at)
         if index not in self._made:
             await self._require_template()
             await self._make(index, {})
-        found = documents(grain, at, rows)
-        stale = [] if fresh else await self._others(index, grain, at, found)
+        every = documents(grain, at, rows)
+        found = {i: one for i, one in every.items() if only in ("", one["summary"]["by"])}
+        stale = [] if fresh else await self._others(index, grain, at, found, only)
         wanted = {"version": revision, "version_type": "external_gte"}
         lines = [
             orjson.dumps({"index": {"_index": index, "_id": i, **wanted}})
@@ -187,11 +200,12 @@ class SummaryStore:
         return len(found)
 
     async def _others(
-        self, index: str, grain: str, at: datetime, kept: Mapping[str, Any]
+        self, index: str, grain: str, at: datetime, kept: Mapping[str, Any], only: str
     ) -> list[str]:
         """Ids of rows of before that are not among these."""
         await ask(self.client, "POST", f"/{index}/_refresh")
-        body = {"query": _bucket(grain, at), "_source": False}
+        more = [{"term": {"summary.by": only}}] if only else []
+        body = {"query": _bucket(grain, at, *more), "_source": False}
         return [
             hit["_id"]
             async for hits in pages(self.client, index, body)
@@ -246,8 +260,8 @@ class SummaryStore:
             yield hits
 
 
-def _bucket(grain: str, at: datetime) -> Dsl:
-    filters = [{"term": {"summary.grain": grain}}, {"term": {"@timestamp": iso(at)}}]
+def _bucket(grain: str, at: datetime, *more: Dsl) -> Dsl:
+    filters = [{"term": {"summary.grain": grain}}, {"term": {"@timestamp": iso(at)}}, *more]
     return {"bool": {"filter": filters}}
 
 
