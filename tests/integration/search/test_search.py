@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 from tests.waiting import wait_until
 
+from gatebook.processors.search import spelling
+from gatebook.processors.search.facets import facets
+from gatebook.processors.search.histogram import histogram
+from gatebook.processors.search.paging import first_page, next_page
+from gatebook.processors.search.question import Scope, ask_for
 from gatebook.processors.search.service import BadRequest, Page, Tail, find, search
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.base import Row
@@ -153,6 +158,88 @@ async def test_queries_find_what_they_say(book: Book, query: str, wanted: str) -
     )
     found = await book.ids(query, sort="event.id:asc")
     assert [int(i.rpartition("-")[2]) for i in found] == [int(n) for n in wanted.split()]
+
+
+MESSAGES = ("rate limited at Support-Agent", "unlimited", "\u00dcnavailable LIMITED", "a*b", "axb",
+            "limited\\nby a \\\\ line", "limited " + "x" * 2_000, "")  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [spelling.MAX_VALUES, 1])
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("limited", "0 1 2 5 8 9"),
+        ("LIMITED support-agent", "0 8"),
+        ('"a*b"', "3"),
+        ("error.message:a*b", "3 4"),
+        ("error.message:*imit*", "0 1 5"),
+        ("not limited", "3 4 6 7"),
+        ("\u00dcNAVAILABLE", "2"),
+        ("slow and limited", "9"),
+        ("limited and event.reason:*", "8 9"),
+        ("nothing-like-this", ""),
+    ],
+)
+async def test_words_are_found_in_messages_however_many_there_are(
+    book: Book, monkeypatch: pytest.MonkeyPatch, query: str, wanted: str, most: int
+) -> None:
+    """Pages, histogram and facets agree, whether values were listed first or were too many."""
+    monkeypatch.setattr(spelling, "MAX_VALUES", most)
+    rows = [make_row(n, error={"message": text}) for n, text in enumerate(MESSAGES)]
+    support = make_row(8, error={"message": "at support-agent"}, event={"reason": "Limited"})
+    before = make_row(9, when=NOW - timedelta(days=2), event={"reason": "slow, limited"})
+    await book.write(*rows, support, before)
+    numbers = [int(n) for n in wanted.split()]
+    found = await book.ids(query, sort="event.id:asc", since="10d")
+    assert [int(i.rpartition("-")[2]) for i in found] == numbers
+    now = NOW + timedelta(seconds=1)
+    question = ask_for(query, "10d", stamp(now), now=now)
+    counted = await histogram(book.connection, book.namespace, question, 60, "event.id", now=now)
+    assert counted.total == len(numbers)
+    valued = await facets(book.connection, book.namespace, question, ["event.id", "event.reason"])
+    ids = valued.facets["event.id"]
+    assert (valued.total, ids.distinct, ids.exact) == (len(numbers), len(numbers), True)
+    assert sorted(str(value) for value, _ in ids.values) == found
+
+
+async def test_pages_of_words_are_of_one_point_in_time(book: Book) -> None:
+    """Values are read from where the pages are: a message that comes meanwhile shifts nothing."""
+    await book.write(*(make_row(n, error={"message": f"limited {n}"}) for n in range(3)))
+    question = ask_for("limited", now=datetime.now(UTC))
+    order = [{"event.id": "asc"}]
+    page = await first_page(book.connection, book.namespace, question, order, 2, keep_seconds=60)
+    assert (page.total, len(page.hits)) == (3, 2)
+    assert page.place is not None
+    await book.write(make_row(9, error={"message": "limited anew"}))
+    page = await next_page(book.connection, question, order, 2, page.place, keep_seconds=60)
+    assert [hit.id for hit in page.hits] == ["access-000002"]
+
+
+async def test_words_are_spelled_out_from_what_who_asks_may_see(book: Book) -> None:
+    """Messages of other tenants do not even take part in making a query."""
+    await book.write(
+        make_row(1, organization={"id": "ours"}, error={"message": "limited, ours"}),
+        make_row(2, organization={"id": "theirs"}, error={"message": "limited, theirs"}),
+    )
+    scope = Scope(({"terms": {"organization.id": ["ours"]}},))
+    question = ask_for("limited", now=datetime.now(UTC), scope=scope)
+    asked = await spelling.spelled_out(book.connection, question, f"{book.namespace}-access")
+    assert "limited, ours" in str(asked.dsl)
+    assert "theirs" not in str(asked.dsl)
+
+
+async def test_facets_count_values_that_are_not_shown(book: Book) -> None:
+    """What is not listed is in `other` and in `distinct`, whether a shard returned it or not."""
+    await book.write(*(make_row(n, user={"id": f"user-{n % 150}"}) for n in range(300)))
+    now = datetime.now(UTC)
+    for query, size in (("", 3), ("", 50), ("event.id:access*1", 3)):
+        found = await facets(
+            book.connection, book.namespace, ask_for(query, now=now), ["user.id"], size
+        )
+        users = found.facets["user.id"]
+        assert len(users.values) == size if found.total == 300 else 3
+        assert sum(count for _, count in users.values) + users.other == found.total
+        assert users.distinct == (150 if found.total == 300 else 15)
 
 
 async def test_all_pages_together_hold_every_match_once(book: Book) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from gatebook.processors.search.dsl import Dsl, has_pattern
 from gatebook.processors.search.histogram import Source, aggregate
 from gatebook.processors.search.question import Question
+from gatebook.processors.search.spelling import spelled_out
 from gatebook.processors.sinks.connection import Connection
 
 MIN_SHARD_VALUES = 100
@@ -50,6 +51,7 @@ async def facets(
     """Facets of fields that `question.countable` takes. Raises SearchFailed, Unreachable."""
     index = f"{namespace}-{question.kind}"
     names = list(dict.fromkeys(fields))
+    question = await spelled_out(client, question, index)
     # Counting different values is dear, so only those fields are asked for whose values were not
     # all listed, in a second request; but a query with patterns is dearer still to read twice.
     at_once = names if has_pattern(question.dsl) else []

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gatebook.processors.search.asking import TIME_FORMAT, ask
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.question import Question, countable, moment, stamp
+from gatebook.processors.search.spelling import spelled_out
 from gatebook.processors.sinks.connection import Connection
 
 Source = Literal["details", "summaries", "both"]
@@ -107,8 +108,8 @@ async def histogram(
     since, until = await _closed(client, index, question, now)
     length = interval or interval_for(moment(since), moment(until), buckets)
     starts = filled(moment(since), moment(until), length)
-    asked = question.within(since, until)
-    # One request: each one costs every index the reading of the query, words of it most of all.
+    asked = await spelled_out(client, question.within(since, until), index)
+    # One request: each one costs every index the reading of the query.
     aggregations = _aggregations(length, split_by)
     found = await aggregate(client, index, asked, aggregations)
     whole, split = times_of(found.get("over_time")), _parts_of(found.get("parts"))

@@ -9,6 +9,7 @@ from typing import Any
 from gatebook.processors.search.asking import Hit, ask, hit_of
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.question import Question
+from gatebook.processors.search.spelling import spelled_out
 from gatebook.processors.sinks.connection import Connection, Unreachable
 
 
@@ -70,6 +71,7 @@ async def next_page(
 ) -> PageOf:
     """The page after a place. Raises ViewGone, SearchFailed, Unreachable."""
     is_first = place.total < 0
+    question = await spelled_out(client, question, view=place.view)
     body: Dsl = {
         "query": question.dsl,
         "sort": sort,

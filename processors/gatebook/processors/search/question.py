@@ -48,6 +48,7 @@ class Question:
     since: str | None = None
     until: str | None = None
     text: str = field(default="", compare=False)
+    scope: tuple[Dsl, ...] = field(default=(), compare=False)  # those of the filters: who asks
 
     @property
     def dsl(self) -> Dsl:
@@ -91,7 +92,7 @@ def ask_for(
         filters.append({"bool": {"must_not": [{"term": {PHASE: {"value": INTENT}}}]}})
     first, last = bounds(since, until, now)
     _check_range(first, last, now, max_range)
-    return Question(kind, tuple(filters), first, last, query)
+    return Question(kind, tuple(filters), first, last, query, scope.filters)
 
 
 def known_kind(kind: str) -> str:

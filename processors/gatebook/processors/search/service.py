@@ -27,6 +27,7 @@ from gatebook.processors.search.question import (
     sort_order,
     stamp,
 )
+from gatebook.processors.search.spelling import spelled_out
 from gatebook.processors.search.times import parse_time
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.connection import Connection, Unreachable
@@ -78,13 +79,14 @@ async def search(
     kind has no matches. Raises QueryError, TimeError, BadRequest, SearchFailed, Unreachable.
     """
     question = ask_for(query, since, until, kind, now=now or _utc_now())
-    body: Dsl = {"query": question.dsl, "sort": sort_order(sort, fields_of(kind))}
+    order = sort_order(sort, fields_of(kind))
     pit = await _open(client, f"{namespace}-{kind}")
     if pit is None:
         yield Page(0)
         return
     try:
-        async for page in _pages(client, pit, body, size):
+        question = await spelled_out(client, question, view=pit)
+        async for page in _pages(client, pit, {"query": question.dsl, "sort": order}, size):
             yield page
     finally:
         # If we die here, the server drops the view by itself after KEEP_ALIVE.
