@@ -179,6 +179,7 @@ def _is_url_login(probe: Probe) -> bool:
 # ---- cards -------------------------------------------------------------------------------------
 
 _GROUP = re.compile(rb"[0-9]+")
+_RUN_ON = re.compile(rb"[0-9]{0,24}")
 _ISSUERS = re.compile(
     rb"4(?:.{12}|.{15}|.{18})|(?:5[1-5]|220[0-4]|22[2-9]|2[3-6]|27[01]|2720).{12,14}"
     rb"|3[47].{13}|3[0689].{12,17}|35.{14,17}|(?:2131|1800).{11}"
@@ -200,7 +201,10 @@ def card(probe: Probe) -> Iterator[Found]:
             yield Found(probe.start, probe.end, value.decode(), "*" + value[-4:].decode())
         return
     # Read as they are needed: the work on a megabyte of groups ends with the budget.
-    ahead = (m.span() for m in _GROUP.finditer(probe.data, probe.start, probe.end))
+    # A candidate that began within a longer number may end within the card that comes after it.
+    last = _RUN_ON.match(probe.data, probe.end)
+    end = last.end() if last else probe.end
+    ahead = (m.span() for m in _GROUP.finditer(probe.data, probe.start, end))
     groups: list[tuple[int, int]] = []
     first = 0
     while True:
