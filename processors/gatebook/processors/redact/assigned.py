@@ -38,10 +38,25 @@ def _is_plain(data: bytes, start: int) -> bool:
 _OPTION_END = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}")
 _BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
 
-_WAYS = ((_AFTER_NAME, 0.0, 8), (_AFTER_SPEECH, 3.2, 16), (_BESIDE, 3.2, 24))
+# Arrows, dashes, the Chinese "is", the first entry of a list.
+_POINTED = re.compile(
+    rb"""s?["'\]*`)]{0,3}\s{0,3}(?:-{1,2}>|\xe2\x86\x92|\xe2\x80[\x93\x94]|-[ \t]|\xe6\x98\xaf"""
+    rb"""|:[ \t]{0,3}\r?\n[ \t]{0,16}-[ \t])\s{0,3}"""
+)
+_PHRASE = re.compile(
+    rb"""s?[ ](?:for|of|to|on|at|in)[ ][^\n:="'.<>{},;]{1,40}?[ ](?:is|was|be|ist)[ ](?:now[ ])?"""
+)
+
+_WAYS = (
+    (_AFTER_NAME, 0.0, 8),
+    (_AFTER_SPEECH, 3.2, 16),
+    (_BESIDE, 3.2, 24),
+    (_POINTED, 2.8, 16),
+    (_PHRASE, 3.2, 16),
+)
 """What may stand between name and value, and the entropy and size that the value then needs."""
 
-_TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*]{8,600}={0,2})""")
+_TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*\xe3-\xef]{8,600}={0,2})""")
 _QUOTED_TOKEN = re.compile(rb"""(?P<quote>["'`])([A-Za-z0-9_\-+/.=]{8,600})(?P=quote)""")
 _KEY_OF = tuple(
     owner + joint
@@ -59,12 +74,18 @@ _NAMES_ONLY = re.compile(
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
     data = probe.data
-    if _is_plain(data, probe.end) or _NAMES_ONLY.match(data, probe.end):
+    stated = _stated(probe)
+    if not stated and _is_plain(data, probe.end):
+        return
+    if _NAMES_ONLY.match(data, probe.end):
         return
     if data[probe.start : probe.end].lower() == b"key":
         before = data[max(0, probe.start - 14) : probe.start].lower()
         if not before.endswith(_KEY_OF):
             return
+    if stated and len(stated.normalised) >= 16 and is_random_token(stated.of(data), 3.2):
+        yield stated
+        return
     for after, least_bits, least_bytes in _WAYS:
         operator = after.match(data, probe.end)
         found = _token(probe, operator.end(), least_bits) if operator else None
@@ -78,6 +99,35 @@ def assigned_secret(probe: Probe) -> Iterator[Found]:
         found = _token(probe, option.end(), 0.0) if option else None
         if found and found.end > found.start:
             yield found
+
+
+# `... as my`, `... is the db`: the value stands before its name.
+_OWNER = re.compile(rb"(?:[A-Za-z]{1,12} ){0,3}")
+_STATED_BYTES = 56
+_STATED = re.compile(rb"""[^\s"'`,;&<>|{}()\[\]=]{8,200}\Z""")
+_NO_MORE = re.compile(
+    rb"""s?[*`"')]{0,2}(?:[.,;:!?\n]|\Z|[ ](?:and|but|for|on|in|at|to|it|so|when|with|now)\b)"""
+)
+
+
+def _stated(probe: Probe) -> Found | None:
+    """What is said to be the secret that is named here: `I typed ... as my password`."""
+    data, start = probe.data, probe.start
+    left = max(0, start - _STATED_BYTES)
+    before = data[left:start]
+    at = max(before.rfind(b" as "), before.rfind(b" is "), before.rfind(b" was "))
+    if at < 0 or not _OWNER.fullmatch(before, before.index(b" ", at + 1) + 1):
+        return None
+    if not _NO_MORE.match(data, probe.end):
+        return None
+    end = left + at
+    while end and data[end - 1] in b"\"'`*":
+        end -= 1
+    left = max(0, end - 201)
+    value = _STATED.search(data[left:end])
+    if value is None:
+        return None
+    return Found(left + value.start(), end, plain(value[0]))
 
 
 def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
@@ -159,14 +209,23 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
         if found:
             yield found
             return
-    for after in (_AFTER_SPEECH, _BESIDE):
+    for after in (_AFTER_SPEECH, _BESIDE, _POINTED, _PHRASE):
         spoken = after.match(data, probe.end)
         found = _password(probe, spoken.end(), explicit=False) if spoken else None
         if found and _MIXED.search(data, found.start, found.end):
             yield found
             return
+    stated = _stated(probe)
+    if stated and _is_mixed(stated.of(data)):
+        yield stated
 
 
+def _is_mixed(value: bytes) -> bool:
+    return bool(_MIXED.search(value)) and not (is_wordy(value) or is_variable(value))
+
+
+# Chinese stops, commas and exclamation marks, which end a value that stands in a sentence.
+_WIDE_STOP = re.compile(rb"\xe3\x80[\x81\x82\x8d]|\xef\xbc[\x81\x89\x8c\x9b\x9f]")
 _PASS_BEFORE = re.compile(rb"[_\-.\"'&;]\Z")
 _PASS_AFTER = re.compile(rb"\s{0,2}=[^=]|[\"']\s{0,2}:")
 
@@ -193,7 +252,8 @@ def _password(probe: Probe, start: int, explicit: bool) -> Found | None:
     start, end = match.span(match.lastindex or 0)
     value = probe.data[start:end].rstrip(b"\\*")
     if not (quoted or explicit):
-        value = value.rstrip(b".,;:!?)]*`")
+        value = _WIDE_STOP.split(value, 1)[0]
+        value = value.rstrip(b".,;:)]*`")  # what ends in `!` may be a password that does
         if len(value) < 5 or (value.isalpha() and value[1:].islower()):
             return None
     if is_variable(value):

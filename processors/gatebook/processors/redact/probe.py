@@ -55,6 +55,10 @@ class Found(NamedTuple):
     normalised: str
     kept: str = ""
 
+    def of(self, data: bytes) -> bytes:
+        """The value as it is written."""
+        return data[self.start : self.end]
+
 
 Validator = Callable[[Probe], Iterable[Found]]
 
