@@ -20,7 +20,7 @@ from tests.pipeline import Pipeline
 
 from gatebook.processors.retention import holds
 from gatebook.processors.retention.elastic import Away, Cluster
-from gatebook.processors.retention.lock import Lock
+from gatebook.processors.retention.lock import Busy, Lock
 from gatebook.processors.retention.recovery import blocked
 from gatebook.processors.retention.schedule import Schedule
 from gatebook.processors.retention.work import STEPS
@@ -83,6 +83,18 @@ class Case:
             timeout=180,
         )
 
+    def gatebook(self, *words: str) -> str:
+        """What a command says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", *words],
+            env=self.pipeline.environment(GATEBOOK_RETENTION_POLICY=str(self.policy)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     async def ends_well(self) -> dict[str, Any]:
         done = self.run(CALM)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -140,6 +152,8 @@ async def test_a_run_that_died_does_not_hold_up_what_comes_in(
         assert case.run(point).returncode == -signal.SIGKILL
         (left,) = (await store.manager().status())["blocked"]
         assert left["why"] == "left"
+        told = case.gatebook("retention", "status")
+        assert f"{left['index']} takes no writes: a run that died left it so" in told
         assert await asyncio.wait_for(store.write(case.late), 30) == BulkOutcome(indexed=1)
         assert (await store.manager().status())["blocked"] == []
         await case.ends_well()
@@ -180,17 +194,19 @@ async def test_retention_opens_what_was_left_before_anything_else(
         await store.state.change("lock", lambda s: moved(s, time.time() + 3), {})
         manager = store.manager(case.policy.read_bytes(), lock=Lock(store.state, 60))
         stopping = asyncio.Event()
-        opened: list[list[Any]] = []
+        seen: list[list[Any]] = []
 
-        async def watch() -> None:
-            opened.append(await blocked(store.cluster, store.state))
+        async def apply(*_: Any) -> None:
+            seen.append(await blocked(store.cluster, store.state))
+            if seen[-1]:
+                raise Busy("it seems to live")
             stopping.set()
-            raise Away("the disks are not told")
 
+        manager.apply = apply  # type: ignore[method-assign,assignment]  # what comes after the opening
         schedule = Schedule(manager, "ada", 3600, 3600)
-        schedule.watch = watch  # type: ignore[method-assign]  # what comes after the opening
         await asyncio.wait_for(schedule.run_until(stopping), 30)
-        assert opened == [[]]
+        assert [one["why"] for one in seen[0]] == ["rewriting"]
+        assert seen[-1] == []
     finally:
         await store.close()
 

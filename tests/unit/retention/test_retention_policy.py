@@ -10,6 +10,7 @@ from gatebook.processors.retention.disk import ACT, FINE, WARN, pressure
 from gatebook.processors.retention.plan import Force, Judge, Record, weigh
 from gatebook.processors.retention.policy import Policy, PolicyInvalid, duration_seconds
 from gatebook.processors.retention.rollover import next_cut
+from gatebook.processors.retention.rows import parse_rows
 from gatebook.processors.retention.topics import judged, next_step, wanted_config
 from gatebook.processors.sinks.slots import (
     GROUP_FIELDS,
@@ -123,6 +124,7 @@ def test_a_class_nobody_defined_keeps_for_ever() -> None:
         ('[[rule]]\nname = "a"\nkeep_one_in = 5\n', "go together"),
         ('[[rule]]\nname = "default"\n', "taken"),
         ('[kinds]\nfindings = "3d"\n', "invalid"),
+        ('[kinds]\nsummary-hour = "8y"\n', "longer than summary-day"),
         ("[disk]\nwarn_percent = 90\nact_percent = 80\n", "warn_percent"),
         ('[disk]\norder = ["delete_snapshotted"]\n', "needs [snapshot]"),
         ('[size]\nmax_index = "40"\n', "not a size"),
@@ -135,6 +137,48 @@ def test_a_faulty_policy_is_refused_and_told_where(text: str, says: str) -> None
     text = text if not text.startswith("typo") else "[cold]\n" + text
     with pytest.raises(PolicyInvalid, match=says.replace("[", r"\[").replace("]", r"\]")):
         policy(text)
+
+
+def test_summaries_are_kept_for_long_but_not_for_ever_by_themselves() -> None:
+    """Their rows name people: 400 days by hour and 7 years by day, unless a policy says more."""
+    found = policy()
+    assert found.kind_seconds("summary-hour") == 400 * DAY_SECONDS
+    assert found.kind_seconds("summary-day") == 7 * 365 * DAY_SECONDS
+    more = policy('[kinds]\nsummary-hour = "short"\nsummary-day = "forever"\n')
+    assert more.kind_seconds("summary-hour") == 10 * DAY_SECONDS
+    assert more.kind_seconds("summary-day") == float("inf")
+    assert more.kind_seconds("finding") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "slot", "day", "held"),
+    [
+        ("summary-hour", "ns-summary-hour-2026.02", "2026.02", "2026.02.28", False),
+        ("summary-hour", "ns-summary-hour-held-2026.12-r3", "2026.12", "2026.12.31", True),
+        ("summary-day", "ns-summary-day-2024", "2024", "2024.12.31", False),
+    ],
+)
+def test_indices_of_summaries_are_due_by_their_last_day(
+    kind: str, name: str, slot: str, day: str, held: bool
+) -> None:
+    """A month or a year goes as a whole, once its last day may go."""
+    found = parse_rows("ns", kind, name)
+    assert found is not None
+    assert (found.slot, found.day, found.is_held) == (slot, day, held)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ns-summary-hour-2026.13",
+        "ns-summary-hour-2026",
+        "other-summary-hour-2026.01",
+        "ns-access-2026",
+    ],
+)
+def test_what_is_no_index_of_summaries_is_left_alone(name: str) -> None:
+    """A name that does not fit is somebody else's."""
+    assert parse_rows("ns", "summary-hour", name) is None
 
 
 def test_the_example_is_a_policy_without_warnings() -> None:

@@ -37,28 +37,29 @@ class Schedule:
     async def run_until(self, stopping: asyncio.Event) -> None:
         """Until told to stop. An item under way is ended first or taken back."""
         loop = asyncio.get_running_loop()
-        next_run = loop.time()
+        next_run = next_watch = loop.time()
         while not stopping.is_set():
-            is_due = loop.time() >= next_run
-            if is_due:
-                next_run = loop.time() + self.interval_seconds
+            now = loop.time()
+            is_due, is_watch = now >= next_run, now >= next_watch
+            next_run = now + self.interval_seconds if is_due else next_run
+            next_watch = now + self.watch_seconds if is_watch else next_watch
             wait = min(self.watch_seconds, self.interval_seconds)
-            if not await self._once(is_due):
+            if not await self._once(is_due, is_watch):
                 wait = min(wait, RETRY_SECONDS)
             try:
                 await asyncio.wait_for(stopping.wait(), wait)
             except TimeoutError:
                 continue
 
-    async def _once(self, is_due: bool) -> bool:
-        """Whether that was all: a run of another's, dead perhaps, is looked at again soon."""
+    async def _once(self, is_due: bool, is_watch: bool) -> bool:
+        """False where another run is under way, dead perhaps: that is looked at again soon."""
         try:
             # First of all, and at once after a start: what the dead left closed holds events up.
-            for name in await self.manager.recover():
-                log.warning("%s was left closed by a run that died: opened", name)
-            await self.watch()
-            # One that was interrupted is gone on with at once: it may block an index.
-            if is_due or await self.manager.unfinished() is not None:
+            is_free = await self._recovered()
+            if is_watch:
+                await self.watch()
+            # One that was interrupted is gone on with at once.
+            if is_due or (is_free and await self.manager.unfinished() is not None):
                 await self.manager.apply(self.by, REASON)
         except PUT_OFF as error:
             log.warning("retention is put off: %s", error)
@@ -66,6 +67,15 @@ class Schedule:
         except GatebookError as error:
             metrics.RUNS.labels("failed").inc()
             log.error("retention failed: %s", error)
+        return is_free
+
+    async def _recovered(self) -> bool:
+        """Whether what a dead run left closed is open now; False where it may live."""
+        try:
+            for name in await self.manager.recover():
+                log.warning("%s was left closed by a run that died: opened", name)
+        except Busy:
+            return False
         return True
 
     async def watch(self) -> None:
