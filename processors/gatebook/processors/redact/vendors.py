@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .assigned import is_identifier
+from .assigned import is_identifier, is_random_token
 from .probe import Found, Probe, entropy_bits, is_drawn, is_filled, is_variable, plain
 from .tables import Token, tokens_by_keyword, vendors_by_name
 
@@ -75,6 +75,17 @@ def vendor_assigned(probe: Probe) -> Iterator[Found]:
             if _random(probe.data[start:stop]):
                 yield Found(start, stop, plain(probe.data[start:stop]))
             return
+    start, stop = value.span()
+    if _is_drawn_of_any_size(probe.data[start:stop]):
+        yield Found(start, stop, plain(probe.data[start:stop]))
+
+
+_ANY_SIZE = re.compile(rb"(?=.{0,60}[a-z])(?=.{0,60}[A-Z])(?=.{0,60}[0-9])[A-Za-z0-9_\-+=]{20,300}")
+
+
+def _is_drawn_of_any_size(value: bytes) -> bool:
+    """Vendors change their sizes: what is made of three kinds of characters by chance counts."""
+    return _ANY_SIZE.fullmatch(value) is not None and is_random_token(value, 3.5)
 
 
 def _extents(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
