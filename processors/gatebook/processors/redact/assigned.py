@@ -158,7 +158,7 @@ def is_random_token(value: bytes, least_bits: float) -> bool:
     if _DIGIT.search(value):
         if is_wordy(value) or is_identifier(value):
             return False
-    elif len(value) < 20 or not is_drawn(value[:256], 3.8) or reads(value):
+    elif len(value) < 20 or not is_drawn(value[:256], 3.8) or _is_prose(value):
         return False
     if not is_drawn(value[:256], least_bits) or is_placeholder(value):
         return False
@@ -182,6 +182,21 @@ def reads(value: bytes) -> bool:
     """Tell words, paths and identifiers: half of it is in runs of letters that read as words."""
     in_words = sum(len(run) for run in _WORD_RUN.findall(value))
     return in_words * 2 >= len(value) or value.count(b"/") > 1 + len(value) // 24
+
+
+def _is_prose(value: bytes) -> bool:
+    return reads(value) and not is_unspeakable(value, least_run=5, most_vowels=0.25)
+
+
+_CONSONANTS = re.compile(rb"[bcdfghjklmnpqrstvwxz]+")
+
+
+def is_unspeakable(value: bytes, least_run: int, most_vowels: float) -> bool:
+    """Tell letters that make no word of any language: many consonants in a row, few vowels."""
+    lowered = value.lower()
+    if sum(map(lowered.count, (b"a", b"e", b"i", b"o", b"u", b"y"))) > most_vowels * len(lowered):
+        return False
+    return max(map(len, _CONSONANTS.findall(lowered)), default=0) >= least_run
 
 
 _MIXED = re.compile(rb"[0-9]|[a-z][A-Z]{1,3}[a-z]|[a-z][!$%&#][A-Za-z]")

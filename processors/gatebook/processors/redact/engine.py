@@ -38,13 +38,13 @@ class RedactionLimits:
 
     text_bytes: int = 1024 * 1024
     """Largest text, in UTF-8 bytes."""
-    work_units: int = 22_000
+    work_units: int = 24_000
     """Work on one text, in about half a microsecond each: a time-out without a clock, so that a
     replay has the same outcome. A text has `bytes_per_unit` on top, and what its values earn."""
     bytes_per_unit: int = 32
-    units_per_value: int = 24
+    units_per_value: int = 28
     """What each value adds that a rule has found: what a text costs that asks for nothing else."""
-    earned_units: int = 36_000
+    earned_units: int = 44_000
     """What all of them may add."""
     passes: int = 4
     """A masked text is read again until nothing is found; that many times at most."""

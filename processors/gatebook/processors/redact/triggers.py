@@ -31,6 +31,8 @@ Hit = tuple[int, int, int]
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 _PIECE_BYTES = 65_536
+_BYTES_PER_UNIT = 128
+"""What it costs to read a text, once more for each reading and pass."""
 SEPARATOR = b"\x00"
 """Joins texts that are read at once: in no keyword (`may_fire` counts on it) and no cluster."""
 _LONG_WORD_BYTES = 8
@@ -102,6 +104,7 @@ class Triggers:
     def sites(self, data: bytes, budget: Budget) -> Sites:
         """Return where each rule is to look in `data`. Raises RedactionFailed past the budget."""
         sites = Sites()
+        budget.spend(len(data) // _BYTES_PER_UNIT)
         self._keywords(data, sites, budget)
         marked = [index for mark, index in self._marks if mark in data]
         for index in (*self._always, *marked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .assigned import is_identifier, is_random_token
+from .assigned import is_identifier, is_random_token, is_unspeakable
 from .probe import Found, Probe, entropy_bits, is_drawn, is_filled, is_variable, plain
 from .tables import Token, tokens_by_keyword, vendors_by_name
 
@@ -113,6 +113,8 @@ def _is_named(probe: Probe) -> bool:
 
 def _random(value: bytes) -> bool:
     drawn = re.search(rb"[0-9:]", value) is not None or (
-        not value.islower() and not value.isupper() and not is_identifier(value)
+        is_unspeakable(value, least_run=4, most_vowels=0.3)
+        if value.islower() or value.isupper()
+        else not is_identifier(value)
     )
     return drawn and entropy_bits(value) > 2.0 and not is_variable(value)
