@@ -174,6 +174,41 @@ def test_what_is_no_point_in_time_is_refused(text: str) -> None:
     assert "2026-11-23" in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01",
+        "1600-01-01",
+        "1969-12-31",
+        "2262-05-01",
+        "9999-12-31",
+        "99999d",
+        "999999w",
+        "now-99999d/d",
+        "9999-12-31T23:59:59-10:00",
+        "0001-01-01T00:00+10:00",
+    ],
+)
+def test_a_time_that_no_event_can_have_is_refused(text: str) -> None:
+    """Elasticsearch would refuse it, or arithmetic with it end: said before, the same for all."""
+    with pytest.raises(TimeError, match=r"1970-01-01 to\s2262-01-01") as caught:
+        parse_time(text, NOW)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["1600", "1969-12-31", "2262-05", "9999-12-31T00:00:00Z"])
+def test_a_time_in_a_query_that_no_event_can_have_is_refused(text: str) -> None:
+    """As an option's is, with its place in the query."""
+    with pytest.raises(QueryError, match="time"):
+        compile_query(f"@timestamp < {text}", ACCESS, NOW)
+
+
+@pytest.mark.parametrize("text", ["1970-01-01", "2262-01-01", "10000d"])
+def test_the_outermost_times_are_points_in_time(text: str) -> None:
+    """Whoever means `all that there is` may write it as dates."""
+    assert parse_time(text, NOW).endswith("Z")
+
+
 def test_what_is_kept_for_searching_alone_is_neither_sorted_nor_counted() -> None:
     """Ids that hardly repeat have no doc values: said before Elasticsearch is asked, with what to
     do instead; a query finds them, and the rest can do what it could."""

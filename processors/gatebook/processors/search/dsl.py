@@ -26,7 +26,7 @@ from gatebook.processors.search.query import (
     Words,
     parse,
 )
-from gatebook.processors.search.times import TimeError, parse_time
+from gatebook.processors.search.times import EARLIEST, LATEST, TimeError, parse_time
 
 Dsl = dict[str, Any]
 MAX_PATTERN_CHARACTERS = 256  # of a word of free text, or of a value with a *
@@ -251,7 +251,10 @@ def _absolute(text: str, now: datetime) -> str | None:
 
 
 def _time(text: str) -> str | None:
-    return text if _TIME.fullmatch(text) else None
+    if not _TIME.fullmatch(text):
+        return None
+    is_possible = text.startswith("now") or EARLIEST.year <= int(text[:4]) < LATEST.year
+    return text if is_possible else None
 
 
 _READERS = {
@@ -266,5 +269,5 @@ _CALLED = {
     "double": "number",
     "boolean": "truth value (true or false)",
     "ip": "network address (10.0.0.1, 10.0.0.0/8, 2001:db8::1)",
-    "date_nanos": "time (2026-11-23, 2026-11-23T10:15:00Z, now-1h)",
+    "date_nanos": "time from 1970 to 2261 (2026-11-23, 2026-11-23T10:15:00Z, now-1h)",
 }

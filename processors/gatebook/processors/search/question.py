@@ -19,8 +19,6 @@ ALL_TIME = "all"
 PHASE = "gatebook.phase"
 SORTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "date_nanos")
 COUNTABLE_TYPES = ("keyword", "long", "double", "boolean", "ip", "flattened")
-# Doc values of date_nanos begin in 1970 and end here; a bound beyond is none.
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import Any
 from gatebook.processors.search.asking import ask
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.fields import SENTENCE_FIELDS
-from gatebook.processors.search.question import LATEST, Question, moment, stamp
+from gatebook.processors.search.question import Question, moment, stamp
+from gatebook.processors.search.times import LATEST
 from gatebook.processors.sinks.connection import Connection
 
 MAX_VALUES = 500

@@ -19,13 +19,18 @@ _AGO = re.compile(r"(?:now\s*-\s*)?(\d{1,6})([smhdw])")
 _ISO = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(\.\d{1,9})?\s*(Z|[+-]\d{2}:?\d{2})?)?"
 )
+# Elasticsearch keeps times as nanoseconds since 1970 in 63 bits: no event is beyond.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
 class TimeError(GatebookError):
-    """A point in time that cannot be understood."""
+    """A point in time that cannot be understood, or that no event can have."""
 
     exit_code = 2
-    next_step = "write 15m, 1h, 7d, now-1d, now/d, 2026-11-23 or 2026-11-23T10:15:00Z"
+    next_step = (
+        "write 15m, 1h, 7d, now-1d, now/d, 2026-11-23 or 2026-11-23T10:15:00Z; units are s, m, h, "
+        "d and w"
+    )
 
 
 def parse_time(text: str, now: datetime) -> str:
@@ -33,7 +38,8 @@ def parse_time(text: str, now: datetime) -> str:
 
     `1h` and `now-1h` are an hour before `now`; a time without an offset is UTC; a date without a
     time is its first instant; `now/d` is the beginning of today (`/m`, `/h`, `/w`: of the minute,
-    the hour, the week, which begins on Monday). Raises TimeError.
+    the hour, the week, which begins on Monday). Raises TimeError, also for what is not between
+    EARLIEST and LATEST.
     """
     text = text.strip()
     if text == "now":
@@ -46,7 +52,9 @@ def parse_time(text: str, now: datetime) -> str:
             return _render(_floor(now - int(count or 0) * _UNITS[unit or "s"], whole), "")
         if iso := _ISO.fullmatch(text):
             return _absolute(iso)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise _beyond(text) from None
+    except ValueError:
         pass
     raise TimeError("this is not a point in time: " + ascii(text[:40]))
 
@@ -71,5 +79,14 @@ def _absolute(iso: re.Match[str]) -> str:
 def _render(moment: datetime, fraction: str) -> str:
     """`fraction` (with its dot) keeps nanoseconds that datetime has no room for."""
     utc = moment.astimezone(UTC)
+    if not EARLIEST <= utc <= LATEST:
+        raise OverflowError
     digits = fraction or f".{utc.microsecond:06d}"
     return utc.replace(tzinfo=None).isoformat(timespec="seconds") + digits + "Z"
+
+
+def _beyond(text: str) -> TimeError:
+    return TimeError(
+        f"this is outside the times that can be searched ({EARLIEST:%Y-%m-%d} to "
+        f"{LATEST:%Y-%m-%d}): " + ascii(text[:40])
+    )
