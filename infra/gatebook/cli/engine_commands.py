@@ -126,7 +126,8 @@ def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: boo
     worker role's lag, dead letters, unsent spools, keys for content. Says what to do where
     something is wrong.
 
-    Without --producer it changes nothing. `warn` is no obstacle to working, `fail` is one.
+    Without --producer it changes nothing. `warn` is no obstacle to working, `fail` is one. Engines
+    that do not run are 1, as with `gatebook status`.
     """
     from gatebook.cli.doctor_checks import check_surroundings
     from gatebook.engines import selection
@@ -146,7 +147,14 @@ def doctor(engine: str | None, producer: bool, wait_seconds: float, as_json: boo
         _print_json(rows)
     else:
         _print_rows(rows)
-    sys.exit(EXIT_PROBLEM if any(row.verdict == "fail" for row in rows) else 0)
+    sys.exit(EXIT_PROBLEM if any(_is_problem(row) for row in rows) else 0)
+
+
+def _is_problem(row: Check | Hop) -> bool:
+    """What is broken; and an engine that was never started, which is only a warning to read."""
+    from gatebook.engines.settings import ENGINE_NAMES
+
+    return row.verdict == "fail" or (row.name in ENGINE_NAMES and row.verdict != "ok")
 
 
 def _make_keys(engine: str, settings: EngineSettings) -> None:

@@ -136,7 +136,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             text = environment.get(variable(field.name))
             if text and field.name not in given:
                 given[field.name] = _convert(field, text)
-        return cls(**given)
+        return cls(**_without_own_address(given))
 
     def __repr__(self) -> str:
         """All fields but the secrets."""
@@ -150,6 +150,7 @@ PORT_FIELDS = (
     "elasticsearch_port",
     "elasticsearch_transport_port",
 )
+PORT_OF = {"kafka_bootstrap": "kafka_port", "elasticsearch_url": "elasticsearch_port"}
 BOTH_OR_NONE = "set both GATEBOOK_KAFKA_BOOTSTRAP and GATEBOOK_ELASTICSEARCH_URL, or neither"
 
 
@@ -167,6 +168,20 @@ def passed_through(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(KAFKA_PREFIX) and name not in own
     }
+
+
+def _without_own_address(given: dict[str, Any]) -> dict[str, Any]:
+    """One address alone that is where our own engine listens (`gatebook attach` prints Kafka's for
+    services) names nobody else's engine. Both together are left as they are."""
+    alone = [name for name in PORT_OF if given.get(name)]
+    if len(alone) != 1 or given.get("engine") == "external":
+        return given
+    (name,) = alone
+    field = PORT_OF[name]
+    port = given.get(field) or getattr(EngineSettings(), field)
+    address = given[name].rstrip("/").removeprefix("http://")
+    own = {f"{host}:{port}" for host in (LOOPBACK, "localhost")}
+    return {key: value for key, value in given.items() if key != name or address not in own}
 
 
 def _convert(field: msgspec.structs.FieldInfo, text: str) -> Any:

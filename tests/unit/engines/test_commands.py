@@ -84,6 +84,20 @@ def test_doctor_reports_a_taken_port_and_exits_1(cli: Cli) -> None:
     assert done.returncode == 1
 
 
+def test_doctor_exits_1_where_the_engines_do_not_run(cli: Cli) -> None:
+    """As its help says, and as `status` does: a script that waits for them is not misled. What
+    `gatebook attach` printed for a service stands in no way."""
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+        ports = [str(server.getsockname()[1]) for server in (a, b)]
+    free = {"GATEBOOK_KAFKA_PORT": ports[0], "GATEBOOK_ELASTICSEARCH_PORT": ports[1]}
+    address = {"GATEBOOK_KAFKA_BOOTSTRAP": f"127.0.0.1:{ports[0]}"}
+    done = cli("doctor", "--json", **free, **address)
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert {rows[name]["verdict"] for name in ("kafka", "elasticsearch")} == {"warn"}
+    assert done.returncode == 1
+    assert cli("status", **free, **address).returncode == 1
+
+
 def test_doctor_warns_of_a_damaged_jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the right size with other bytes is found before the engine trips over it."""
     jar = jars.Jar("g", "thing", "1", None, "g/thing-1.jar", "0" * 64, 4)

@@ -79,6 +79,7 @@ def test_home_and_cache_follow_the_desktop_conventions() -> None:
         ({"GATEBOOK_START_TIMEOUT_SECONDS": "0"}, "GATEBOOK_START_TIMEOUT_SECONDS"),
         ({"GATEBOOK_ENGINE": "podman"}, "GATEBOOK_ENGINE"),
         ({"GATEBOOK_KAFKA_BOOTSTRAP": "broker:9092"}, "without the other"),
+        ({"GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:9092"}, "without the other"),
         ({"GATEBOOK_ELASTICSEARCH_URL": "http://search:9200"}, "without the other"),
     ],
 )
@@ -88,6 +89,29 @@ def test_an_unusable_value_is_refused(environment: dict[str, str], named: str) -
         EngineSettings.from_environment(environment)
     assert caught.value.exit_code == 2
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:19092"},
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "localhost:19092"},
+        {"GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:21001", "GATEBOOK_KAFKA_PORT": "21001"},
+        {"GATEBOOK_ELASTICSEARCH_URL": "http://127.0.0.1:19200/"},
+    ],
+)
+def test_the_address_of_our_own_engine_alone_is_fine(environment: dict[str, str]) -> None:
+    """Whoever exported what `gatebook attach` prints for a service can still ask for the status."""
+    found = EngineSettings.from_environment(environment)
+    assert found.kafka_bootstrap is None
+    assert found.elasticsearch_url is None
+
+
+def test_our_own_address_beside_another_is_kept() -> None:
+    """Both are given, so both are meant."""
+    given = {"GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:19092"}
+    given |= {"GATEBOOK_ELASTICSEARCH_URL": "http://search:9200"}
+    assert EngineSettings.from_environment(given).kafka_bootstrap == "127.0.0.1:19092"
 
 
 def test_endpoints_lead_any_command_to_the_same_engines() -> None:
