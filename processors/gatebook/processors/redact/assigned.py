@@ -113,12 +113,12 @@ _NO_MORE = re.compile(
 def _stated(probe: Probe) -> Found | None:
     """What is said to be the secret that is named here: `I typed ... as my password`."""
     data, start = probe.data, probe.start
+    if not _NO_MORE.match(data, probe.end):
+        return None
     left = max(0, start - _STATED_BYTES)
     before = data[left:start]
     at = max(before.rfind(b" as "), before.rfind(b" is "), before.rfind(b" was "))
     if at < 0 or not _OWNER.fullmatch(before, before.index(b" ", at + 1) + 1):
-        return None
-    if not _NO_MORE.match(data, probe.end):
         return None
     end = left + at
     while end and data[end - 1] in b"\"'`*":

@@ -22,7 +22,7 @@ from .masks import Pseudonyms, find_masks, render
 from .national import check_of
 from .ner import Entity, NerPool, merged
 from .rules import Rule, default_rules
-from .spans import Extent, Matches, Settled, Spans, spans_of
+from .spans import Extent, Settled, Spans, spans_of
 from .triggers import EDGE_BYTES, SEPARATOR, Hit, Sites, Triggers
 from .validators import ANCHORED, NARROWING, VALIDATORS, Found, Probe, Validator, compile_pattern
 from .version import policy_version
@@ -346,10 +346,11 @@ class Redactor:
     def _scan_view(self, view: View, budget: Budget) -> list[_Span]:
         data = view.data
         sites = self._triggers.sites(data, budget)
+        matchers, per_value = self._matchers, self.limits.units_per_value
         result: list[_Span] = []
         settled = Settled()
         for index in sorted(sites.extents.keys() | sites.exact.keys()):
-            matcher = self._matchers[index]
+            matcher = matchers[index]
             candidates = _candidates(matcher, index, data, sites, settled, budget)
             if not candidates:
                 continue
@@ -359,14 +360,15 @@ class Redactor:
                 found = _confirmed(matcher, data, candidates, settled, budget)
             if not found:
                 continue
-            budget.earn(len(found) * self.limits.units_per_value)
+            budget.earn(len(found) * per_value)
             rule = matcher.rule
-            if view.view_starts:
-                result += [_Span(*view.to_raw(one.start, one.end), one, rule) for one in found]
-            else:
-                result += [_Span(one.start, one.end, one, rule) for one in found]
+            extents = [(one[0], one[1]) for one in found]
             if matcher.settles:
-                settled.add([(one.start, one.end) for one in found])
+                settled.add(extents)
+            if view.view_starts:
+                extents = [view.to_raw(*extent) for extent in extents]
+            for (start, end), one in zip(extents, found, strict=True):
+                result.append(_Span(start, end, one, rule))
         return result
 
     def _in_context(
@@ -578,33 +580,38 @@ def _searched(
     spans, size = matcher.spans, len(data)
     for start, end in extents:
         budget.spend(1 + (end - start) // 256)
-        matches = spans(data, start, end, budget)
-        if matches:
-            cut_left = start > 0 and matches[0][0][0] == start
-            if cut_left or (end < size and matches[-1][0][1] == end):
-                matches = _grown(matcher, data, start, end, matches, budget)
-            found += [value for _, value in matches]
+        wholes, values = spans(data, start, end, budget)
+        if wholes:
+            if (start and wholes[0][0] == start) or (end < size and wholes[-1][1] == end):
+                values = _grown(matcher, data, start, end, wholes, values, budget)
+            found += values
     if found:
         budget.spend(len(found) * matcher.rule.cost)
     return found
 
 
 def _grown(
-    matcher: _Matcher, data: bytes, start: int, end: int, found: Matches, budget: Budget
-) -> Matches:
+    matcher: _Matcher,
+    data: bytes,
+    start: int,
+    end: int,
+    wholes: list[Extent],
+    values: list[Extent],
+    budget: Budget,
+) -> list[Extent]:
     """What it matches in a window that grows while a match touches its edge."""
     growth = _GROWTH_BYTES
-    while found:
-        cut_left = start > 0 and found[0][0][0] == start
-        cut_right = end < len(data) and found[-1][0][1] == end
+    while wholes:
+        cut_left = start > 0 and wholes[0][0] == start
+        cut_right = end < len(data) and wholes[-1][1] == end
         if not (cut_left or cut_right):
             break
         start = max(0, start - growth) if cut_left else start
         end = min(len(data), end + growth) if cut_right else end
         growth *= 4
         budget.spend((end - start) // 256)
-        found = matcher.spans(data, start, end, budget)
-    return found
+        wholes, values = matcher.spans(data, start, end, budget)
+    return values
 
 
 def _around_masks(raw: bytes, spans: Sequence[_Span]) -> Iterator[_Span]:

@@ -61,13 +61,13 @@ class Settled:
 _FEW = 24
 """Up to so many extents are looked through as they are."""
 
-Matches = list[tuple[Extent, Extent]]
-"""Of each match its whole, and the group that took part (the whole where there is none)."""
+Matches = tuple[list[Extent], list[Extent]]
+"""All matches whole, and of each the group that took part (the whole where there is none)."""
 Spans = Callable[[bytes, int, int, Budget], Matches]
 
 
 def spans_of(pattern: re2._Regexp) -> Spans:
-    """Return what finds (whole match, the group that took part) between two bytes, in order.
+    """Return what finds all matches between two bytes, in order.
 
     Each match costs units of the budget, so that a text of matches only ends in time.
     """
@@ -75,10 +75,7 @@ def spans_of(pattern: re2._Regexp) -> Spans:
     if match is None or anchor is None:
         return partial(_public, pattern)
     if not pattern.groups:
-        wholes = wholes_of(pattern)
-        return lambda data, start, end, budget: [
-            (whole, whole) for whole in wholes(data, start, end, budget)
-        ]
+        return _whole_only(wholes_of(pattern))
     return _direct(match, anchor)
 
 
@@ -86,9 +83,7 @@ def wholes_of(pattern: re2._Regexp) -> Callable[[bytes, int, int, Budget], list[
     """Return what finds whole matches, in the same way."""
     match, anchor = _beneath(pattern)
     if match is None or anchor is None:
-        return lambda data, start, end, budget: [
-            whole for whole, _ in _public(pattern, data, start, end, budget)
-        ]
+        return lambda data, start, end, budget: _public(pattern, data, start, end, budget)[0]
 
     def wholes(data: bytes, start: int, end: int, budget: Budget) -> list[Extent]:
         found: list[Extent] = []
@@ -113,18 +108,28 @@ def _beneath(pattern: Any) -> tuple[Any, Any]:
     return match, getattr(getattr(re2, "_Anchor", None), "UNANCHORED", None)
 
 
+def _whole_only(wholes: Callable[[bytes, int, int, Budget], list[Extent]]) -> Spans:
+    def spans(data: bytes, start: int, end: int, budget: Budget) -> Matches:
+        found = wholes(data, start, end, budget)
+        return found, found
+
+    return spans
+
+
 def _direct(match: Callable[..., list[Extent]], anchor: Any) -> Spans:
     def spans(data: bytes, start: int, end: int, budget: Budget) -> Matches:
-        found: Matches = []
+        wholes: list[Extent] = []
+        values: list[Extent] = []
         while start <= end:
             groups = match(anchor, data, start, end)
             whole = groups[0]
             if whole[0] < 0:
                 break
             budget.spend(_MATCH_COST)
-            found.append((whole, _taken(groups)))
+            wholes.append(whole)
+            values.append(_taken(groups))
             start = whole[1] if whole[1] > start else start + 1
-        return found
+        return wholes, values
 
     return spans
 
@@ -136,14 +141,14 @@ def _taken(groups: list[Extent]) -> Extent:
     return groups[0]
 
 
-def _public(
-    pattern: Any, data: bytes, start: int, end: int, budget: Budget
-) -> list[tuple[Extent, Extent]]:
-    found = []
+def _public(pattern: Any, data: bytes, start: int, end: int, budget: Budget) -> Matches:
+    wholes: list[Extent] = []
+    values: list[Extent] = []
     for match in pattern.finditer(data, start, end):
         budget.spend(_MATCH_COST)
-        found.append((match.span(), match.span(match.lastindex or 0)))
-    return found
+        wholes.append(match.span())
+        values.append(match.span(match.lastindex or 0))
+    return wholes, values
 
 
 def set_match(patterns: re2.Set) -> Callable[[bytes], Sequence[int]]:
