@@ -146,6 +146,13 @@ def _poll_to_end(client: Consumer) -> list[Entry]:
             entries.append((message.key() or b"", message.value()))
 
 
+def nothing_left(low: int, high: int, next_offset: int) -> bool:
+    """Whether a log from `low` to before `high` holds nothing that was not read. A log that was
+    emptied before it was read holds nothing either, although the reader never comes to its end:
+    waiting for that would hold up the time of all who wait for the slowest partition."""
+    return next_offset == high or low == high
+
+
 class EndOffsets:
     """Asks where the logs of partitions end. Blocks; keeps one client."""
 
@@ -157,6 +164,12 @@ class EndOffsets:
         here = TopicPartition(topic, partition)
         _, high = self._client.get_watermark_offsets(here, timeout=REQUEST_TIMEOUT_SECONDS)
         return int(high)
+
+    def is_read(self, topic: str, partition: int, next_offset: int) -> bool:
+        """Whether nothing is there to be read from this offset on. Raises KafkaException."""
+        here = TopicPartition(topic, partition)
+        low, high = self._client.get_watermark_offsets(here, timeout=REQUEST_TIMEOUT_SECONDS)
+        return nothing_left(int(low), int(high), next_offset)
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; waits for the broker. Fatal where it does not exist."""

@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from tests.pipeline import Pipeline, make_event
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from tests.pipeline import TERM, Pipeline, make_event
 from tests.waiting import wait_until
 
 from gatebook.engines.processes import free_ports
+from gatebook.schemas.topics import topic_name
 
 PARAMETERS = """
 [sequence_gap]
@@ -65,6 +68,41 @@ def test_gaps_and_silence_of_a_producer_are_told(pipeline: Pipeline) -> None:
     assert _figure(figures, 'gatebook_detect_keys{scope="frames"}') == 1
     assert _figure(figures, "gatebook_detect_recovery_seconds_count") >= 2
     assert _figure(figures, 'gatebook_detect_counts_total{what="evicted"}') == 0
+
+
+def empty(pipeline: Pipeline, topic: str, partition: int, before: int) -> None:
+    """Delete what a partition holds before an offset, read or not."""
+    admin = AdminClient({"bootstrap.servers": pipeline.engines.kafka_bootstrap})
+    here = TopicPartition(topic_name(pipeline.namespace, topic), partition, before)
+    for done in admin.delete_records([here]).values():
+        done.result(30)
+
+
+def test_a_gap_is_told_though_another_partition_lost_what_it_held(pipeline: Pipeline) -> None:
+    """Messages that were deleted before they were read leave a partition whose end is never
+    reached by reading. Nothing is left in it, so its time goes on, and gaps of producers in the
+    other partitions are told."""
+    file = pipeline.home / "detectors.toml"
+    file.write_text(PARAMETERS)
+    environment = {
+        "GATEBOOK_DETECTORS_FILE": str(file),
+        "GATEBOOK_DETECT_IDLE_SECONDS": "0.5",
+        "GATEBOOK_CLOCK_MARGIN_SECONDS": "0.5",
+    }
+    (intake,) = pipeline.start("intake", **environment)
+    pipeline.wait_members("intake", 1)
+    pipeline.publish([make_event()], "p1", partition=0)
+    pipeline.publish([make_event()], "p2", partition=1)
+    wait_until("both are read", lambda: pipeline.committed("intake", "access.v1") == 2, 90)
+    pipeline.kill(intake, TERM)
+    pipeline.publish([make_event()], "p2", partition=1)  # nobody reads it
+    empty(pipeline, "access.v1", 1, 2)
+    pipeline.start("intake", "detect", **environment)
+    pipeline.frame([make_event()], "p1")  # lost on the way
+    pipeline.publish([make_event()], "p1", partition=0)
+    wait_until("the gap", lambda: actions(pipeline, "sequence_gap") == ["firing"], 90)
+    (gap,) = told(pipeline, "sequence_gap")
+    assert gap["gatebook"]["search"] == 'gatebook.producer_id:"p1"'
 
 
 def _figure(text: str, name: str) -> float:

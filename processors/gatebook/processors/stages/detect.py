@@ -229,11 +229,13 @@ class DetectStage:
         now_ns = time.time_ns() - round(self._settings.clock_margin_seconds * 1e9)
         loop = asyncio.get_running_loop()
         try:
-            end = await loop.run_in_executor(None, self._ends.end, held.topic, held.partition)
+            is_read = await loop.run_in_executor(
+                None, self._ends.is_read, held.topic, held.partition, held.next_offset
+            )
         except KafkaException as error:  # the broker is away: time waits with it
             log.warning("cannot see the end of a partition: %s", error.args[0].name())
             return []
-        if held.next_offset != end:
+        if not is_read:
             return []
         own.progress_ns = max(own.progress_ns, now_ns)
         return own.engine.advance(now_ns)

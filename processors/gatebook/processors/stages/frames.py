@@ -78,7 +78,7 @@ class FrameReports:
         # The clock before the ends: what is not there by then was written later.
         now_ns = time.time_ns() - round(self._settings.clock_margin_seconds * 1e9)
         try:
-            ended = [h for h in held if self._ends.end(h.topic, h.partition) == h.next_offset]
+            ended = [h for h in held if self._ends.is_read(h.topic, h.partition, h.next_offset)]
         except KafkaException:  # the broker is away: time waits with it
             return []
         return [Source("frame", one.partition, now_ns) for one in ended]
