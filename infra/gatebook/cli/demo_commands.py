@@ -138,6 +138,7 @@ Look around (Kafka and Elasticsearch are still up):
   gatebook search 'user.id:mallory and event.reason:invalid_request' --json
   gatebook search '' --kind finding
   gatebook serve         the same in your browser: prints a link
+  gatebook worker        reads what comes in from now on: the demo's own workers have ended
   gatebook down          stops the engines, data stays
 """
 

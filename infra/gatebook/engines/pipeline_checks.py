@@ -36,6 +36,7 @@ COORDINATOR_WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.3
 NOT_READY = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 DAY_SECONDS = 86_400
+SHORT_RETENTION_MS = 3_600_000
 KINDS = ("access", "finding", "deadletter", "alert")
 # Which topics each role's consumer group reads, in the order of the flow.
 ROLE_TOPICS = {
@@ -143,12 +144,14 @@ def _unreadable(name: str, answer: http.Answer | None) -> Check:
 
 
 class Group(msgspec.Struct, frozen=True):
-    """One role's consumer group. lag: messages between its offsets and the ends."""
+    """One role's consumer group. lag: messages between its offsets and the ends; lost: those after
+    its offsets that the topics no longer have, so that it never reads them."""
 
     role: str
     lag: int
     members: int
     state: str
+    lost: int = 0
 
 
 def check_kafka(bootstrap: str, namespace: str, login: EngineSettings | None) -> Iterator[Check]:
@@ -159,17 +162,37 @@ def check_kafka(bootstrap: str, namespace: str, login: EngineSettings | None) ->
     counts = kafka.metadata_topics(bootstrap, properties) or {}
     yield judge_topics(counts, namespace)
     admin = kafka.admin_client(bootstrap, properties)  # held: its futures end with it
-    given = {**properties, "bootstrap.servers": bootstrap}
-    for role in ROLE_TOPICS:
-        try:
-            group = _patiently(lambda r=role: group_of(admin, given, namespace, r, counts))  # type: ignore[misc]  # bound per turn
-            yield judge_group(group)
-        except KafkaException as error:
-            yield _kafka_refused(f"worker {role}", error)
+    try:
+        yield judge_retention(retentions_ms(admin, namespace, counts))
+    except KafkaException as error:
+        yield _kafka_refused("topic retention", error)
+    yield from check_groups(
+        admin, {**properties, "bootstrap.servers": bootstrap}, namespace, counts
+    )
     try:
         yield judge_dead_letters(*dead_letters(admin, namespace, counts, time.time()))
     except KafkaException as error:
         yield _kafka_refused("dead letters", error)
+
+
+def check_groups(
+    admin: AdminClient, login: dict[str, str], namespace: str, counts: dict[str, int]
+) -> Iterator[Check]:
+    """A row of each role."""
+    from confluent_kafka import KafkaException
+
+    found: dict[str, Group | KafkaException] = {}
+    for role in ROLE_TOPICS:
+        try:
+            found[role] = _patiently(lambda r=role: group_of(admin, login, namespace, r, counts))  # type: ignore[misc]  # bound per turn
+        except KafkaException as error:
+            found[role] = error
+    is_any_running = any(isinstance(one, Group) and one.members for one in found.values())
+    for role, one in found.items():
+        if isinstance(one, Group):
+            yield judge_group(one, is_any_running)
+        else:
+            yield _kafka_refused(f"worker {role}", one)
 
 
 def groups(
@@ -224,26 +247,75 @@ def group_of(
     committed = _committed(login, name, parts)
     lag = sum(end[at] - min(end[at], max(first[at], committed.get(at, 0))) for at in end)
     members, state = _members(admin, name)
-    return Group(role, lag, members, state)
+    return Group(role, lag, members, state, lost_unread(first, committed))
 
 
-def judge_group(group: Group) -> Check:
-    """Messages that wait are fine while somebody reads them."""
+def lost_unread(first: Offsets, committed: Offsets) -> int:
+    """Messages that a group was to read next and that are gone. A group that never committed
+    has lost nothing: it begins with what is there."""
+    return sum(max(0, first[at] - offset) for at, offset in committed.items() if offset >= 0)
+
+
+def judge_group(group: Group, is_any_running: bool = True) -> Check:
+    """Messages that wait are fine while somebody reads them. Messages that went unread are not,
+    until the group has read on."""
     name = f"worker {group.role}"
     who = f"{group.members} running" if group.members else "none running"
+    start = f"gatebook worker {group.role}" if is_any_running else "gatebook worker (all roles)"
+    if group.lost:
+        return Check(
+            name=name,
+            verdict="warn",
+            detail=f"{who}; {group.lost} messages were deleted from its topics before it read them",
+            next_step="keep messages for longer (retention.ms of its topics) than the worker may "
+            "be down" + ("" if group.members else f"; start it: {start}"),
+        )
     if group.lag and not group.members:
         return Check(
             name=name,
             verdict="warn",
             detail=f"none running, and {group.lag} messages wait",
-            next_step=f"start it: gatebook worker {group.role}; what waits is kept until the "
-            "topic's retention ends",
+            next_step=f"start it: {start}; what waits is kept until the topic's retention ends",
         )
     if group.lag:
         detail = f"{who}, {group.lag} messages behind ({group.state}); look again: it should fall"
     else:
         detail = f"{who}, nothing waits"
     return Check(name=name, verdict="ok", detail=detail)
+
+
+def retentions_ms(admin: AdminClient, namespace: str, counts: dict[str, int]) -> dict[str, int]:
+    """How long each of our topics that exist keeps a message; compacted ones keep the last of each
+    key and are left out, as are those without a limit."""
+    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # not marked so
+
+    topics = [t for key in all_topics() if (t := topic_name(namespace, key)) in counts]
+    asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    answers = (
+        admin.describe_configs(asked, request_timeout=REQUEST_TIMEOUT_SECONDS) if asked else {}
+    )
+    found: dict[str, int] = {}
+    for resource, future in answers.items():
+        entries = future.result()
+        kept_ms = int(entries["retention.ms"].value)
+        if "delete" in entries["cleanup.policy"].value and kept_ms >= 0:
+            found[str(resource.name)] = kept_ms
+    return found
+
+
+def judge_retention(kept_ms: Mapping[str, int]) -> Check:
+    """A topic that forgets within the hour loses what a worker's restart or upgrade leaves."""
+    short = {topic: ms for topic, ms in kept_ms.items() if ms < SHORT_RETENTION_MS}
+    if not short:
+        return Check(name="topic retention", verdict="ok", detail="an hour or longer")
+    told = ", ".join(f"{topic} {ms / 60_000:g} min" for topic, ms in sorted(short.items()))
+    return Check(
+        name="topic retention",
+        verdict="warn",
+        detail=f"under an hour: {told}; what no worker has read by then is lost",
+        next_step="set retention.ms of these topics higher (the default is days), and see "
+        "[kafka] and the layers of the retention policy",
+    )
 
 
 def dead_letters(

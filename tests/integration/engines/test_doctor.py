@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline import Pipeline, make_event
+from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from tests.pipeline import TERM, Pipeline, make_event
 from tests.waiting import wait_until
 
 from gatebook.engines.processes import free_ports
@@ -54,7 +62,15 @@ def test_engines_without_a_setup_are_told(engines: Any, namespace: str, tmp_path
 def test_all_is_ok_after_the_setup(pipeline: Pipeline) -> None:
     """A fresh namespace has nothing to complain of, workers or not."""
     rows = doctor(pipeline.environment())
-    wanted = ["topics", "index templates", "index writes", "cluster", "dead letters", "spools"]
+    wanted = [
+        "topics",
+        "topic retention",
+        "index templates",
+        "index writes",
+        "cluster",
+        "dead letters",
+        "spools",
+    ]
     wanted += [f"worker {role}" for role in ("intake", "index", "detect", "notify")]
     assert {name: rows[name]["verdict"] for name in wanted} == dict.fromkeys(wanted, "ok")
 
@@ -66,12 +82,36 @@ def test_messages_that_nobody_reads_are_counted(pipeline: Pipeline) -> None:
     row = doctor(pipeline.environment())["worker intake"]
     assert row["verdict"] == "warn"
     assert "3 messages wait" in row["detail"]
-    assert "gatebook worker intake" in row["next_step"]
+    assert "gatebook worker (all roles)" in row["next_step"]
     pipeline.start("intake")
     wait_until("intake to commit", lambda: pipeline.committed("intake") == 3)
     row = doctor(pipeline.environment())["worker intake"]
     assert (row["verdict"], row["detail"]) == ("ok", "1 running, nothing waits")
-    assert doctor(pipeline.environment())["worker detect"]["verdict"] == "warn"
+    row = doctor(pipeline.environment())["worker detect"]
+    assert row["verdict"] == "warn"
+    assert "gatebook worker detect" in row["next_step"]
+
+
+def test_messages_that_a_topic_forgot_are_told(pipeline: Pipeline) -> None:
+    """A topic kept for a minute, and records deleted that intake had yet to read: two warnings."""
+    topic = f"{pipeline.namespace}.access.v1"
+    pipeline.publish([make_event()])
+    (worker,) = pipeline.start("intake")
+    wait_until("intake to commit", lambda: pipeline.committed("intake") == 1)
+    pipeline.kill(worker, TERM)
+    pipeline.publish([make_event()])
+    admin = AdminClient({"bootstrap.servers": pipeline.engines.kafka_bootstrap})
+    entry = ConfigEntry("retention.ms", "60000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10)
+    parts = [TopicPartition(topic, number, OFFSET_END) for number in range(2)]
+    for future in admin.delete_records(parts).values():
+        future.result(10)
+    rows = doctor(pipeline.environment())
+    assert rows["worker intake"]["verdict"] == "warn"
+    assert "1 messages were deleted" in rows["worker intake"]["detail"]
+    assert rows["topic retention"]["verdict"] == "warn"
+    assert topic in rows["topic retention"]["detail"]
 
 
 def test_dead_letters_of_the_last_day_are_counted(pipeline: Pipeline) -> None:

@@ -36,11 +36,38 @@ def test_roles_and_kinds_are_those_of_the_processors() -> None:
         (Group("index", 0, 2, "stable"), "ok"),
         (Group("index", 9, 2, "stable"), "ok"),
         (Group("index", 9, 0, "empty"), "warn"),
+        (Group("index", 0, 2, "stable", lost=1), "warn"),
     ],
 )
 def test_lag_matters_where_nobody_reads(group: Group, expected: str) -> None:
     """Work that waits while somebody works is ordinary."""
     assert verdict(checks.judge_group(group)) == expected
+
+
+def test_where_no_worker_runs_the_one_command_for_all_is_named() -> None:
+    """Somebody new is not sent to start four processes."""
+    group = Group("index", 9, 0, "empty")
+    assert "gatebook worker index" in checks.judge_group(group, True).next_step
+    assert "gatebook worker (all roles)" in checks.judge_group(group, False).next_step
+
+
+def test_messages_deleted_before_they_were_read_are_counted() -> None:
+    """By partition; a group that never committed lost none, nor one that is further than that."""
+    first = {("t", 0): 5, ("t", 1): 5, ("t", 2): 5}
+    committed = {("t", 0): 2, ("t", 1): 9, ("t", 2): -1001}
+    assert checks.lost_unread(first, committed) == 3
+    row = checks.judge_group(Group("intake", 0, 0, "empty", lost=3))
+    assert verdict(row) == "warn"
+    assert "3 messages were deleted" in row.detail
+
+
+def test_a_topic_that_forgets_within_the_hour_is_named() -> None:
+    """With how long it keeps a message; an hour is enough."""
+    assert verdict(checks.judge_retention({"g.access.v1": 3_600_000})) == "ok"
+    row = checks.judge_retention({"g.access.v1": 60_000, "g.event.v1": 86_400_000})
+    assert verdict(row) == "warn"
+    assert "g.access.v1 1 min" in row.detail
+    assert "g.event.v1" not in row.detail
 
 
 @pytest.mark.parametrize(
