@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from .probe import Found, Probe, is_drawn, is_placeholder, is_variable, plain
 
@@ -151,6 +152,8 @@ _PLAIN_PART = re.compile(rb"[A-Za-z]{2,}[0-9]{0,4}|[vV]?[0-9]{1,12}|[A-Za-z]?|[A
 _WORD_RUN = re.compile(rb"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
 
 
+# Several names lead to one value (`client_secret_key=`): so few that nothing stays for long.
+@lru_cache(maxsize=16)
 def is_random_token(value: bytes, least_bits: float) -> bool:
     """Tell a drawn value from words, names, versions and what stands for a value."""
     if len(value) < 8 or not _LETTER.search(value):
