@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gatebook.processors.retention.manager import Manager
     from gatebook.processors.retention.plan import Plan
     from gatebook.processors.retention.settings import RetentionSettings
-    from gatebook.processors.retention.topics import TopicTerms
+    from gatebook.processors.retention.topics import TopicChange, TopicTerms
     from gatebook.processors.retention.work import Summaries
     from gatebook.processors.sinks.connection import Connection
 
@@ -114,6 +114,16 @@ class Desk:
             Lock(state, self.own.lease_seconds),
             told=(lambda item, step: None) if quiet else _tell,
         )
+
+    def with_topics(self, policy: bytes, quiet: bool = True) -> Manager:
+        """A manager that sets the topics' retention as well, where the policy says so."""
+        from gatebook.processors.config import kafka_properties
+        from gatebook.processors.retention.topics import KafkaTopics
+
+        found = self.manager(policy, quiet)
+        properties = kafka_properties(self.settings.kafka_bootstrap)
+        found.topics = KafkaTopics(self.settings.namespace, properties)
+        return found
 
     async def record(self, action: str, **details: str) -> None:
         """Record an act. Raises NotRecorded."""
@@ -266,7 +276,7 @@ def plan(file: Path, as_json: bool) -> None:
 
     async def work(desk: Desk) -> Plan:
         await desk.record("retention.plan", policy=file.name)
-        return await desk.manager(data).plan()
+        return await desk.with_topics(data).plan()
 
     found = run_at_desk(work)
     if as_json:
@@ -289,9 +299,22 @@ def _print_plan(found: Plan) -> None:
             click.echo(f"    {count:,} lose the layer {layer}")
         if item.held:
             click.echo(f"    {item.held:,} are held and stay as they are")
+    for change in found.topics:
+        click.echo(_told_topic(change))
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{len(found.items)} indices, {len(found.holds)} holds")
+    due = f"{len(found.items):,} are due" if found.items else "nothing is due"
+    topics = f", {len(found.topics)} topics to change" if found.topics else ""
+    click.echo(f"{found.looked_at:,} indices looked at, {due}{topics}; {len(found.holds)} holds")
+
+
+def _told_topic(change: TopicChange) -> str:
+    if not change.waiting:
+        return change.told()
+    return (
+        f"{change.told()}; refused: {change.waiting} has not read what waits there, and would lose "
+        "it. Let `gatebook worker` read it, then apply again"
+    )
 
 
 @retention.command()
@@ -311,14 +334,20 @@ def apply(
     """Do what is due; write a signed certificate of it.
 
     A run that was interrupted is gone on with first, under the policy it began with; give the
-    command again to do what is due since.
+    command again to do what is due since. No topic is kept for less while a group has not read
+    what waits there: the exit code is 1 then, and the indices are done all the same.
     """
+    import msgspec
+
+    from gatebook.processors.retention.topics import TopicChange
+
     data = _read(file)
+    refused: list[TopicChange] = []
 
     async def work(desk: Desk) -> dict[str, Any] | None:
         from gatebook.cli.privileged import operator
 
-        manager = desk.manager(data, quiet=as_json)
+        manager = desk.with_topics(data, quiet=as_json)
         if dry_run or not yes:
             await desk.record("retention.plan", policy=file.name)
             found = await manager.plan()
@@ -327,8 +356,8 @@ def apply(
             if dry_run:
                 return None
             click.confirm("Delete this for good?", abort=True, err=True)
-        _set_topics(data, as_json)
-        certificate = await manager.apply(operator(), reason)
+        certificate = await manager.apply(operator(), reason, asked=True)
+        refused.extend(manager.refused)
         if certificate is not None:
             path = desk.keep(certificate, output)
             click.echo(f"certificate: {path}", err=True)
@@ -338,25 +367,17 @@ def apply(
     if as_json:
         click.echo(json.dumps(certificate))
     elif certificate is None:
-        click.echo("nothing is due" if not dry_run else "nothing was done")
+        click.echo("nothing is due" if not (dry_run or refused) else "nothing was done")
     else:
+        for one in certificate["topics"]:
+            change = msgspec.convert(one, TopicChange)
+            if not change.waiting:
+                click.echo(change.told(), err=True)
         click.echo(json.dumps(certificate["totals"], indent=2))
-
-
-def _set_topics(data: bytes, quiet: bool) -> None:
-    """Where the policy says so, give topics the retention it allows."""
-    from gatebook.processors.config import from_env, kafka_properties
-    from gatebook.processors.retention.policy import Policy
-    from gatebook.processors.retention.topics import check_topics, set_topics
-
-    policy, settings = Policy.read(data), from_env()
-    if not policy.file.kafka.set:
-        return
-    properties = kafka_properties(settings.kafka_bootstrap)
-    found = check_topics(policy, settings.namespace, properties)
-    for name in set_topics(settings.namespace, found, properties):
-        if not quiet:
-            click.echo(f"{name}: its retention is set", err=True)
+    for one in refused:
+        click.echo(f"not set: {_told_topic(one)}", err=True)
+    if refused:
+        sys.exit(EXIT_PROBLEM)
 
 
 # --- holds -------------------------------------------------------------------------------------

@@ -8,20 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from tests.integration.retention.retention_tools import POLICY, Store, day, document
-from tests.waiting import wait_until
 
 from gatebook.processors.retention.disk import DiskKeeper
 from gatebook.processors.retention.holds import put
 from gatebook.processors.retention.lock import Busy, Lock
 from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.rollover import cut_large_days
-from gatebook.processors.retention.topics import TopicTerms, check_topics, set_topics
-from gatebook.processors.setup import setup_kafka
 from gatebook.processors.sinks.base import BulkOutcome
 from gatebook.processors.sinks.codec import BEST
-from gatebook.schemas.errors import Fatal
 
 COMPRESSED = POLICY + b'\n[cold]\nafter = "1d"\nbest_compression = true\n'
 
@@ -116,35 +111,6 @@ async def test_full_disks_take_the_policys_steps_in_order_and_never_what_is_held
     tenants = sorted(h["_source"]["organization"]["id"] for h in (await store.hits()).values())
     assert tenants == ["acme"] * 3 + ["bank"] * 2
     assert await keeper.forces(await keeper.look()) == {}  # nothing more may go
-
-
-def known(policy: Policy, namespace: str, properties: dict[str, str]) -> list[TopicTerms]:
-    """What is said of the topics; nothing while a broker has not heard of them all."""
-    try:
-        return check_topics(policy, namespace, properties)
-    except Fatal:
-        return []
-
-
-async def test_topics_are_checked_and_set(engines: Any, namespace: str) -> None:
-    """After setup topics are kept as topics.toml says; the policy's shortest layer is shorter, so
-    that is told, and set, with segments short enough for it to be true."""
-    properties = {"bootstrap.servers": engines.kafka_bootstrap}
-    await asyncio.to_thread(setup_kafka, engines.kafka_bootstrap, namespace, {}, {})
-    policy = Policy.read(POLICY + b'\n[kafka]\nreplay = "1d"\n')
-    before = wait_until("all topics", lambda: known(policy, namespace, properties))
-    wrong = {one.name for one in before if one.problem}
-    assert f"{namespace}.event.v1" in wrong
-    assert set(set_topics(namespace, before, properties)) == wrong
-    wait_until(  # brokers hear of a change one after the other
-        "topics without problems",
-        lambda: {one.problem for one in known(policy, namespace, properties)} == {""},
-    )
-    admin = AdminClient(properties)
-    resource = ConfigResource(ResourceType.TOPIC, f"{namespace}.event.v1")
-    found = admin.describe_configs([resource])[resource].result(10)
-    kept = int(found["retention.ms"].value) + int(found["segment.ms"].value)
-    assert kept <= 3 * 86_400_000  # tenants brief-* keep their metadata for 3 days
 
 
 async def test_one_run_at_a_time_and_a_dead_one_is_taken_over(store: Store) -> None:

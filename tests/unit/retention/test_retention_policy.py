@@ -284,6 +284,20 @@ def test_topics_are_kept_no_longer_than_the_shortest_layer() -> None:
     assert "change kafka.replay" in next_step(tight, beyond)
 
 
+@pytest.mark.parametrize("replay", ["0d", "1h", "6h", "20h", "1d", "3d", "7d"])
+@pytest.mark.parametrize("full", ["0d", "1h", "12h", "1d", "7d", "90d"])
+def test_what_is_set_of_a_topic_satisfies_the_check(full: str, replay: str) -> None:
+    """Whatever a policy says: what `apply` sets is what `check` wants, unless it says that no
+    setting does; and no topic is kept for less than an hour."""
+    text = BASE.replace('full = "7d"', f'full = "{full}"') + f'[kafka]\nreplay = "{replay}"\n'
+    found = Policy.read(text.encode())
+    for key in (ACCESS, EVENT, FINDING):
+        wanted = wanted_config(found, key)
+        again = judged(found, "x", key, wanted)
+        assert again.problem == "" or again.is_beyond_setting
+        assert int(wanted["retention.ms"]) >= 3_600_000
+
+
 def test_a_topics_problem_comes_with_what_to_do() -> None:
     """Where the policy may set topics, `apply` does; else the way there and the values are told."""
     setting, looking = policy("[kafka]\nset = true"), policy("[kafka]\nset = false")

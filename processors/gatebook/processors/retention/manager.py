@@ -27,6 +27,7 @@ from gatebook.processors.retention.plan import Force, Item, Plan, Planner
 from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.recovery import blocked, open_left
 from gatebook.processors.retention.state import ITEM, RUN, State, Stored, with_closed
+from gatebook.processors.retention.topics import TopicChange, Topics
 from gatebook.processors.retention.work import NoSummaries, Replacer, Summaries
 from gatebook.processors.sinks.gates import LEASE_SECONDS
 from gatebook.processors.sinks.slots import Closed
@@ -51,7 +52,7 @@ class Recording(Protocol):
 @dataclass
 class Manager:
     """Plans and runs in one namespace. `told` hears each item and step before it is done;
-    `subjects` gives the tags of subjects under hold."""
+    `subjects` gives the tags of subjects under hold; without `topics`, Kafka's stay as they are."""
 
     cluster: Cluster
     state: State
@@ -64,6 +65,8 @@ class Manager:
     told: Callable[[str, str], None] = lambda item, step: None
     clock_ns: Callable[[], int] = time.time_ns
     gate_lease_seconds: float = LEASE_SECONDS
+    topics: Topics | None = None
+    refused: tuple[TopicChange, ...] = ()  # by the last `apply`, as a group has not read
 
     async def holds(self) -> Holds:
         """All holds that stand now."""
@@ -85,6 +88,9 @@ class Manager:
             compress = await self.cluster.has_best_compression()
         planner = Planner(self.cluster, self.state, policy)
         plan, gates = await planner.plan(await self.holds(), self.clock_ns(), forces, compress)
+        if self.topics is not None:
+            changes = tuple(await self.topics.changes(policy))
+            plan = msgspec.structs.replace(plan, topics=changes)
         metrics.DUE.set(len(plan.items))
         metrics.HELD.set(sum(item.held for item in plan.items))
         return plan, gates
@@ -95,14 +101,24 @@ class Manager:
         return min(found, key=lambda one: one.source["at_ns"]) if found else None
 
     async def apply(
-        self, by: str, reason: str, forces: Mapping[str, Force] | None = None
+        self,
+        by: str,
+        reason: str,
+        forces: Mapping[str, Force] | None = None,
+        asked: bool = False,
     ) -> dict[str, Any] | None:
         """Go on with a run that has not ended; else plan and do a new one. The certificate; None
-        where nothing is due. Raises Busy, Away, NotReplaced, PolicyInvalid, and what recording
+        where nothing is due. `asked`, by a person: it is recorded also then, and also that a run
+        is gone on with. Raises Busy, Away, NotReplaced, PolicyInvalid, and what recording
         and summaries raise; the run stays then, to be gone on with."""
         await self._take()
         try:
-            run = await self.unfinished() or await self._begun(by, reason, forces)
+            self.refused = ()
+            run = await self.unfinished()
+            if run is None:
+                run = await self._begun(by, reason, forces, asked)
+            elif asked:
+                await self._resumed(run, by, reason)
             found = None if run is None else await self._done(run, by)
         except BaseException:
             metrics.RUNS.labels("failed").inc()
@@ -150,18 +166,23 @@ class Manager:
     # -- a run --------------------------------------------------------------------------------
 
     async def _begun(
-        self, by: str, reason: str, forces: Mapping[str, Force] | None
+        self, by: str, reason: str, forces: Mapping[str, Force] | None, asked: bool
     ) -> Stored | None:
         """A new run, with its items; None where nothing is due."""
         plan, gates = await self._plan(forces)
-        if not plan.items:
+        topics = [one for one in plan.topics if not one.waiting]
+        self.refused = tuple(one for one in plan.topics if one.waiting)
+        is_due = bool(plan.items or topics)
+        run_id = uuid.uuid4().hex[:12]
+        if is_due:
+            self.told("", "request")
+        if is_due or asked:
+            await self._recorded("retention.apply", run_id, by, reason, plan)
+        if not is_due:
             return None
         policy = Policy.read(self.policy_text)
         if policy.file.snapshot is not None:
             await self.cluster.check_repository(policy.file.snapshot.repository)
-        run_id = uuid.uuid4().hex[:12]
-        self.told("", "request")
-        await self._recorded("retention.apply", run_id, by, reason, plan)
         # If we die before the run's own document is there, the items are nobody's.
         for number, item in enumerate(plan.items):
             await self.state.create(f"item.{run_id}.{number}", _item_source(run_id, number, item))
@@ -178,6 +199,7 @@ class Manager:
                 for (kind, slot), closed in gates.items()
             ],
             "gated": False,
+            "topics": msgspec.to_builtins(topics),
         }
         await self.state.create(f"run.{run_id}", source)
         return await self.state.get(f"run.{run_id}")
@@ -189,11 +211,20 @@ class Manager:
             "policy": plan.policy_digest,
             "indices": str(len(plan.items)),
         }
+        if plan.topics:
+            details["topics"] = "; ".join(_change(one) for one in plan.topics)
         await self.record(Privileged(action, name, by, plan.as_of_ns, details))
+
+    async def _resumed(self, run: Stored, by: str, reason: str) -> None:
+        """Record who goes on with a run: another person perhaps than who began it."""
+        details = {"run": run.id.removeprefix("run."), "reason": reason, "resumed": "yes"}
+        name = uuid.uuid4().hex
+        await self.record(Privileged("retention.apply", name, by, self.clock_ns(), details))
 
     async def _done(self, run: Stored, by: str) -> dict[str, Any]:
         """Do what is left of a run; its certificate."""
         await self._announced(run)
+        await self._set_topics(run)
         items = await self.state.find(ITEM, run=run.id)
         replacer = self._replacer(run)
         for stored in sorted(items, key=lambda one: one.source["number"]):
@@ -217,6 +248,17 @@ class Manager:
         if changed:
             await asyncio.sleep(self.gate_lease_seconds + GATE_MARGIN_SECONDS)
         await self.state.change(run.id, lambda s: {**s, "gated": True}, run.source)
+
+    async def _set_topics(self, run: Stored) -> None:
+        """Set what the run says of topics. If we die here, it is set again."""
+        wanted = msgspec.convert(run.source.get("topics", []), list[TopicChange])
+        if self.topics is None or not wanted or "topics_set" in run.source:
+            return
+        self.told("", "topics")
+        found = await self.topics.set(wanted)
+        self.refused += tuple(one for one in found if one.waiting)
+        done = msgspec.to_builtins(found)
+        await self.state.change(run.id, lambda s: {**s, "topics_set": done}, run.source)
 
     def _replacer(self, run: Stored) -> Replacer:
         policy = Policy.read(run.source["policy"].encode())
@@ -288,6 +330,7 @@ class Manager:
             "policy": {"name": policy.file.name, "sha256": policy.digest},
             "holds": (await self.holds()).told(),
             "indices": told,
+            "topics": run.source.get("topics_set", []),
             "totals": totals(told),
             "previous": await self._previous(),
         }
@@ -316,6 +359,10 @@ class Manager:
             "cuts": {kind: dict(days) for kind, days in gates.cuts.items()},
             "blocked": await blocked(self.cluster, self.state),
         }
+
+
+def _change(one: TopicChange) -> str:
+    return one.told() + (f", refused: {one.waiting} has not read" if one.waiting else "")
 
 
 def _item_source(run_id: str, number: int, item: Item) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from gatebook.processors.retention.policy import (
 )
 from gatebook.processors.retention.rows import SUMMARY_KINDS
 from gatebook.processors.retention.state import REWRITTEN, State
+from gatebook.processors.retention.topics import TopicChange
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.codec import BEST
 from gatebook.processors.sinks.slots import Closed, Group, group_tag
@@ -77,7 +78,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be done as of one moment."""
+    """What would be done as of one moment. looked_at: indices, with those where nothing is due."""
 
     namespace: str
     as_of_ns: int
@@ -86,6 +87,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[Item, ...]
     holds: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    looked_at: int = 0
+    topics: tuple[TopicChange, ...] = ()
 
 
 class Weighed(msgspec.Struct, kw_only=True):
@@ -216,8 +219,10 @@ class Planner:
         items: list[Item] = []
         gates: dict[tuple[str, str], Closed] = {}
         warnings = [*self._policy.warnings()]
+        looked_at = 0
         for kind in (*KINDS, *SUMMARY_KINDS):
             for index in await self._cluster.indices(kind):
+                looked_at += 1
                 force = (forces or {}).get(index.name.name, Force())
                 found, weighed = await self._look(
                     kind, index, holds, now_ns, force, records.get(index.name.name), compress
@@ -239,6 +244,7 @@ class Planner:
             items=tuple(items),
             holds=tuple(holds.told()),
             warnings=tuple(dict.fromkeys(warnings)),
+            looked_at=looked_at,
         )
         return plan, gates
 

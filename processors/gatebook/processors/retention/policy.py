@@ -31,6 +31,9 @@ UNITS = {"h": HOUR_SECONDS, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS, "y": 365 * D
 _DURATION = re.compile(r"(\d{1,5})([hdwy])")
 _SIZE = re.compile(r"(\d{1,6})(kb|mb|gb|tb)")
 _SIZES = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+# Topics keep messages for an hour, and a segment of twenty minutes, whatever a policy says: workers
+# have to read them first.
+LEAST_IN_TOPIC_SECONDS = 80 * 60
 METADATA, REDACTED, FULL = "metadata", "redacted", "full"
 LAYERS = (METADATA, REDACTED, FULL)
 STORED_AT = {REDACTED: (REDACTED,), FULL: (REDACTED, FULL)}  # layers by capture level
@@ -294,6 +297,11 @@ class Policy:
         for kind in ("finding", "alert", "deadletter"):
             if kind not in self.file.kinds:
                 yield f"kinds: {kind} is not named, so it is kept for ever"
+        if min(self.shortest_seconds(layer) for layer in LAYERS) < LEAST_IN_TOPIC_SECONDS:
+            yield (
+                "kafka: a layer goes sooner than in 1 h 20 min; topics keep messages for so long "
+                "all the same, so that workers can read them"
+            )
         if not self.file.summaries and any(r.keep_one_in > 1 for r in self.file.rule):
             yield "summaries = false, but a rule thins: what it takes away is counted nowhere else"
 

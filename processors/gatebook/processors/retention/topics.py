@@ -3,12 +3,17 @@ a replay.
 
 Kafka deletes whole segments, and the one that is written to stays: a message lives for up to
 retention.ms and segment.ms together. So both are looked at, and both are set.
+
+What a topic loses before it was read is lost for good. So no policy makes retention.ms shorter
+than an hour, and none is made shorter while a group has not read what waits.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not marked so
@@ -19,8 +24,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 from msgspec import Struct
+from msgspec.structs import replace
 
-from gatebook.processors.retention.policy import LAYERS, Policy
+from gatebook.processors.retention.policy import LAYERS, LEAST_IN_TOPIC_SECONDS, Policy
+from gatebook.processors.retention.unread import PATIENCE_SECONDS, who_waits
 from gatebook.schemas.errors import Fatal
 from gatebook.schemas.topics import (
     ACCESS,
@@ -36,6 +43,8 @@ TIMEOUT_SECONDS = 10.0
 LONGEST_SEGMENT_SECONDS = 6 * 3600
 SHORTEST_SEGMENT_SECONDS = 60
 HOUR_SECONDS = 3600
+LEAST_RETENTION_SECONDS = HOUR_SECONDS
+RETENTION, SEGMENT = SETTINGS = ("retention.ms", "segment.ms")
 # Detectors and intents; a topic that is gone in less loses what they wait for.
 OF_KIND = {FINDING: "finding", ALERT: "alert", DEAD_LETTER: "deadletter"}
 TOPICS = (ACCESS, EVENT, *OF_KIND)
@@ -43,14 +52,16 @@ TOPICS = (ACCESS, EVENT, *OF_KIND)
 
 class TopicTerms(Struct, frozen=True, kw_only=True):
     """One topic: what the policy allows, what a replay needs, and how long messages really stay.
-    Seconds; None: not known, or without end."""
+    Seconds; None: not known, or without end. `has` and `wanted` are settings of the topic's."""
 
     name: str
+    key: str
     allowed_seconds: float | None
     replay_seconds: float
     kept_seconds: float | None
     problem: str = ""
     wanted: dict[str, str] = {}
+    has: dict[str, str] = {}
 
     @property
     def is_beyond_setting(self) -> bool:
@@ -58,22 +69,64 @@ class TopicTerms(Struct, frozen=True, kw_only=True):
         return self.allowed_seconds is not None and self.replay_seconds > self.allowed_seconds
 
 
+class TopicChange(Struct, frozen=True, kw_only=True):
+    """What is set of a topic: milliseconds by setting, before and after. `waiting`: the group that
+    has not read what is there, and for whose sake nothing is set."""
+
+    name: str
+    key: str
+    before: dict[str, str]
+    after: dict[str, str]
+    waiting: str = ""
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether messages would go earlier than they do."""
+        return any(
+            _ends(self.after[name]) < _ends(self.before.get(name, "-1")) for name in SETTINGS
+        )
+
+    def told(self) -> str:
+        """One line: old and new."""
+        parts = [
+            f"{name} {_told_ms(self.before.get(name, '-1'))} -> {_told_ms(self.after[name])}"
+            for name in self.after
+            if self.after[name] != self.before.get(name)
+        ]
+        return f"{self.name}: {', '.join(parts)}"
+
+
+def _ends(text: str) -> float:
+    return float("inf") if float(text) < 0 else float(text)
+
+
+def _told_ms(text: str) -> str:
+    return "without end" if float(text) < 0 else f"{text} ({_told(float(text) / 1000)})"
+
+
 def allowed_seconds(policy: Policy, key: str) -> float:
     """How long the policy lets a topic keep messages. The topics of events hold every layer, so
-    the one that is kept shortest decides."""
+    the one that is kept shortest decides; but never less than workers need to read them."""
     if key in OF_KIND:
-        return policy.kind_seconds(OF_KIND[key])
-    return min(policy.shortest_seconds(layer) for layer in LAYERS)
+        said = policy.kind_seconds(OF_KIND[key])
+    else:
+        said = min(policy.shortest_seconds(layer) for layer in LAYERS)
+    return max(said, LEAST_IN_TOPIC_SECONDS)
 
 
 def wanted_config(policy: Policy, key: str) -> dict[str, str]:
-    """retention.ms and segment.ms of a topic. Never less than a replay needs."""
-    replay = policy.seconds_of(policy.file.kafka.replay)
+    """retention.ms and segment.ms of a topic. Never less than a replay needs, nor than an hour."""
+    replay, allowed = policy.seconds_of(policy.file.kafka.replay), allowed_seconds(policy, key)
     usual = all_topics()[key].retention_hours * HOUR_SECONDS
-    whole = min(float(usual), allowed_seconds(policy, key))
-    segment = max(SHORTEST_SEGMENT_SECONDS, min(LONGEST_SEGMENT_SECONDS, whole / 4))
-    retention = max(whole - segment, replay)
-    return {"retention.ms": str(int(retention * 1000)), "segment.ms": str(int(segment * 1000))}
+    whole = min(float(usual), allowed)
+    segment = min(LONGEST_SEGMENT_SECONDS, whole / 4)
+    retention = max(whole - segment, replay, LEAST_RETENTION_SECONDS)
+    segment = max(SHORTEST_SEGMENT_SECONDS, min(segment, allowed - retention))
+    return {RETENTION: _ms(retention), SEGMENT: _ms(segment)}
+
+
+def _ms(seconds: float) -> str:
+    return "-1" if seconds == float("inf") else str(int(seconds * 1000))
 
 
 def judged(policy: Policy, name: str, key: str, config: Mapping[str, str]) -> TopicTerms:
@@ -85,17 +138,19 @@ def judged(policy: Policy, name: str, key: str, config: Mapping[str, str]) -> To
         problem = "a replay needs it longer than the policy allows"
     elif kept is None:
         problem = "kept without end"
-    elif kept > allowed:
+    elif kept > allowed + SHORTEST_SEGMENT_SECONDS:  # a segment can be no shorter
         problem = f"kept for up to {_told(kept)}, the policy allows {_told(allowed)}"
     elif least < replay:
         problem = f"kept for {_told(least)}, a replay needs {_told(replay)}"
     return TopicTerms(
         name=name,
+        key=key,
         allowed_seconds=None if allowed == float("inf") else allowed,
         replay_seconds=replay,
         kept_seconds=kept,
         problem=problem if kept is not None or allowed != float("inf") else "",
         wanted=wanted_config(policy, key),
+        has={setting: config[setting] for setting in SETTINGS if setting in config},
     )
 
 
@@ -134,34 +189,73 @@ def check_topics(policy: Policy, namespace: str, properties: Mapping[str, Any]) 
     return found
 
 
-def set_topics(
-    namespace: str, found: Sequence[TopicTerms], properties: Mapping[str, Any]
-) -> list[str]:
-    """Give those with a problem what they should have; their names. Raises Fatal."""
-    admin = AdminClient(dict(properties))
-    wrong = [one for one in found if one.problem and not one.is_beyond_setting]
-    resources = [
-        ConfigResource(
-            ResourceType.TOPIC,
-            one.name,
-            incremental_configs=[
-                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-                for name, value in one.wanted.items()
-            ],
-        )
-        for one in wrong
+class Topics(Protocol):
+    """What a run asks of the topics."""
+
+    async def changes(self, policy: Policy) -> list[TopicChange]:
+        """What a policy would set, and what stands against it. Changes nothing."""
+
+    async def set(self, changes: Sequence[TopicChange]) -> list[TopicChange]:
+        """Set it, where still no group waits; the changes with what stood against them."""
+
+
+@dataclass(frozen=True)
+class KafkaTopics:
+    """The topics of a namespace. `patience_seconds`: messages that wait for longer stand against
+    a change. What it does may raise Fatal."""
+
+    namespace: str
+    properties: Mapping[str, Any]
+    patience_seconds: float = PATIENCE_SECONDS
+
+    async def changes(self, policy: Policy) -> list[TopicChange]:
+        """See Topics. None where the policy leaves topics alone."""
+        return await asyncio.to_thread(self._changes, policy)
+
+    async def set(self, changes: Sequence[TopicChange]) -> list[TopicChange]:
+        """See Topics."""
+        return [await asyncio.to_thread(self._set, one) for one in changes]
+
+    def _changes(self, policy: Policy) -> list[TopicChange]:
+        if not policy.file.kafka.set:
+            return []
+        found = check_topics(policy, self.namespace, self.properties)
+        return [
+            self._looked(TopicChange(name=one.name, key=one.key, before=one.has, after=one.wanted))
+            for one in found
+            if one.problem and not one.is_beyond_setting
+        ]
+
+    def _looked(self, change: TopicChange) -> TopicChange:
+        """With who waits, where messages would go earlier than they do."""
+        if not change.is_shorter:
+            return change
+        given = (self.namespace, change.key, change.name, self.properties, self.patience_seconds)
+        return replace(change, waiting=who_waits(*given))
+
+    def _set(self, change: TopicChange) -> TopicChange:
+        looked = self._looked(change)  # again: workers may have stopped since the plan
+        if not looked.waiting:
+            set_topic(change.name, change.after, self.properties)
+        return looked
+
+
+def set_topic(name: str, wanted: Mapping[str, str], properties: Mapping[str, Any]) -> None:
+    """Give a topic these settings. Raises Fatal."""
+    entries = [
+        ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        for setting, value in wanted.items()
     ]
-    if not resources:
-        return []
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+    admin = AdminClient(dict(properties))
     try:
-        for change in admin.incremental_alter_configs(resources).values():
+        for change in admin.incremental_alter_configs([resource]).values():
             change.result(TIMEOUT_SECONDS)
     except KafkaException as error:
         raise Fatal(
-            f"Kafka refuses to change a topic of {namespace} ({error.args[0].name()})",
+            f"Kafka refuses to change {name} ({error.args[0].name()})",
             "see that the user may alter topic configurations",
         ) from None
-    return [one.name for one in wrong]
 
 
 def _config(admin: AdminClient, name: str) -> dict[str, str]:
