@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from gatebook.processors.sinks.connection import Connection
 
 PROGRESS_SECONDS = 1.0
+MODE = 0o600  # an access log is for whoever asked for it
 AROUND_BY = (
     "service.name",
     "user.id",
@@ -134,10 +137,12 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
 
     The file appears when it is whole; until then there are FILE.part and FILE.part.json, from
     which --resume goes on: the same bytes as undisturbed. Only what was taken in before the
-    beginning is exported. In CSV, a cell that a spreadsheet would run as a formula begins with '.
+    beginning is exported. Only you can read the file. In CSV, a cell that a spreadsheet would run
+    as a formula begins with '.
 
-    Exit codes: 0 written, 1 nothing matched, 2 wrong usage, 3 Elasticsearch cannot be reached or
-    did not answer in full (then --resume goes on).
+    Exit codes: 0 written, 1 nothing matched (then no file is left), 2 wrong usage, or another
+    process is writing that file, 3 Elasticsearch cannot be reached or did not answer in full (then
+    --resume goes on).
     """
     text = " ".join(query)
     _check_folder(output)
@@ -147,9 +152,14 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
             raise click.UsageError("--resume needs -o FILE")
         total = run_on_cluster(lambda c: _to_stdout(c, text, given))
     else:
-        job = _resumed(output, text, given) if resume else _begun(output)
-        total = run_on_cluster(lambda c: _to_file(c, job, text, given))
-        click.echo(f"{total:,} lines in {output}", err=True)
+        with Job(output).alone() as job:
+            if resume:
+                _check_resumed(job, text)
+            else:
+                _check_begun(job)
+            total = run_on_cluster(lambda c: _to_file(c, job, text, given))
+        told = f"{total:,} lines in {output}" if total else f"no match: {output} is not written"
+        click.echo(told, err=True)
     if not total:
         sys.exit(EXIT_NO_MATCH)
 
@@ -163,6 +173,9 @@ class Job:
     """An export into a file, as far as it is. The part is written and fsynced first, its state
     after it: if we die between, the part is longer than its state says, and is cut there."""
 
+    file: BinaryIO
+    """The part, while it is held."""
+
     def __init__(self, output: Path) -> None:
         self.output = output
         self.part = output.with_name(output.name + ".part")
@@ -171,6 +184,37 @@ class Job:
         self.position = ""
         self.bytes = 0
         self.lines = 0
+
+    @contextmanager
+    def alone(self) -> Iterator[Self]:
+        """Hold the part, readable by its owner alone, so that two processes do not write it; a
+        part that nothing was begun in goes away. The lock ends with the process that holds it,
+        however that ends. Raises UsageError where another process has it."""
+        with self._opened() as self.file:
+            self._lock()
+            os.fchmod(self.file.fileno(), MODE)
+            try:
+                yield self
+            finally:  # if we die before, an empty part is left, which stands in no way
+                is_empty = not os.fstat(self.file.fileno()).st_size
+                if is_empty and not self.notes.exists():
+                    self.part.unlink(missing_ok=True)
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return open(os.open(self.part, os.O_RDWR | os.O_CREAT, MODE), "r+b")
+        except OSError as error:
+            raise click.UsageError(f"{self.part} cannot be written: {error.strerror}") from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.fstat(self.file.fileno())
+            if os.path.samestat(ours, os.stat(self.part)):
+                return
+        except (BlockingIOError, FileNotFoundError):
+            pass  # somebody has it, or has just finished with it
+        raise click.UsageError(f"another process is writing {self.output}; wait until it has ended")
 
     def load(self) -> None:
         """Read the state of what was begun. Raises UsageError."""
@@ -199,51 +243,50 @@ class Job:
             "lines": self.lines,
         }
         draft = self.notes.with_name(self.notes.name + ".new")
-        with draft.open("wb") as file:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE), "wb") as file:
             file.write(msgspec.json.encode(kept))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.notes)
 
-    def take(self, file: BinaryIO, chunk: Chunk) -> None:
+    def take(self, chunk: Chunk) -> None:
         """Write a chunk, and then that it is there."""
-        file.write(chunk.data)
-        file.flush()
-        os.fsync(file.fileno())
+        self.file.write(chunk.data)
+        self.file.flush()
+        os.fsync(self.file.fileno())
         self.bytes += len(chunk.data)
         self.lines += chunk.lines
         self.position = chunk.position or self.position
         self.save()
 
     def finish(self) -> None:
-        """The whole file under its name. If we die between the two, --resume finds nothing more
-        to write and does this again."""
-        self.part.replace(self.output)
+        """The whole file under its name; none where nothing matched. If we die between the two,
+        --resume finds nothing more to write and does this again."""
+        if self.lines:
+            self.part.replace(self.output)
+        else:
+            self.part.unlink()
         self.notes.unlink()
 
 
-def _begun(output: Path) -> Job:
-    job = Job(output)
-    if output.exists():
-        raise click.UsageError(f"{output} is there already; an export overwrites nothing")
+def _check_begun(job: Job) -> None:
+    if job.output.exists():
+        raise click.UsageError(f"{job.output} is there already; an export overwrites nothing")
     if job.notes.exists():
         raise click.UsageError(f"{job.part} was begun; add --resume, or delete it")
-    return job
 
 
-def _resumed(output: Path, text: str, given: dict[str, Any]) -> Job:
-    job = Job(output)
+def _check_resumed(job: Job, text: str) -> None:
     job.load()
     assert job.spec is not None
     if text and text != job.spec.query:
         raise click.UsageError("this file was begun with another query; leave the query out")
-    if not job.part.exists():
-        if output.exists():  # we died in `finish`, between its two steps
+    if not job.part.stat().st_size:
+        if job.output.exists():  # we died in `finish`, between its two steps
             job.notes.unlink()
-            raise click.UsageError(f"{output} is whole already")
+            raise click.UsageError(f"{job.output} is whole already")
         job.bytes = job.lines = 0
         job.position = ""
-    return job
 
 
 async def _to_file(connection: Connection, job: Job, text: str, given: dict[str, Any]) -> int:
@@ -258,15 +301,13 @@ async def _to_file(connection: Connection, job: Job, text: str, given: dict[str,
     if job.position:
         await _check_same(connection, job, question)
     bar = Progress(total, given["quiet"], job.lines)
-    with job.part.open("r+b" if job.part.exists() else "w+b") as file:
-        file.truncate(job.bytes)
-        file.seek(job.bytes)
-        heading_is_there = job.bytes > 0
-        chunks = exports.chunks(connection, namespace, question, job.spec, job.position)
-        async for chunk in chunks:
-            if chunk.lines or not heading_is_there:
-                job.take(file, chunk)
-                bar.show(job.lines)
+    job.file.truncate(job.bytes)
+    job.file.seek(job.bytes)
+    heading_is_there = job.bytes > 0
+    async for chunk in exports.chunks(connection, namespace, question, job.spec, job.position):
+        if chunk.lines or not heading_is_there:
+            job.take(chunk)
+            bar.show(job.lines)
     bar.end(job.lines)
     job.finish()
     return job.lines

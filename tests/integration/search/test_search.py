@@ -607,6 +607,26 @@ async def test_a_killed_export_goes_on_to_the_same_file(
     assert (again.returncode, "overwrites nothing" in again.stderr) == (2, True)
 
 
+async def test_an_export_is_its_owners_and_one_without_a_match_leaves_nothing(
+    book: Book, tmp_path: Path
+) -> None:
+    """So the same command works once there is something; who else is on the machine reads none."""
+    output = tmp_path / "alice.csv"
+    command = ("export", "user.id:alice", "--since", "all", "--format", "csv", "-o", str(output))
+    none = book.command(*command)
+    assert (none.returncode, "no match" in none.stderr) == (1, True)
+    assert not files_named(tmp_path, "alice*")
+    await book.write(make_row(1, user={"id": "alice"}))
+    ran = book.command(*command)
+    assert (ran.returncode, ran.stderr) == (0, f"1 lines in {output}\n")
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert files_named(tmp_path, "alice*") == ["alice.csv"]
+
+
+def files_named(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
+
+
 def lines_noted(notes: Path) -> int:
     try:
         return int(json.loads(notes.read_bytes())["lines"])
