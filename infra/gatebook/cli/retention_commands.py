@@ -39,14 +39,19 @@ BLOCKED = {
 
 
 def _given(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
-    if value is None:
+    if value is not None:
+        return value
+    from gatebook.processors.retention.settings import policy_path
+
+    found = policy_path()
+    if found is None:
         raise click.MissingParameter(
-            f"Name the policy file, here or in {VARIABLE}; "
-            "infra/examples/retention-policy.toml is one to begin with.",
+            f"Name the policy file, here or in {VARIABLE}, or put it into GATEBOOK_HOME as "
+            "retention-policy.toml; infra/examples/retention-policy.toml is one to begin with.",
             ctx,
             param,
         )
-    return value
+    return found
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -56,7 +61,7 @@ policy_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     envvar=VARIABLE,
     callback=_given,
-    help=f"The policy file, required. [default: {VARIABLE}]",
+    help=f"The policy file. [default: {VARIABLE}, else retention-policy.toml in GATEBOOK_HOME]",
 )
 
 

@@ -23,19 +23,19 @@ def check(role: str) -> None:
     be started anew for ever."""
     if role != "retention":
         return
-    from pathlib import Path
-
     from gatebook.processors.retention.policy import Policy
-    from gatebook.processors.retention.settings import retention_settings
+    from gatebook.processors.retention.settings import policy_path
     from gatebook.schemas.errors import WrongSetting
 
-    path = retention_settings().policy
-    if not path:
+    path = policy_path()
+    if path is None:
         raise WrongSetting(
-            "worker retention: there is no policy", "set GATEBOOK_RETENTION_POLICY to its file"
+            "worker retention: there is no policy",
+            "set GATEBOOK_RETENTION_POLICY to its file, or put it into GATEBOOK_HOME as "
+            "retention-policy.toml",
         )
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise WrongSetting(
             f"worker retention: the policy cannot be read ({type(error).__name__})",

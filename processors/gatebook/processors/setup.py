@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 from msgspec import Struct, field
 
-from gatebook.processors.retention.settings import retention_settings
+from gatebook.processors.retention.settings import policy_path
 from gatebook.processors.retention.topics import TOPICS as RETAINED
 from gatebook.processors.sinks.base import KINDS
 from gatebook.processors.sinks.codec import BEST, DEFAULT, has_best_compression
@@ -132,8 +132,8 @@ def setup_kafka(
     has_policy: bool | None = None,
 ) -> list[TopicReport]:
     """Create the topics that are missing; compare the others with topics.toml. has_policy: a
-    retention policy decides how long topics are kept; None: as GATEBOOK_RETENTION_POLICY says."""
-    is_managed = bool(retention_settings().policy) if has_policy is None else has_policy
+    retention policy decides how long topics are kept; None: where retention finds its policy."""
+    is_managed = policy_path() is not None if has_policy is None else has_policy
     unknown = set(partitions) - set(all_topics())
     if unknown:
         raise Fatal(f"no topic {sorted(unknown)[0]!r}", "name one of " + ", ".join(all_topics()))

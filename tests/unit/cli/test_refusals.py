@@ -105,3 +105,14 @@ def test_a_policy_that_was_not_named_says_how_to_name_one(tmp_path: Path) -> Non
         assert "Missing option '--policy'" in told
         assert "GATEBOOK_RETENTION_POLICY" in told
         assert "infra/examples/retention-policy.toml" in told
+
+
+def test_a_policy_in_the_home_is_the_one_that_is_meant(tmp_path: Path) -> None:
+    """Where none is named; a named one goes first."""
+    example = Path(__file__).parents[3] / "infra/examples/retention-policy.toml"
+    (tmp_path / "retention-policy.toml").write_bytes(example.read_bytes())
+    code, said = gatebook(tmp_path, "retention", "check", "--offline")
+    assert (code, "policy example" in said) == (0, True)
+    named = {"GATEBOOK_RETENTION_POLICY": str(tmp_path / "nope.toml")}
+    code, said = gatebook(tmp_path, "retention", "check", "--offline", **named)
+    assert (code, "nope.toml" in said) == (2, True)
