@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,9 @@ import click
 from gatebook.cli.cluster import run_on_cluster
 from gatebook.cli.policy_break_glass import break_glass
 from gatebook.cli.policy_shared import (
+    VARIABLE,
     json_option,
     matches,
-    policy_option,
     print_json,
     read_policy,
 )
@@ -61,7 +62,13 @@ def check(file: Path, as_json: bool) -> None:
 
 
 @policy.command()
-@policy_option
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option(
+    "--policy",
+    "named",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"The same as FILE. [default: {VARIABLE}]",
+)
 @click.option("--tenant", default="", help="organization.id")
 @click.option("--model", default="", help="The model that was asked for, and that answered.")
 @click.option("--answered", default="", help="The model that answered, where it is another.")
@@ -72,11 +79,21 @@ def check(file: Path, as_json: bool) -> None:
     "--claimed", is_flag=True, help="Tenant and model are the caller's word, confirmed by nobody."
 )
 @json_option
-def explain(file: Path, as_json: bool, claimed: bool, answered: str, **given: str) -> None:
-    """Say which rule decides on an access, and why those before it did not."""
+def explain(
+    file: Path | None,
+    named: Path | None,
+    as_json: bool,
+    claimed: bool,
+    answered: str,
+    **given: str,
+) -> None:
+    """Say which rule of FILE decides on an access, and why those before it did not.
+
+    Exit codes: 0 said; 2 FILE is no policy, or an option is wrong.
+    """
     from gatebook.producers.policy.match import Facts, explain
 
-    found = read_policy(file)
+    found = read_policy(_the_one(file, named))
     word = "" if claimed else answered or given["model"]
     facts = Facts(is_tenant_claimed=claimed, **{**given, "answered": word})  # type: ignore[arg-type]  # all of them are texts
     steps, decision = list(explain(found, facts)), found.decide(facts)
@@ -91,6 +108,17 @@ def explain(file: Path, as_json: bool, claimed: bool, answered: str, **given: st
             wanted = " or ".join(step.wanted)
             click.echo(f"{step.rule}: no, {step.because} is {has}, it wants {wanted}")
     _print_decision(decision, steps[-1].level)
+
+
+def _the_one(file: Path | None, named: Path | None) -> Path:
+    """The policy file: FILE, --policy, or the variable's."""
+    if file and named:
+        raise click.UsageError("FILE and --policy are the same; give one of them")
+    set_here = os.environ.get(VARIABLE)
+    found = file or named or (Path(set_here) if set_here else None)
+    if found is None:
+        raise click.UsageError(f"which policy? Give its FILE, or set {VARIABLE}")
+    return found
 
 
 def _print_decision(decision: Decision, said: str) -> None:

@@ -108,6 +108,20 @@ def test_explain_says_why_rules_did_not_match(tmp_path: Path) -> None:
     assert "held back" in claimed
 
 
+def test_explain_takes_its_file_as_check_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an argument, by --policy, or from the variable; without any it says what is missing."""
+    wanted = "-> metadata, by rule default"
+    for given in ([str(EXAMPLE)], ["--policy", str(EXAMPLE)]):
+        done = run("explain", *given)
+        assert (done.exit_code, wanted in done.output) == (0, True)
+    assert run("explain", str(EXAMPLE), "--policy", str(EXAMPLE)).exit_code == 2
+    monkeypatch.delenv("GATEBOOK_CAPTURE_POLICY", raising=False)
+    done = run("explain", "--tenant", "acme")
+    assert (done.exit_code, "which policy?" in done.output) == (2, True)
+    monkeypatch.setenv("GATEBOOK_CAPTURE_POLICY", str(EXAMPLE))
+    assert wanted in run("explain").output
+
+
 class Office:
     """A policy with three people, their keys, and commands in their name."""
 
