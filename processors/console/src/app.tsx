@@ -72,7 +72,10 @@ function SignIn(): ReactNode {
       <a className="button primary" href={`/login?return=${next}`}>
         Sign in
       </a>
-      <p className="none">Without single sign-on, use the one-time link that <code>gatebook serve</code> printed when it started.</p>
+      <p className="none">
+        The next page takes an API token (<code>gatebook token new</code> makes one), or your organisation's sign-in where it is set up. The one-time link that{" "}
+        <code>gatebook serve</code> printed when it started signs in without it, once.
+      </p>
     </main>
   );
 }
@@ -96,11 +99,11 @@ function Shell({ session }: { session: Session }): ReactNode {
   const { shortcuts } = usePreferences();
   const [help, setHelp] = useState(false);
   const pages = PAGES.filter((page) => may(session, page.permission));
+  const here = pageAt(path);
   useKeys({ "?": () => setHelp(true) }, shortcuts);
   useEffect(() => {
     if (path === "/") navigate(pages[0]?.path ?? "/overview", { replace: true });
-    const page = PAGES.find((candidate) => path.startsWith(candidate.path));
-    document.title = page ? `${page.name} · Gatebook` : "Gatebook";
+    document.title = here ? `${here.name} · Gatebook` : "Gatebook";
   }, [path]);
   return (
     <>
@@ -114,7 +117,7 @@ function Shell({ session }: { session: Session }): ReactNode {
         </Link>
         <nav aria-label="Pages">
           {pages.map((page) => (
-            <a key={page.path} href={page.path} data-link="" aria-current={path.startsWith(page.path) ? "page" : undefined}>
+            <a key={page.path} href={page.path} data-link="" aria-current={page === here ? "page" : undefined}>
               {page.name}
             </a>
           ))}
@@ -133,6 +136,12 @@ function Shell({ session }: { session: Session }): ReactNode {
       {help && <Help onClose={() => setHelp(false)} />}
     </>
   );
+}
+
+/** The page of the menu that an address belongs to: one finding is of the findings. */
+function pageAt(path: string): Page | undefined {
+  const first = path.split("/")[1] ?? "";
+  return PAGES.find((page) => page.path === `/${{ finding: "findings", event: "search" }[first] ?? first}`);
 }
 
 function pageOf(path: string, session: Session): ReactNode {
@@ -251,8 +260,8 @@ const KEYS: [string, string][] = [
 ];
 
 const EXAMPLES: [string, string][] = [
-  ["user.id:alice@example.org and event.outcome:failure", "a field has a value; and, or, not, ( )"],
-  ['user.name:"Alice Example"', "quoted: as it is"],
+  ["service.name:support and event.outcome:failure", "a field has a value; and, or, not, ( )"],
+  ['gatebook.principal:"key:key_4f1c"', "quoted: as it is; a caller known by a key, here"],
   ["url.path:/v1/*", "* stands for any characters"],
   ["http.response.status_code >= 500", "> >= < <="],
   ["event.action:(chat or embeddings)", "several values"],

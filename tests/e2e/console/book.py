@@ -213,6 +213,25 @@ class Book:
         self.write(row("access", document, now, now))
         return str(document["event"]["id"])
 
+    def write_own(self) -> None:
+        """An act of Gatebook's own user, as the service records it."""
+        now = time.time_ns()
+        own = access(7_001, now, service={"name": "gatebook-operator"}, event={"category": "iam"})
+        self.write(row("access", own, now, now))
+
+    def write_key_access(self, principal: str) -> None:
+        """An access by a key that is nobody's; its trace is `key-trace`."""
+        now = time.time_ns()
+        document = access(
+            7_002,
+            now,
+            service={"name": "batch"},
+            trace={"id": "key-trace"},
+            gatebook={"principal": principal},
+        )
+        del document["user"]
+        self.write(row("access", document, now, now))
+
     def summarize(self) -> None:
         """Sum up every hour that is over."""
         self._command("summary", "run", "--settle-seconds", "0")

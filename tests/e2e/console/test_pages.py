@@ -114,7 +114,7 @@ def test_a_viewer_gives_no_verdict_and_sees_masks(visit: Visit) -> None:
     expect(page.get_by_role("columnheader", name="User")).to_have_count(0)
     expect(page.locator(".results .masked")).to_have_count(0)
     expect(page.get_by_role("textbox", name="Query")).not_to_have_attribute(
-        "placeholder", re.compile("user")
+        "placeholder", re.compile("user|@")
     )
     expect(page.get_by_role("button", name="Export")).to_have_count(0)
     expect(page.get_by_role("button", name=re.compile("Only User:"))).to_have_count(0)
@@ -167,15 +167,48 @@ def test_tokens_are_made_shown_once_and_revoked(visit: Visit) -> None:
     page = visit("/tokens", role="everything")
     page.get_by_role("button", name="New token").click()
     page.get_by_label("What it is for").fill("nightly export")
-    page.get_by_role("button", name="Make it").click()
+    make = page.get_by_role("button", name="Make it")
+    expect(make).to_be_disabled()  # nothing is said of tenants yet
+    page.get_by_label("These alone").check()
+    expect(make).to_be_disabled()
+    page.get_by_label("Their names").fill("acme, globex")
+    make.click()
     expect(page.locator(".secret")).to_contain_text("gb_")
     page.get_by_role("button", name="Done").click()
     row = page.get_by_role("row", name=re.compile("nightly export"))
     expect(row).to_contain_text("active")
+    expect(row).to_contain_text("acme, globex")
     page.on("dialog", lambda dialog: dialog.accept())
     row.get_by_role("button", name="Revoke nightly export").click()
     expect(row).to_contain_text("revoked")
     assert "gb_" not in page.content()
+
+
+def test_a_token_of_all_tenants_is_asked_for_in_words(visit: Visit) -> None:
+    """All tenants are chosen as such, and by nothing that was left empty."""
+    page = visit("/tokens", role="everything")
+    page.get_by_role("button", name="New token").click()
+    page.get_by_label("What it is for").fill("dashboards")
+    page.get_by_label("All tenants").check()
+    page.get_by_role("button", name="Make it").click()
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("row", name=re.compile("dashboards"))).to_contain_text("all")
+
+
+def test_findings_are_narrowed_by_severity_and_sorted(visit: Visit) -> None:
+    """The gravest first, or those of one severity; the menu says where one is."""
+    page = visit("/findings")
+    page.get_by_role("button", name="Severity").click()
+    expect(page.get_by_role("columnheader", name="Severity")).to_have_attribute(
+        "aria-sort", "descending"
+    )
+    expect(page.locator(".findings tbody tr")).to_have_count(1)
+    page.get_by_label("Severity", exact=True).select_option("critical")
+    expect(page.get_by_text("None is of this severity.")).to_be_visible()
+    page.get_by_label("Severity", exact=True).select_option("error")
+    page.get_by_role("link", name="Burst of refused callers").click()
+    here = page.get_by_role("link", name="Findings", exact=True)
+    expect(here).to_have_attribute("aria-current", "page")
 
 
 def test_theme_and_zone_are_switched_and_remembered(visit: Visit) -> None:

@@ -91,7 +91,9 @@ export function BaselineChart({ baseline, zone }: { baseline: Baseline; zone: Zo
   const highest = 1.08 * Math.max(0, ...series.map((point) => point.value), ...lines, baseline.observed ?? 0);
   const { x, y } = plot(from, to, highest, width, height, LABELS);
   const [start, end] = [window.from ? Date.parse(window.from) : null, window.to ? Date.parse(window.to) : null];
-  const path = series.map((point, at) => `${at ? "L" : "M"}${x((times[at] ?? 0) + step / 2).toFixed(1)} ${y(point.value).toFixed(1)}`).join("");
+  // The window's own figure stands in the middle of its band, however short that is.
+  const middles = times.map((time) => time + (time === start && end !== null ? Math.min(step, end - time) : step) / 2);
+  const path = series.map((point, at) => `${at ? "L" : "M"}${x(middles[at] ?? 0).toFixed(1)} ${y(point.value).toFixed(1)}`).join("");
   const level = (name: string, value: number | null, kind: string): ReactNode =>
     value !== null && (
       <g className={`level ${kind}`}>
@@ -119,8 +121,8 @@ export function BaselineChart({ baseline, zone }: { baseline: Baseline; zone: Zo
           <path className="series" d={path} />
           {series.map((point, at) => {
             const time = times[at] ?? 0;
-            const within = start !== null && end !== null && time + step > start && time < end;
-            return <circle key={point.at} className={within ? "point within" : "point"} cx={x(time + step / 2)} cy={y(point.value)} r={within ? 3.5 : 2} />;
+            const within = start !== null && end !== null && time + step > start && (time < end || time === start);
+            return <circle key={point.at} className={within ? "point within" : "point"} cx={x(middles[at] ?? 0)} cy={y(point.value)} r={within ? 3.5 : 2} />;
           })}
           {level("threshold", threshold, "threshold")}
           {level("baseline", baseline.baseline, "usual")}

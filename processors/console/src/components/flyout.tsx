@@ -1,5 +1,5 @@
 /** Everything about one event, beside the table it was opened from. */
-import { Fragment, useEffect, useRef, useState, type ReactNode } from "react";
+import { useEffect, useRef, useState, type ReactNode } from "react";
 import { get, path, post, type ApiError } from "../api/client";
 import type { AroundAnswer, EventAnswer, Hit, Json, RevealAnswer, Source } from "../api/types";
 import { flatten, textAt, valueAt } from "../lib/documents";
@@ -12,7 +12,7 @@ import type { Zone } from "../lib/time";
 import { Button, Dialog, Empty, Failure, Link, Loading, SafeText } from "./basics";
 import { JsonView } from "./json-view";
 import { Tabs } from "./tabs";
-import { MASK, Value } from "./value";
+import { FieldName, MASK, Value } from "./value";
 
 interface Choosing {
   fields: FieldIndex;
@@ -151,16 +151,6 @@ const LAYER_STATES: Record<string, string> = {
   erased: "was erased",
   does_not_open: "cannot be opened with the keys at hand",
 };
-
-/** Broken after a dot or an underscore, where there is no room for all of it. */
-function FieldName({ name }: { name: string }): ReactNode {
-  return name.split(/(?<=[._])/).map((part, place) => (
-    <Fragment key={place}>
-      {place > 0 && <wbr />}
-      <SafeText text={part} limit={120} />
-    </Fragment>
-  ));
-}
 
 function Fields(props: { source: Source; zone: Zone } & Choosing): ReactNode {
   const { source, zone } = props;
@@ -305,7 +295,7 @@ function EvidenceView({ answer, error, zone }: { answer: EventAnswer | null; err
       <ul className="listed">
         {related.map((same) => (
           <li key={same.by}>
-            <Link to={`/search?${new URLSearchParams({ f: `+${same.by}=${same.value}` }).toString()}`}>
+            <Link to={`/search?${new URLSearchParams({ f: `+${same.by}=${same.value}`, own: "1" }).toString()}`}>
               {same.by}: <SafeText text={same.value} limit={80} />
             </Link>
             <span className="number">{count(same.count)}</span>

@@ -11,8 +11,8 @@ const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 20;
 const DRAG_PIXELS = 4;
-/** In this order from the axis up; other parts come last. */
-const PART_ORDER = ["success", "failure", "unknown"];
+/** In this order from the axis up, as in the Overview; other parts come last. */
+const PART_ORDER = ["failure", "success", "unknown"];
 
 interface Bar {
   from: number;
@@ -212,17 +212,34 @@ export function Histogram(props: {
           <>
             {formatInstant(new Date(under.from).toISOString(), zone, 0)} · {count(under.count)}
             {under.parts.map(([name, value]) => (
-              <span key={name} className="legend">
-                <span className={`dot ${partClass(name)}`} />
-                {name} {count(value)}
-              </span>
+              <Legend key={name} name={name} value={value} />
             ))}
           </>
         ) : (
-          <>one bar is {roughly(answer.interval_seconds)}</>
+          <>
+            one bar is {roughly(answer.interval_seconds)}
+            {partsOf(all).map((name) => (
+              <Legend key={name} name={name} />
+            ))}
+          </>
         )}
       </p>
     </div>
+  );
+}
+
+/** The parts that any bar has, in the order of the bars. */
+function partsOf(all: Bar[]): string[] {
+  const names = new Set(all.flatMap((bar) => bar.parts.map(([name]) => name)));
+  return [...names].sort((a, b) => rank(a) - rank(b));
+}
+
+function Legend({ name, value }: { name: string; value?: number }): ReactNode {
+  return (
+    <span className="legend">
+      <span className={`dot ${partClass(name)}`} />
+      {name} {value !== undefined && count(value)}
+    </span>
   );
 }
 

@@ -1,7 +1,7 @@
 /** The table of documents. The button in a row's first cell opens it; j and k move between them. */
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import type { Hit } from "../api/types";
-import { valueAt } from "../lib/documents";
+import { cellAt } from "../lib/documents";
 import { fieldName, TIME } from "../lib/kinds";
 import type { FieldIndex } from "../lib/session";
 import { zoneName, type Zone } from "../lib/time";
@@ -56,10 +56,10 @@ export function Results(props: {
                           onOpen(hit);
                         }}
                       >
-                        <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                        <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
                       </button>
                     ) : (
-                      <Value field={name} value={valueAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+                      <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
                     )}
                   </td>
                 ))}
@@ -112,7 +112,7 @@ function Heading(props: { name: string; fields: FieldIndex; zone: Zone; sort: st
     </>
   );
   return (
-    <th scope="col" aria-sort={sorted} className={numeric ? "numeric" : ""} title={name}>
+    <th scope="col" aria-sort={sorted} className={numeric ? "numeric" : ""} title={name === "user.id" ? "user.id; gatebook.principal where there is none" : name}>
       {onSort && field?.sortable && !field.masked ? (
         <button
           type="button"

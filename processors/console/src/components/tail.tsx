@@ -5,11 +5,12 @@ import type { Hit } from "../api/types";
 import { count, plural } from "../lib/format";
 import { KIND_NAMES } from "../lib/kinds";
 import { usePreferences } from "../lib/preferences";
-import { combined, type Filter } from "../lib/query";
-import { columnsOf, type SearchState } from "../lib/search-state";
+import type { Filter } from "../lib/query";
+import { columnsOf, questionOf, type SearchState } from "../lib/search-state";
 import type { FieldIndex } from "../lib/session";
 import { Button, Empty, Failure } from "./basics";
 import { FlyOut } from "./flyout";
+import { OwnSwitch } from "./own-switch";
 import { Results } from "./results";
 
 const MOST_ROWS = 500;
@@ -41,7 +42,7 @@ function useTail(state: SearchState, paused: boolean): Tail & { retry: () => voi
   const isPaused = useRef(paused);
   isPaused.current = paused;
   const retry = useRef<() => void>(() => undefined);
-  const query = combined(state.query, state.filters);
+  const query = questionOf(state);
   const url = tailUrl(query, state.kind);
   useEffect(() => {
     const asking = new AbortController();
@@ -95,8 +96,8 @@ function useTail(state: SearchState, paused: boolean): Tail & { retry: () => voi
 
 const SAID: Record<Connection, string> = { connecting: "connecting…", open: "live", broken: "not connected" };
 
-export function LiveTail(props: { state: SearchState; fields: FieldIndex; onStop: () => void; onFilter: (filter: Filter) => void }): ReactNode {
-  const { state, fields, onStop, onFilter } = props;
+export function LiveTail(props: { state: SearchState; fields: FieldIndex; onStop: () => void; onFilter: (filter: Filter) => void; onOwn: (own: boolean) => void }): ReactNode {
+  const { state, fields, onStop, onFilter, onOwn } = props;
   const { zone } = usePreferences();
   const [paused, setPaused] = useState(false);
   const [open, setOpen] = useState<Hit | null>(null);
@@ -115,6 +116,7 @@ export function LiveTail(props: { state: SearchState; fields: FieldIndex; onStop
             {plural(tail.seen, "event")} since it was opened{tail.held ? `, ${count(tail.held)} waiting` : ""}
           </span>
         </p>
+        <OwnSwitch state={state} onChange={onOwn} />
         <span className="spacer" />
         <Button icon={paused ? "play" : "pause"} pressed={paused} onClick={() => setPaused(!paused)}>
           {paused ? "Go on" : "Pause"}

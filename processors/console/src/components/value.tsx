@@ -1,5 +1,5 @@
 /** One value of a field, as a cell or a line. */
-import type { ReactNode } from "react";
+import { Fragment, type ReactNode } from "react";
 import type { Json } from "../api/types";
 import { plain } from "../lib/documents";
 import { count, duration, figure } from "../lib/format";
@@ -43,4 +43,14 @@ export function Masked(): ReactNode {
 
 export function Severity({ name }: { name: string }): ReactNode {
   return <span className={`tag severity-${name}`}>{name}</span>;
+}
+
+/** Broken after a dot or an underscore, where there is no room for all of it. */
+export function FieldName({ name }: { name: string }): ReactNode {
+  return name.split(/(?<=[._])/).map((part, place) => (
+    <Fragment key={place}>
+      {place > 0 && <wbr />}
+      <SafeText text={part} limit={120} />
+    </Fragment>
+  ));
 }

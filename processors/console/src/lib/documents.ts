@@ -17,6 +17,14 @@ export function valueAt(document: Source, name: string): Json | undefined {
   return undefined;
 }
 
+/** What a column shows: of a caller without a user id, its principal, such as a key's or an address's. */
+export function cellAt(document: Source, name: string): Json | undefined {
+  const value = valueAt(document, name);
+  if (name !== "user.id" || (value !== undefined && value !== null && value !== "")) return value;
+  const principal = valueAt(document, "gatebook.principal");
+  return principal === "[masked]" ? value : principal;
+}
+
 /** The value as text; empty where there is none. */
 export function textAt(document: Source, name: string): string {
   const value = valueAt(document, name);

@@ -20,6 +20,15 @@ export function clause(filter: Filter): string {
   return isNegative ? `not ${positive}` : positive;
 }
 
+/** Under these names Gatebook records what its own users do: the Overview leaves them out, too. */
+const OWN_SERVICES = ["gatebook-operator", "gatebook-policy"];
+export const WITHOUT_OWN: Filter[] = OWN_SERVICES.map((value) => ({ field: "service.name", value, exclude: true }));
+
+/** Whether somebody asks for Gatebook's own acts by their service, or leaves them out that way. */
+export function namesOwn(text: string, filters: Filter[]): boolean {
+  return OWN_SERVICES.some((name) => text.includes(name) || filters.some((filter) => filter.value === name));
+}
+
 /** What is asked of the server: the text and all chips together. */
 export function combined(text: string, filters: Filter[]): string {
   const clauses = filters.map(clause);

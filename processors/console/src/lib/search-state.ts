@@ -1,7 +1,7 @@
 /** What the search page shows, as its address says it. */
 import { KINDS, type Kind } from "../api/types";
 import { COLUMNS, DEFAULT_SORT } from "./kinds";
-import { combined, filterFromParam, filterToParam, type Filter } from "./query";
+import { combined, filterFromParam, filterToParam, namesOwn, WITHOUT_OWN, type Filter } from "./query";
 import { navigate, type Location } from "./router";
 import type { FieldIndex } from "./session";
 import { absolute, DEFAULT_LAST, isInstant, isRelative, type Range } from "./time";
@@ -13,6 +13,8 @@ export interface SearchState {
   kind: Kind;
   columns: string[];
   sort: string;
+  /** Whether accesses to Gatebook itself are shown, too. */
+  own: boolean;
 }
 
 const MAX_COLUMNS = 40;
@@ -28,7 +30,23 @@ export function fromLocation(location: Location): SearchState {
     kind,
     columns: columns.length ? columns.slice(0, MAX_COLUMNS) : COLUMNS[kind],
     sort: params.get("sort") || DEFAULT_SORT,
+    own: params.get("own") === "1",
   };
+}
+
+/** Whether Gatebook's own acts are left out: not where they are asked for by name. */
+export function leavesOwnOut(state: SearchState): boolean {
+  return state.kind === "access" && !state.own && !namesOwn(state.query, state.filters);
+}
+
+/** The chips, with those that nobody chose. */
+export function allFilters(state: SearchState): Filter[] {
+  return leavesOwnOut(state) ? [...state.filters, ...WITHOUT_OWN] : state.filters;
+}
+
+/** What is asked of the server. */
+export function questionOf(state: SearchState): string {
+  return combined(state.query, allFilters(state));
 }
 
 function rangeOf(params: URLSearchParams, last: string | null): Range {
@@ -55,6 +73,7 @@ export function address(state: SearchState, now: Date): string {
   if (state.kind !== "access") params.set("kind", state.kind);
   if (state.columns.join() !== COLUMNS[state.kind].join()) params.set("columns", state.columns.join(","));
   if (state.sort !== DEFAULT_SORT) params.set("sort", state.sort);
+  if (state.own) params.set("own", "1");
   return `/search?${params.toString()}`;
 }
 
@@ -72,5 +91,5 @@ export interface Asked {
 
 export function asked(state: SearchState, now: Date): Asked {
   const { from, to } = absolute(state.range, now);
-  return { query: combined(state.query, state.filters), since: from, until: to, kind: state.kind };
+  return { query: questionOf(state), since: from, until: to, kind: state.kind };
 }

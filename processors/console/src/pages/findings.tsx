@@ -1,10 +1,10 @@
 import { useState, type ReactNode } from "react";
 import { get, path, post, queryString } from "../api/client";
 import type { FindingAnswer, FindingItem, Source } from "../api/types";
-import { Button, Empty, Failure, Link, Loading, SafeText } from "../components/basics";
+import { Button, Empty, Failure, Icon, Link, Loading, SafeText } from "../components/basics";
 import { BaselineChart } from "../components/charts";
 import { JsonView } from "../components/json-view";
-import { Value } from "../components/value";
+import { FieldName, Value } from "../components/value";
 import { numberAt, textAt, valueAt } from "../lib/documents";
 import { count, figure, plural } from "../lib/format";
 import { useAct, useRequest } from "../lib/hooks";
@@ -12,6 +12,9 @@ import { usePreferences } from "../lib/preferences";
 import { may, useSession } from "../lib/session";
 import { roughly, type Zone } from "../lib/time";
 import { useRowKeys } from "./search";
+
+/** Gravest first. */
+const SEVERITIES = ["critical", "error", "warning", "info"];
 
 const SINCE: [string, string][] = [
   ["24h", "Last 24 hours"],
@@ -26,7 +29,10 @@ export function FindingsPage(): ReactNode {
   const [since, setSince] = useState("7d");
   const asked = `/findings${queryString({ state, since })}`;
   const answer = useRequest(asked, (signal) => get<{ total: number; findings: FindingItem[] }>(asked, signal));
-  const items = answer.data?.findings ?? [];
+  const [severity, setSeverity] = useState("");
+  const [order, setOrder] = useState<Order>("time");
+  const found = answer.data?.findings ?? [];
+  const items = ordered(found.filter((item) => !severity || severityOf(item) === severity), order);
   useRowKeys(items.map((item) => ({ id: item.incident, index: "", kind: "finding", source: item.finding })), null, () => undefined);
   return (
     <div className="page">
@@ -45,6 +51,14 @@ export function FindingsPage(): ReactNode {
             </Button>
           ))}
         </div>
+        <select aria-label="Severity" value={severity} onChange={(event) => setSeverity(event.target.value)}>
+          <option value="">All severities</option>
+          {SEVERITIES.map((name) => (
+            <option key={name} value={name}>
+              {name} ({count(found.filter((item) => severityOf(item) === name).length)})
+            </option>
+          ))}
+        </select>
         <select aria-label="Since" value={since} onChange={(event) => setSince(event.target.value)}>
           {SINCE.map(([value, name]) => (
             <option key={value} value={value}>
@@ -57,7 +71,7 @@ export function FindingsPage(): ReactNode {
       {answer.loading && !answer.data && <Loading what="findings" />}
       {answer.data && items.length === 0 && (
         <section className="card">
-          <Empty title={state === "open" ? "Nothing is open." : "No finding in this time."}>
+          <Empty title={severity && found.length > 0 ? "None is of this severity." : state === "open" ? "Nothing is open." : "No finding in this time."}>
             <p>Detectors look at every event as it comes in.</p>
           </Empty>
         </section>
@@ -68,7 +82,9 @@ export function FindingsPage(): ReactNode {
             <table className="results findings">
               <thead>
                 <tr>
-                  {["Last seen", "Severity", "Finding", "Of", "Observed", "Threshold", "State", "Verdict"].map((name) => (
+                  <Sorter name="Last seen" by="time" order={order} onOrder={setOrder} />
+                  <Sorter name="Severity" by="severity" order={order} onOrder={setOrder} />
+                  {["Finding", "Of", "Observed", "Threshold", "State", "Verdict"].map((name) => (
                     <th key={name} scope="col" className={name === "Observed" || name === "Threshold" ? "numeric" : ""}>
                       {name}
                     </th>
@@ -85,6 +101,34 @@ export function FindingsPage(): ReactNode {
         </section>
       )}
     </div>
+  );
+}
+
+type Order = "time" | "severity";
+
+function severityOf(item: FindingItem): string {
+  return textAt(item.finding, "gatebook.severity");
+}
+
+/** The server's order is newest first; by severity, the newest of each stay first. */
+function ordered(items: FindingItem[], order: Order): FindingItem[] {
+  if (order === "time") return items;
+  const rank = (item: FindingItem): number => {
+    const at = SEVERITIES.indexOf(severityOf(item));
+    return at < 0 ? SEVERITIES.length : at;
+  };
+  return [...items].sort((a, b) => rank(a) - rank(b));
+}
+
+function Sorter(props: { name: string; by: Order; order: Order; onOrder: (order: Order) => void }): ReactNode {
+  const { name, by, order, onOrder } = props;
+  return (
+    <th scope="col" aria-sort={order === by ? "descending" : undefined}>
+      <button type="button" className={`sorter ${order === by ? "descending" : ""}`} onClick={() => onOrder(by)}>
+        {name}
+        <Icon name="down" />
+      </button>
+    </th>
   );
 }
 
@@ -227,7 +271,7 @@ function Evidence({ finding, zone }: { finding: Source; zone: Zone }): ReactNode
   const list = Array.isArray(ids) ? ids.filter((id): id is string => typeof id === "string") : typeof ids === "string" ? [ids] : [];
   const all = numberAt(finding, "gatebook.evidence_count") ?? list.length;
   const query = textAt(finding, "gatebook.search");
-  const params = new URLSearchParams({ q: query, from: textAt(finding, "event.start"), to: after(textAt(finding, "event.end")) });
+  const params = new URLSearchParams({ q: query, from: textAt(finding, "event.start"), to: after(textAt(finding, "event.end")), own: "1" });
   return (
     <section className="card">
       <div className="page-head">
@@ -293,7 +337,9 @@ function About({ finding, zone }: { finding: Source; zone: Zone }): ReactNode {
           .filter(([, value]) => value !== undefined && value !== null && value !== "")
           .map(([name, value]) => (
             <div key={name}>
-              <dt>{name}</dt>
+              <dt>
+                <FieldName name={name} />
+              </dt>
               <dd>
                 <Value field={name} value={value} zone={zone} limit={200} />
               </dd>

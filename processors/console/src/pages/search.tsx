@@ -6,6 +6,7 @@ import { ExportDialog } from "../components/export-dialog";
 import { Chips, Facets, FieldList } from "../components/facets";
 import { FlyOut } from "../components/flyout";
 import { Histogram } from "../components/histogram";
+import { OwnSwitch } from "../components/own-switch";
 import { Results } from "../components/results";
 import { SavedSearches } from "../components/saved-searches";
 import { LiveTail } from "../components/tail";
@@ -14,8 +15,8 @@ import { count, plural } from "../lib/format";
 import { useKeys, useRequest } from "../lib/hooks";
 import { COLUMNS, DEFAULT_SORT, FACETS, KIND_NAMES, MAX_FACETS, SPLIT } from "../lib/kinds";
 import { setPreferences, usePreferences } from "../lib/preferences";
-import { withFilter, type Filter } from "../lib/query";
-import { address, asked, columnsOf, fromLocation, show, type SearchState } from "../lib/search-state";
+import { namesOwn, withFilter, type Filter } from "../lib/query";
+import { address, allFilters, asked, columnsOf, fromLocation, leavesOwnOut, show, type SearchState } from "../lib/search-state";
 import { useLocation } from "../lib/router";
 import { may, useSession, type FieldIndex } from "../lib/session";
 import { absolute, formatInstant, isRelative, roughly, type Range, type Zone } from "../lib/time";
@@ -51,10 +52,10 @@ export function SearchPage(): ReactNode {
   return (
     <div className="search-page">
       <h1 className="hidden">Search</h1>
-      <SearchBar key={state.query} state={state} fields={fields} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
+      <SearchBar key={state.query} state={state} onChange={change} onRefresh={refresh} live={live} onLive={setLive} />
       <Chips filters={state.filters} onChange={(filters) => change({ filters })} />
       {live ? (
-        <LiveTail state={state} fields={fields} onStop={() => setLive(false)} onFilter={(filter) => change({ filters: withFilter(state.filters, filter) })} />
+        <LiveTail state={state} fields={fields} onStop={() => setLive(false)} onFilter={(filter) => change({ filters: withFilter(state.filters, filter) })} onOwn={(own) => change(ownChange(state, own))} />
       ) : (
         <Found state={state} fields={fields} now={now} onChange={change} onRefresh={refresh} />
       )}
@@ -70,21 +71,22 @@ function useFields(kind: Kind): FieldIndex {
   );
 }
 
-/** A query to begin with, of fields that the caller may ask for. */
-function example(fields: FieldIndex): string {
-  const who = fields.get("user.id")?.masked ? "service.name:support" : "user.id:alice@example.org";
-  return `event.outcome:failure and ${who}   or words   ( press / )`;
+/** The change that shows Gatebook's own acts or hides them: chips that name them give way. */
+function ownChange(state: SearchState, own: boolean): Partial<SearchState> {
+  return { own, filters: state.filters.filter((filter) => !namesOwn("", [filter])) };
 }
+
+/** A query to begin with, of fields that every caller may ask for. */
+const EXAMPLE = "event.outcome:failure and service.name:support   or words   ( press / )";
 
 function SearchBar(props: {
   state: SearchState;
-  fields: FieldIndex;
   onChange: (changed: Partial<SearchState>) => void;
   onRefresh: () => void;
   live: boolean;
   onLive: (live: boolean) => void;
 }): ReactNode {
-  const { state, fields, onChange, onRefresh, live, onLive } = props;
+  const { state, onChange, onRefresh, live, onLive } = props;
   const { zone, shortcuts } = usePreferences();
   const [text, setText] = useState(state.query);
   const input = useRef<HTMLInputElement>(null);
@@ -112,7 +114,7 @@ function SearchBar(props: {
           id="query"
           className="query"
           aria-label="Query"
-          placeholder={example(fields)}
+          placeholder={EXAMPLE}
           spellCheck={false}
           autoCapitalize="off"
           autoComplete="off"
@@ -152,7 +154,7 @@ function SearchBar(props: {
 /** Text and chips are checked apart: the text alone must be a query, so that no bracket in it
  * reaches beyond, and an error has its position in what was typed. */
 async function checked(state: SearchState, signal: AbortSignal): Promise<void> {
-  if (state.filters.length === 0 || state.query.trim() === "") return;
+  if (allFilters(state).length === 0 || state.query.trim() === "") return;
   const answer = await post<QueryCheck>("/query/check", { query: state.query, kind: state.kind }, signal);
   if (answer.ok || !answer.error) return;
   throw new Problem(400, "query", answer.error.message, answer.error.position, answer.error.next_step);
@@ -160,7 +162,7 @@ async function checked(state: SearchState, signal: AbortSignal): Promise<void> {
 
 /** A position in what was asked as one in what was typed; none where a chip is at fault. */
 function inText(error: Problem, state: SearchState): Problem {
-  if (error.position === null || state.filters.length === 0) return error;
+  if (error.position === null || allFilters(state).length === 0) return error;
   const at = error.position - 1; // behind the bracket around the text
   const length = Array.from(state.query).length;
   const position = state.query.trim() !== "" && at >= 0 && at <= length ? at : null;
@@ -193,7 +195,7 @@ function Found(props: {
     post<FacetsAnswer>("/facets", { ...question, fields: facetNames, size: 20 }, signal),
   );
   const filter = (chosen: Filter): void => onChange({ filters: withFilter(state.filters, chosen) });
-  if (searched.error) return <SearchFailed error={searched.error} query={state.query} onRetry={onRefresh} />;
+  if (searched.error) return <SearchFailed error={searched.error} state={state} fields={fields} onChange={onChange} onRetry={onRefresh} />;
   return (
     <div className={facetsOpen ? "search-body" : "search-body wide"}>
       <aside className="side" aria-label="Facets and fields">
@@ -224,10 +226,29 @@ function Found(props: {
   );
 }
 
-function SearchFailed({ error, query, onRetry }: { error: ApiError; query: string; onRetry: () => void }): ReactNode {
+function SearchFailed(props: {
+  error: ApiError;
+  state: SearchState;
+  fields: FieldIndex;
+  onChange: (changed: Partial<SearchState>) => void;
+  onRetry: () => void;
+}): ReactNode {
+  const { error, state, fields, onChange, onRetry } = props;
+  // The server names the command that lists fields; here they are listed at once.
+  const asksForFields = error.nextStep.includes("--list-fields");
+  const told = asksForFields ? new Problem(error.status, error.type, error.message, error.position, "All fields are listed below.") : error;
   return (
     <div className="failed-search">
-      <Failure error={error} query={query} />
+      <Failure error={told} query={state.query} />
+      {asksForFields && (
+        <details className="card facet" open>
+          <summary>
+            <span className="facet-name">All fields</span>
+            <span className="facet-distinct">{count(fields.size)}</span>
+          </summary>
+          <FieldList fields={fields} columns={columnsOf(state, fields)} onColumns={(columns) => onChange({ columns })} />
+        </details>
+      )}
       <Button icon="refresh" onClick={onRetry}>
         Try again
       </Button>
@@ -354,6 +375,22 @@ export function useRowKeys(hits: Hit[], open: string | null, setOpen: (id: strin
   );
 }
 
+/** What a query that found nothing may have meant. */
+function hints(state: SearchState): string[] {
+  if (state.kind !== "access") return [];
+  const values = [state.query, ...state.filters.map((filter) => `${filter.field}:${filter.value ?? ""}`)].join(" ");
+  const found: string[] = [];
+  if (/[^\s"@:]+@[^\s"@]+\.\w/.test(values)) {
+    found.push(
+      "A mail address is stored as a pseudonym, also as a user id. “gatebook subject status ADDRESS --tenant TENANT” prints the tag of the person; gatebook.subject:TAG finds the events.",
+    );
+  }
+  if (/user\.id:\s*"?(key|ip):/.test(values)) {
+    found.push("A caller that is known by a key or an address alone has no user.id: ask for it by gatebook.principal.");
+  }
+  return found;
+}
+
 function NothingFound({ state, onChange, now }: { state: SearchState; onChange: (changed: Partial<SearchState>) => void; now: Date }): ReactNode {
   const { zone } = usePreferences();
   const { from, to } = absolute(state.range, now);
@@ -363,10 +400,16 @@ function NothingFound({ state, onChange, now }: { state: SearchState; onChange: 
       <p>
         Looked at {formatInstant(from, zone, 0)} up to {formatInstant(to, zone, 0)}.
       </p>
+      {hints(state).map((hint) => (
+        <p key={hint} className="hint">
+          {hint}
+        </p>
+      ))}
       <div className="button-row">
         <Button icon="clock" onClick={() => onChange({ range: week })}>
           Look at the last 7 days
         </Button>
+        {leavesOwnOut(state) && <Button onClick={() => onChange({ own: true })}>Show Gatebook's own, too</Button>}
         {(state.filters.length > 0 || state.query) && (
           <Button icon="close" onClick={() => onChange({ filters: [], query: "" })}>
             Drop query and filters
@@ -396,20 +439,22 @@ function Toolbar(props: {
       <Button kind="quiet" icon="filter" pressed={facetsOpen} label={facetsOpen ? "Hide facets" : "Show facets"} onClick={() => setPreferences({ facetsOpen: !facetsOpen })} />
       <p className="count" role="status">
         <strong>{count(shown)}</strong> of <strong>{plural(answer.total, "event")}</strong>
-        <span className="took">in {Math.round(answer.took_ms)} ms</span>
       </p>
+      <OwnSwitch state={state} onChange={(own) => onChange(ownChange(state, own))} />
+      <span className="took">in {Math.round(answer.took_ms)} ms</span>
       <Badges answer={answer} histogram={histogram} follows={isRelative(state.range)} />
-      <span className="spacer" />
-      <Popover open={columnsOpen} onOpen={setColumnsOpen} icon="columns" text="Columns" align="right">
-        <FieldList fields={fields} columns={columnsOf(state, fields)} onColumns={(columns) => onChange({ columns })} />
-      </Popover>
-      <SavedSearches state={state} onOpen={onChange} />
-      <CopyLink state={state} now={now} />
-      {may(session, "export") && (
-        <Button icon="download" onClick={() => setExports(true)}>
-          Export
-        </Button>
-      )}
+      <div className="toolbar-acts">
+        <Popover open={columnsOpen} onOpen={setColumnsOpen} icon="columns" text="Columns" align="right">
+          <FieldList fields={fields} columns={columnsOf(state, fields)} onColumns={(columns) => onChange({ columns })} />
+        </Popover>
+        <SavedSearches state={state} onOpen={onChange} />
+        <CopyLink state={state} now={now} />
+        {may(session, "export") && (
+          <Button icon="download" onClick={() => setExports(true)}>
+            Export
+          </Button>
+        )}
+      </div>
       {exports && <ExportDialog question={asked(state, now)} columns={columnsOf(state, fields)} total={answer.total} onClose={() => setExports(false)} />}
     </div>
   );

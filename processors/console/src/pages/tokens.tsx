@@ -6,6 +6,7 @@ import { Value } from "../components/value";
 import { useAct, useRequest } from "../lib/hooks";
 import { shown } from "../lib/hostile";
 import { usePreferences } from "../lib/preferences";
+import { useSession } from "../lib/session";
 
 const ROLES = ["viewer", "analyst", "privacy_officer", "admin"];
 
@@ -77,14 +78,19 @@ export function TokensPage(): ReactNode {
 }
 
 function NewToken({ onClose, onMade }: { onClose: () => void; onMade: () => void }): ReactNode {
+  const { caller } = useSession();
   const [name, setName] = useState("");
   const [roles, setRoles] = useState<string[]>(["viewer"]);
+  // Nobody gives a token all tenants by leaving something empty.
+  const [reach, setReach] = useState<"" | "all" | "named">(caller.tenants === null ? "" : "named");
   const [tenants, setTenants] = useState("");
   const [days, setDays] = useState(90);
   const [token, setToken] = useState("");
+  const named = tenants.split(",").map((one) => one.trim()).filter(Boolean);
+  const hasReach = reach === "all" || (reach === "named" && named.length > 0);
   const make = useAct(async () => {
-    const named = tenants.split(",").map((one) => one.trim()).filter(Boolean);
-    const made = await post<{ token: string }>("/tokens", { name: name.trim(), roles, tenants: named.length ? named : null, days });
+    if (!hasReach) return;
+    const made = await post<{ token: string }>("/tokens", { name: name.trim(), roles, tenants: reach === "all" ? null : named, days });
     setToken(made.token);
     onMade();
   });
@@ -126,15 +132,28 @@ function NewToken({ onClose, onMade }: { onClose: () => void; onMade: () => void
             </label>
           ))}
         </fieldset>
-        <label className="stacked">
-          Tenants, separated by commas; empty means all
-          <input value={tenants} onChange={(event) => setTenants(event.target.value)} />
-        </label>
+        <fieldset className="choices">
+          <legend>Tenants</legend>
+          {caller.tenants === null && (
+            <label>
+              <input type="radio" name="reach" checked={reach === "all"} onChange={() => setReach("all")} /> All tenants, also those to come
+            </label>
+          )}
+          <label>
+            <input type="radio" name="reach" checked={reach === "named"} onChange={() => setReach("named")} /> These alone
+          </label>
+          {reach === "named" && (
+            <label className="stacked">
+              Their names, separated by commas
+              <input required value={tenants} onChange={(event) => setTenants(event.target.value)} />
+            </label>
+          )}
+        </fieldset>
         <label className="stacked">
           Days it holds
           <input type="number" min={1} max={365} value={days} onChange={(event) => setDays(event.target.valueAsNumber || 1)} />
         </label>
-        <button type="submit" className="button primary" disabled={make.busy || !name.trim() || roles.length === 0}>
+        <button type="submit" className="button primary" disabled={make.busy || !name.trim() || roles.length === 0 || !hasReach}>
           Make it
         </button>
         {make.error && <Failure error={make.error} />}
