@@ -4,12 +4,16 @@ was not read."""
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from tests.integration.retention.retention_tools import POLICY, Store, document
+from tests.pipeline import Pipeline
 from tests.waiting import wait_until
 
 from gatebook.processors.retention.policy import Policy
@@ -173,3 +177,33 @@ async def test_a_worker_that_stops_after_the_plan_loses_nothing(
     assert waits["access.v1"] == f"{store.namespace}-intake"
     assert [one.key for one in manager.refused] == ["access.v1"]
     assert broker.config("access.v1") == before
+
+
+def test_the_command_line_tells_all_of_it(pipeline: Pipeline, tmp_path: Path) -> None:
+    """plan: how many indices it looked at, topics old -> new; apply: what it set, and a
+    certificate; then check agrees and plan has nothing to change."""
+    policy = tmp_path / "policy.toml"
+    policy.write_bytes(AT_ONCE)
+
+    def gatebook(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", "retention", *words],
+            env=pipeline.environment(GATEBOOK_RETENTION_POLICY=str(policy)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return f"{done.returncode} {done.stdout}{done.stderr}"
+
+    planned = gatebook("plan")
+    assert (
+        f"{pipeline.namespace}.access.v1: retention.ms 259200000 (72 h) -> 3600000 (1 h)" in planned
+    )
+    assert "0 indices looked at, nothing is due, 5 topics to change; 0 holds" in planned
+    applied = gatebook("apply", "--reason", "policy 3", "--yes")
+    assert applied.startswith("0 ")
+    assert "(72 h) -> 3600000 (1 h)" in applied
+    assert "certificate: " in applied
+    wait_until("check to agree", lambda: gatebook("check").startswith("0 "))
+    assert "0 indices looked at, nothing is due; 0 holds" in gatebook("plan")
+    assert "last run: " in gatebook("status")
