@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from tests.unit.detect.rules import by, happens, rule, steps
 
 from gatebook.processors.detect.cases import Case, play
@@ -89,3 +90,19 @@ def test_tenants_have_parameters_of_their_own(tmp_path: Path) -> None:
         [("firing", 3)],
         [],
     ]
+
+
+def test_a_finding_names_techniques_of_one_framework(tmp_path: Path) -> None:
+    """What stands under MITRE ATLAS is of MITRE ATLAS; OWASP's entries have a label."""
+    detector = rule(tmp_path, PLAIN.format(more=""))
+    for mitre, framework, techniques in (
+        (("AML.T0040",), "MITRE ATLAS", ["AML.T0040"]),
+        ((), "OWASP LLM", ["LLM10:2025"]),
+    ):
+        detector.rule = msgspec.structs.replace(
+            detector.rule, mitre_atlas=mitre, owasp_llm=("LLM10:2025",)
+        )
+        moments = steps((0, by()), (1, by()))
+        (found,) = play(detector, Case(says="", steps=moments, expect=()))
+        assert found["threat"] == {"framework": framework, "technique": {"id": techniques}}
+        assert found["labels"]["owasp_llm"] == "LLM10:2025"

@@ -85,10 +85,17 @@ def _explained(finding: Finding) -> str:
     return f"{rule.get('name')}. Explained by: gatebook rules show {rule['id']}"
 
 
+def _owasp(finding: Finding) -> list[str]:
+    """Entries of OWASP's list, which have a label beside the techniques of MITRE ATLAS."""
+    text = str((finding.get("labels") or {}).get("owasp_llm") or "")
+    return text.split(",") if text else []
+
+
 def notes_of(finding: Finding, settings: AlertSettings) -> dict[str, str]:
     """What a person on call reads, by name; empty ones left out. Never content."""
     gatebook, event = finding["gatebook"], finding["event"]
     technique = ((finding.get("threat") or {}).get("technique") or {}).get("id") or ()
+    owasp = [i for i in _owasp(finding) if i not in technique]
     notes = {
         "summary": event.get("reason") or finding["rule"].get("name"),
         "description": _explained(finding),
@@ -103,7 +110,7 @@ def notes_of(finding: Finding, settings: AlertSettings) -> dict[str, str]:
         "unit": gatebook.get("unit"),
         "window_seconds": gatebook.get("window_seconds"),
         "occurrences": gatebook.get("occurrences"),
-        "technique": " ".join(technique),
+        "technique": " ".join([*technique, *owasp]),
         "finding_id": event["id"],
         "incident": gatebook.get("incident"),
         "model": model_of(finding),

@@ -15,6 +15,8 @@ FINDING_NAMESPACE = UUID("6a7b0c1e-8d53-5f7a-9f0e-2b1d5c9e4a77")
 MAX_DEDUP_KEY_CHARACTERS = 255
 _KEY_DIGEST_BYTES = 16
 DEFAULT_REASON = "{who}: {observed} {unit}{window}, limit {threshold}"
+# Fields that the search of a rule is narrowed by, to what the incident is about.
+GROUP_FIELDS = {"action": "event.action"}
 RANKS = ("info", "warning", "error", "critical")
 
 Finding = dict[str, Any]
@@ -77,12 +79,14 @@ def _value(rule: Rule, about: About) -> str:
     return str(getattr(about, fields[0][0])) if fields else ""
 
 
-def _search(rule: Rule, about: About, signal: Signal) -> str:
+def _search(rule: Rule, about: About, signal: Signal, group: str) -> str:
     if about.principal:
         terms = [f"{about.principal_field}:{quoted(about.principal)}"]
     else:
         named = ((name, getattr(about, own)) for own, name in SCOPES[rule.detect.scope].fields)
         terms = [f"{name}:{quoted(value)}" for name, value in named if value]
+    if group and (field := GROUP_FIELDS.get(rule.detect.group)):
+        terms.append(f"{field}:{quoted(group)}")
     narrowed = signal.search or rule.detect.search
     return " and ".join([*terms, narrowed] if narrowed else terms or ["*"])
 
@@ -125,10 +129,12 @@ def reason(rule: Rule, key: str, about: About, signal: Signal, group: str) -> st
 
 
 def _threat(rule: Rule) -> dict[str, Any]:
+    """One framework with its own techniques; what others say stands in the labels."""
     if not rule.mitre_atlas and not rule.owasp_llm:
         return {"framework": "", "technique": {"id": []}}
-    framework = "MITRE ATLAS" if rule.mitre_atlas else "OWASP LLM"
-    return {"framework": framework, "technique": {"id": [*rule.mitre_atlas, *rule.owasp_llm]}}
+    if rule.mitre_atlas:
+        return {"framework": "MITRE ATLAS", "technique": {"id": list(rule.mitre_atlas)}}
+    return {"framework": "OWASP LLM", "technique": {"id": list(rule.owasp_llm)}}
 
 
 def build_firing(
@@ -175,7 +181,7 @@ def build_firing(
             "occurrences": 1,
             "evidence": list(signal.evidence[-MAX_EVIDENCE:]),
             "evidence_count": signal.evidence_count or len(signal.evidence),
-            "search": _search(rule, about, signal),
+            "search": _search(rule, about, signal, group),
         },
         "labels": _labels(rule, signal),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatebook.processors.detect.access import Access
 from gatebook.processors.detect.kinds.count import CountParameters
+from gatebook.processors.detect.own import is_slip
 
 
 class Parameters(CountParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -15,4 +16,4 @@ class Parameters(CountParameters, frozen=True, forbid_unknown_fields=True, kw_on
 
 def matches(access: Access, parameters: Parameters) -> bool:
     """Failures for a reason that counts."""
-    return access.reason not in parameters.ignored_reasons
+    return access.reason not in parameters.ignored_reasons and not is_slip(access)

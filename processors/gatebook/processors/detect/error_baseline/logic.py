@@ -1,0 +1,12 @@
+"""Which failures count."""
+
+from __future__ import annotations
+
+from gatebook.processors.detect.access import Access
+from gatebook.processors.detect.kinds.baseline import BaselineParameters
+from gatebook.processors.detect.own import is_slip
+
+
+def matches(access: Access, parameters: BaselineParameters) -> bool:
+    """All but the slips of those who read the log."""
+    return not is_slip(access)
