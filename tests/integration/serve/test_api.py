@@ -465,6 +465,8 @@ async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:
     start = BEGAN.replace(second=0)
     rows = [row(n, at=start + timedelta(minutes=n // 3)) for n in range(60)]
     burst = [row(100 + n, at=start + timedelta(minutes=20, seconds=n)) for n in range(40)]
+    # It goes on after the detector found it: 40 were seen within 45 seconds.
+    later = [row(200 + n, at=start + timedelta(minutes=20, seconds=46 + n)) for n in range(7)]
     about = {
         "incident": "inc-1",
         "severity": "error",
@@ -480,7 +482,7 @@ async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:
     }
     window = {
         "start": stamp(start + timedelta(minutes=20)),
-        "end": stamp(start + timedelta(minutes=21)),
+        "end": stamp(start + timedelta(minutes=20, seconds=45)),
     }
     rule = {"id": "request_rate", "name": "Request rate", "version": "1"}
     fired = make_row(
@@ -491,7 +493,7 @@ async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:
         rule=rule,
         gatebook=about,
     )
-    await api.book.write(*rows, *burst, fired)
+    await api.book.write(*rows, *burst, *later, fired)
     async with await api.client() as client:
         listed = await good(client.get("/findings"))
         assert [(f["incident"], f["state"]) for f in listed["findings"]] == [("inc-1", "firing")]
@@ -503,7 +505,8 @@ async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:
             True,
         )
         by_time = {point["at"]: point["value"] for point in baseline["series"]}
-        assert by_time[baseline["window"]["from"]] == 40
+        assert by_time[baseline["window"]["from"]] == baseline["observed"] == 40
+        assert 7 in by_time.values()
         assert by_time[(start + timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:00.000000Z")] == 3
         assert len(by_time) >= 26
         event = await good(client.get("/events/access-000101"))

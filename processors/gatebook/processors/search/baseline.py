@@ -22,7 +22,7 @@ _COUNTED = frozenset(
         "notices", "large requests", "failed accesses", "successful requests", "slow requests",
         "refused accesses", "prompts without an answer", "requests a minute",
         "failures a minute", "invalid requests", "empty answers", "denied requests",
-        "blocked requests",
+        "blocked requests", "privileged acts",
     }
 )  # fmt: skip
 _DISTINCT = {
@@ -66,19 +66,54 @@ async def series(
     if (last - first) // interval > MAX_POINTS:  # a long incident: its end, and what led to it
         last = first + interval * MAX_POINTS
     asked = question.within(stamp(first), stamp(last))
-    found = await aggregate(
-        client, f"{namespace}-access", asked, {"series": _over_windows(unit, since, interval)}
-    )
+    end = until + timedelta(milliseconds=1)  # the window's last millisecond is of the window
+    counted = {
+        "before": _over_windows(unit, since, interval),
+        "window": _within(unit, since, end),
+        "after": _over_windows(unit, end, interval),
+    }
+    found = await aggregate(client, f"{namespace}-access", asked, counted)
+    if until - since > interval:  # longer than what one figure is of: one point an interval
+        points = _points(found, "before", unit, interval, first, last)
+    else:  # the window itself is one point, of what the detector counted and no more
+        own = _figure(found["window"], unit) if "window" in found else 0.0
+        points = [
+            *_points(found, "before", unit, interval, first, since),
+            (stamp(since), own),
+            *_points(found, "after", unit, interval, end, last),
+        ]
+    exact = unit in _COUNTED or unit in _DISTINCT or _is_tokens(unit) or _is_seconds(unit)
+    return Series(stamp(since), stamp(until), interval, points, exact or _is_share(unit))
+
+
+def _points(
+    found: Mapping[str, Any],
+    name: str,
+    unit: str,
+    interval: timedelta,
+    first: datetime,
+    last: datetime,
+) -> list[tuple[str, float]]:
+    """A point for each interval from `first` to before `last`; 0 where nothing was."""
     by_time = {
         EPOCH + timedelta(milliseconds=bucket["key"]): _figure(bucket, unit)
-        for bucket in found.get("series", {}).get("buckets", [])
+        for bucket in found.get(name, {}).get("buckets", [])
     }
     points, at = [], first
     while at < last:
         points.append((stamp(at), by_time.get(at, 0.0)))
         at += interval
-    exact = unit in _COUNTED or unit in _DISTINCT or _is_tokens(unit) or _is_seconds(unit)
-    return Series(stamp(since), stamp(until), interval, points, exact or _is_share(unit))
+    return points
+
+
+def _within(unit: str, since: datetime, end: datetime) -> Dsl:
+    """What is in a window, up to but not including `end`."""
+    times = {"gte": stamp(since), "lt": stamp(end)}
+    inner = _inner(unit)
+    return {
+        "filter": {"range": {"@timestamp": times}},
+        **({"aggs": inner} if inner else {}),
+    }
 
 
 def window_of(finding: Mapping[str, Any]) -> tuple[datetime, datetime]:
@@ -104,7 +139,7 @@ def _interval(finding: Mapping[str, Any], unit: str, span: timedelta) -> timedel
 
 
 def _over_windows(unit: str, since: datetime, interval: timedelta) -> Dsl:
-    """Buckets that begin where the finding's window begins."""
+    """Buckets of which one begins at `since`."""
     ms = timedelta(milliseconds=1)
     histogram = {
         "field": "@timestamp",
