@@ -177,16 +177,23 @@ def show_command(finding_id: str, as_json: bool) -> None:
 
 async def _all_of(connection: Connection, finding_id: str) -> list[dict[str, Any]]:
     """Documents of a finding or an incident, oldest first: findings and words, then deliveries."""
+    found, keys = await _incident(connection, finding_id)
+    if not found:
+        return []
+    sent = _any_of(("gatebook.finding_id", "gatebook.incident"), keys)
+    return found + await _read(connection, sent, "alert")
+
+
+async def _incident(
+    connection: Connection, finding_id: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Findings of an incident and words on them, oldest first; and the ids that they go by. A word
+    cites one finding of its incident; whoever asks by another wants it all the same."""
     from gatebook.processors.alerts.verdicts import problem_key
 
     found = await _findings(connection, [finding_id])
-    if not found:
-        return []
-    # A word cites one finding of its incident; whoever asks by another wants it all the same.
     keys = sorted({finding_id, *(problem_key(document) for document in found)})
-    found = await _findings(connection, keys)
-    sent = _any_of(("gatebook.finding_id", "gatebook.incident"), keys)
-    return found + await _read(connection, sent, "alert")
+    return (await _findings(connection, keys) if found else []), keys
 
 
 async def _findings(connection: Connection, keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -223,11 +230,12 @@ def close_command(finding_id: str, verdict: str, reason: str, by: str) -> None:
 
     After false_positive and benign the same problem is kept quiet for a while, unless its figure
     is much larger than it was: see noise control in the alerts file. The verdict is kept in the
-    index and in Kafka, and that it was given is an event, durable before. Exit codes: 0 written,
-    1 no such finding, 3 Elasticsearch cannot be reached, 6 it could not be recorded.
+    index and in Kafka, and that it was given is an event, durable before. Where there is a verdict
+    already, the new one replaces it, and says why: --reason. Exit codes: 0 written, 1 no such
+    finding, 2 a reason is missing, 3 Elasticsearch cannot be reached, 6 it could not be recorded.
     """
-    _say(finding_id, "closed", verdict=verdict, reason=reason, by=by)
-    click.echo(f"closed as {verdict}")
+    replaced = _say(finding_id, "closed", verdict=verdict, reason=reason, by=by)
+    click.echo(f"closed as {verdict}" + (f", replaces {replaced}" if replaced else ""))
 
 
 @finding.command("ack")
@@ -239,21 +247,38 @@ def ack_command(finding_id: str, by: str) -> None:
     click.echo("acknowledged")
 
 
-def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by: str = "") -> None:
+def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by: str = "") -> str:
+    """Say it; returns the verdict before, and whose it was. UsageError where a verdict would be
+    replaced without a reason."""
     from gatebook.processors.alerts.verdicts import newest_firing, send, word_on
     from gatebook.processors.config import from_env, kafka_properties
     from gatebook.schemas.confluent import wire_from_env
 
-    cited = newest_firing(run_on_cluster(lambda c: _findings(c, [finding_id])), finding_id)
+    documents, _ = run_on_cluster(lambda connection: _incident(connection, finding_id))
+    cited = newest_firing(documents, finding_id)
     if cited is None:
         click.echo("no finding has this id", err=True)
         sys.exit(EXIT_NOTHING)
+    before = verdict_before(documents) if word == "closed" else ""
+    if before and not reason.strip():
+        raise click.UsageError(f"this would replace {before}; say why: --reason TEXT")
     settings = from_env()
     who = by or _user()
     said = word_on(cited, word, time.time_ns(), verdict=verdict, reason=reason, by=who)
     _record(finding_id, word, verdict=verdict, reason=reason, by=who)
     properties = kafka_properties(settings.kafka_bootstrap)
     send(said, settings.namespace, properties, wire_from_env(settings.namespace))
+    return before
+
+
+def verdict_before(documents: Sequence[dict[str, Any]]) -> str:
+    """The verdict that stands, and whose it is, of findings and words of one incident, oldest
+    first; empty where there is none."""
+    from gatebook.processors.alerts.verdicts import problems
+    from gatebook.processors.search.display import safe
+
+    closed = [problem for problem in problems(reversed(documents)) if problem.verdict]
+    return " and ".join(f"{one.verdict} by {safe(one.by, 64) or 'somebody'}" for one in closed)
 
 
 def _record(finding_id: str, word: Word, **details: str) -> None:

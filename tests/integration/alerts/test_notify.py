@@ -128,6 +128,12 @@ def test_a_persons_word_reaches_the_target_the_index_and_the_next_alert(
             assert "false_positive" in shown
             assert "a test" in shown
         assert gatebook(alerts, "finding", "close", "nope", "--verdict", "benign")[0] == 1
+        again = ("finding", "close", one["event"]["id"], "--verdict", "benign")
+        assert gatebook(alerts, *again)[0] == 2  # somebody else's word is not replaced unsaid
+        assert gatebook(alerts, *again, "--reason", "asked bob") == (
+            0,
+            "closed as benign, replaces false_positive by ann\n",
+        )
 
 
 def test_alerts_test_says_what_came_back(pipeline: Pipeline) -> None:
