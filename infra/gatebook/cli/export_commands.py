@@ -58,7 +58,7 @@ AROUND_BY = (
 def around(
     event_id: str, by: str | None, before: int, after: int, fields: str, as_json: bool
 ) -> None:
-    """Print the accesses before and after one, in order of time.
+    """Print the accesses before and after one, in order of time; `>` stands before that one.
 
     \b
       gatebook around 01939a6e-7c00-7000-8000-000000000001
@@ -81,7 +81,7 @@ def around(
         _print_around_json(found, shown, bool(fields))
     else:
         hits = [*found.before, found.event, *found.after]
-        _print_table(hits, shown, keep_all=bool(fields))
+        _print_table(hits, shown, keep_all=bool(fields), marked=found.event)
 
 
 async def _around(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,15 @@ DEFAULT_SIZE = 100
 MAX_CELL_CHARACTERS = 60
 TAIL_RETRY_SECONDS = 2.0
 MAIL_ADDRESS = re.compile(r"[^\s\"':()@]+@[^\s\"':()@]+\.[^\s\"':()@.]+")
+PRINCIPAL = re.compile(r"\buser\.id\s*:\s*\"?((?:[^\s\"/]+/)?(?:key|ip|producer):[^\s\"()]+)")
+# Fields of few values, all of them. A word that is none of these finds nothing.
+VALUES = {
+    "event.outcome": ("success", "failure", "unknown"),
+    "gatebook.severity": ("info", "warning", "error", "critical"),
+    "gatebook.verdict": ("true_positive", "false_positive", "benign"),
+    "gatebook.capture.level": ("none", "metadata", "redacted", "full"),
+}
+COMPARED = re.compile(r"(?<![\w.])([a-z_.]+)\s*:\s*\"?(\w+)(?![\w*.:])")
 
 # What a table shows, in this order; where the terminal is narrow, the last of DROPPED_FIRST
 # stays longest.
@@ -269,6 +278,8 @@ def _say_no_match(since: str, kind: str, query: str) -> None:
         click.echo("no match in all that is kept", err=True)
     else:
         click.echo(f"no match since {since}; --since all looks further back", err=True)
+    for hint in _hints(query):
+        click.echo(hint, err=True)
     if kind == "access" and MAIL_ADDRESS.search(query):
         click.echo(
             "a mail address is stored as a pseudonym, also as a user id: `gatebook subject status "
@@ -276,6 +287,20 @@ def _say_no_match(since: str, kind: str, query: str) -> None:
             "`gatebook search gatebook.subject:TAG` finds the events",
             err=True,
         )
+
+
+def _hints(query: str) -> Iterator[str]:
+    """What may be meant by a query that found nothing."""
+    from gatebook.processors.search.display import safe
+
+    if found := PRINCIPAL.search(query):
+        yield (
+            "who has no user id is known by key, address or producer alone, which is in another "
+            f'field: gatebook.principal:"{safe(found[1], 200)}"'
+        )
+    for name, value in COMPARED.findall(query):
+        if name in VALUES and value.lower() not in VALUES[name]:
+            yield f"{name} is never {value[:40]}; it is one of {', '.join(VALUES[name])}"
 
 
 async def _stream(pages: Any, only: bool, shown: Sequence[str]) -> tuple[int, int]:
@@ -337,7 +362,10 @@ def _list_fields(kind: str) -> None:
         click.echo(f"{name:<44} {type_}{note}")
 
 
-def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> None:
+def _print_table(
+    hits: Sequence[Hit], fields: Sequence[str], keep_all: bool, marked: Hit | None = None
+) -> None:
+    """A line each; `>` stands before the marked one."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -349,14 +377,18 @@ def _print_table(hits: Sequence[Hit], fields: Sequence[str], keep_all: bool) -> 
     used = [f for i, f in enumerate(fields) if keep_all or any(row[i] for row in rows)]
     console = Console(highlight=False)
     if console.is_terminal:
-        used = used if keep_all else _fitting(used, widths, console.width)
+        used = used if keep_all else _fitting(used, widths, console.width - 3 * bool(marked))
     else:  # a pipe or a file: nothing is cut
-        console.width = sum(widths.values()) + 2 * len(widths) + 2
+        console.width = sum(widths.values()) + 2 * len(widths) + 5
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    if marked:
+        table.add_column("")
     for name in used:
         table.add_column(_heading(name), no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text(row[list(fields).index(name)]) for name in used))
+    for hit, row in zip(hits, rows, strict=True):
+        mark = [Text(">" if hit is marked else "")] if marked else []
+        cells = (Text(row[list(fields).index(name)]) for name in used)
+        table.add_row(*mark, *cells, style="bold" if hit is marked else "")
     console.print(table)
 
 

@@ -10,7 +10,13 @@ from click import UsageError
 from click.testing import CliRunner
 
 from gatebook.cli.export_commands import Job, export
-from gatebook.cli.search_commands import _say_no_match, search
+from gatebook.cli.search_commands import VALUES, _print_table, _say_no_match, search
+from gatebook.processors.alerts.base import SEVERITIES
+from gatebook.processors.alerts.verdicts import VERDICTS
+from gatebook.processors.search.asking import Hit
+from gatebook.processors.search.export import COLUMNS
+from gatebook.processors.search.fields import fields_of
+from gatebook.producers.policy.document import LEVELS
 
 
 def test_two_forms_of_output_are_refused() -> None:
@@ -60,3 +66,61 @@ def test_looking_further_back_is_advised_where_there_is_something(
     said = capsys.readouterr().err
     assert said.startswith("no match")
     assert ("further back" in said) == is_advised
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ('user.id:"key:key_1"', 'gatebook.principal:"key:key_1"'),
+        ("event.action:chat and user.id:ip:10.0.0.1", 'gatebook.principal:"ip:10.0.0.1"'),
+        ('user.id:"acme/key:key_1"', 'gatebook.principal:"acme/key:key_1"'),
+        ("event.outcome:failed", "one of success, failure, unknown"),
+        ('event.outcome : "ok"', "one of success, failure, unknown"),
+        ("gatebook.severity:high", "one of info, warning, error, critical"),
+    ],
+)
+def test_what_was_meant_is_said_where_nothing_matched(
+    capsys: pytest.CaptureFixture[str], query: str, hint: str
+) -> None:
+    """Who has no user id stands in another field; some fields have few values."""
+    _say_no_match("24h", "access", query)
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["user.id:keys", "event.outcome:failure", "event.outcome:fail*", "my.event.outcome:x", "a:b"],
+)
+def test_a_query_that_may_well_match_gets_no_hint(
+    capsys: pytest.CaptureFixture[str], query: str
+) -> None:
+    """Only where nothing could have been found."""
+    _say_no_match("24h", "access", query)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_values_that_are_named_are_all_there_are() -> None:
+    """As those who write them have them."""
+    assert VALUES["gatebook.severity"] == SEVERITIES
+    assert VALUES["gatebook.verdict"] == VERDICTS
+    assert VALUES["gatebook.capture.level"] == LEVELS
+    assert all(fields_of(kind).type_of("event.outcome") for kind in ("access", "alert"))
+
+
+def test_the_event_asked_for_stands_out_among_its_neighbours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where colours do not reach, and where the columns are chosen."""
+    hits = [Hit("i", f"e{n}", {"event": {"id": f"e{n}"}, "user": {"id": "a\nb"}}) for n in range(3)]
+    _print_table(hits, ["event.id", "user.id"], keep_all=True, marked=hits[1])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith(">") for line in (heading, *lines)] == [False, False, True, False]
+    assert "e1" in lines[1]
+    _print_table(hits, ["event.id"], keep_all=True)
+    assert ">" not in capsys.readouterr().out
+
+
+def test_a_csv_says_who_it_was_also_without_a_user() -> None:
+    """By default, beside the user's id: callers known by key or address alone have none."""
+    assert COLUMNS["access"][:2] == ("user.id", "gatebook.principal")
+    assert "gatebook.principal" in fields_of("access").types

@@ -209,6 +209,13 @@ def test_the_outermost_times_are_points_in_time(text: str) -> None:
     assert parse_time(text, NOW).endswith("Z")
 
 
+def test_a_direction_that_is_none_is_told_the_two_there_are() -> None:
+    """The field is fine: no other one is advised."""
+    with pytest.raises(BadRequest, match="cannot sort 'up'") as caught:
+        sort_order("@timestamp:up", ACCESS)
+    assert "@timestamp:asc (rising)" in caught.value.next_step
+
+
 def test_what_is_kept_for_searching_alone_is_neither_sorted_nor_counted() -> None:
     """Ids that hardly repeat have no doc values: said before Elasticsearch is asked, with what to
     do instead; a query finds them, and the rest can do what it could."""

@@ -36,6 +36,7 @@ NO_HITS: Dsl = {"hits": {"hits": []}}
 COLUMNS: dict[str, tuple[str, ...]] = {
     "access": (
         "user.id",
+        "gatebook.principal",  # who it was also where there is no user: key:…, ip:…
         "organization.id",
         "service.name",
         "gen_ai.operation.name",

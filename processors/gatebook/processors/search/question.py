@@ -164,7 +164,11 @@ def is_countable(name: str, fields: FieldList) -> bool:
 def _sort_part(part: str, fields: FieldList) -> Dsl:
     name, _, direction = part.partition(":")
     found = fields.type_of(name)
-    if not is_sortable(name, fields) or direction not in ("", "asc", "desc"):
+    if is_sortable(name, fields) and direction not in ("", "asc", "desc"):
+        raise BadRequest(
+            f"cannot sort {direction[:40]!a}", f"write {name}:asc (rising) or {name}:desc (falling)"
+        )
+    if not is_sortable(name, fields):
         close = " or ".join(fields.close_to(name[:256])) if found is None else "another field"
         raise BadRequest(
             f"cannot sort by {part[:80]!a}",
