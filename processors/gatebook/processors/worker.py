@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
 from gatebook.processors import logs
+from gatebook.processors.broker import Broker
 from gatebook.processors.config import WorkerSettings, kafka_properties
 from gatebook.processors.ending import Ending, end_with_parent
 from gatebook.processors.stages.base import Stage
@@ -44,7 +43,6 @@ FIRST_RESTART_SECONDS = 1.0
 LAST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0  # a worker that lived so long is started anew at once
 SUPERVISED = "supervised"
-METADATA_TIMEOUT_SECONDS = 30.0
 
 
 def build_stage(role: str, settings: WorkerSettings, wire: WireFormat) -> Stage:
@@ -128,13 +126,7 @@ def alert_plan(settings: WorkerSettings) -> Plan:
 def event_partitions(settings: WorkerSettings) -> int:
     """Number of partitions of the event topic, from the broker; waits for the broker."""
     topic = topic_name(settings.namespace, EVENT)
-    admin = AdminClient(kafka_properties(settings.kafka_bootstrap))
-    while True:
-        try:
-            found = admin.list_topics(topic, timeout=METADATA_TIMEOUT_SECONDS).topics[topic]
-            break
-        except KafkaException as error:
-            log.warning("Kafka does not answer: %s; waiting", error.args[0].name())
+    found = Broker(settings.kafka_bootstrap).topic(topic)
     if found.error is not None or not found.partitions:
         raise Fatal(f"topic {topic} does not exist", "run `gatebook setup`")
     return len(found.partitions)
@@ -152,6 +144,8 @@ def run_role(role: str, settings: WorkerSettings, supervised: bool = False) -> i
     if role == RECONCILE:
         return run_reconciler(settings, ending)
     stage = build_stage(role, settings, wire_from_env(settings.namespace))
+    # After the settings were read, which need no broker to be wrong; before Faust, which does.
+    Broker(settings.kafka_bootstrap).topic(topic_name(settings.namespace, EVENT))
     worker = RoleWorker(role, stage, settings)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr="127.0.0.1")
