@@ -232,6 +232,18 @@ class Book:
         del document["user"]
         self.write(row("access", document, now, now))
 
+    def write_judged(self, incident: str, by: str) -> None:
+        """A finding of days ago, and that somebody closed it as a true positive."""
+        at = time.time_ns() - 3 * 24 * 60 * MINUTE
+        fired, word = finding(at, []), finding(at + MINUTE, [])
+        fired["event"]["id"], word["event"]["id"] = f"{incident}-1", f"{incident}-2"
+        word["event"] |= {"action": "closed", "reason": "seen before"}
+        word["labels"] = {"finding_id": fired["event"]["id"], "by": by}
+        word["gatebook"]["verdict"] = "true_positive"
+        for document in (fired, word):
+            document["gatebook"]["incident"] = incident
+        self.write(row("finding", fired, at, at), row("finding", word, at + MINUTE, at + MINUTE))
+
     def summarize(self) -> None:
         """Sum up every hour that is over."""
         self._command("summary", "run", "--settle-seconds", "0")

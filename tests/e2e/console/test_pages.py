@@ -107,6 +107,19 @@ def test_a_verdict_is_given(visit: Visit) -> None:
     expect(page.get_by_text("Recorded.")).to_be_visible()
 
 
+def test_another_verdict_says_what_it_replaces_and_why(visit: Visit, book: Book) -> None:
+    """No verdict is replaced unseen, nor without a reason."""
+    book.write_judged("in-judged", "ada")
+    page = visit("/finding/in-judged")
+    expect(page.get_by_text("It replaces true positive by ada.")).to_be_visible()
+    page.get_by_label("Benign").check()
+    give = page.get_by_role("button", name="Give verdict")
+    expect(give).to_be_disabled()
+    page.get_by_label("Why it is another one").fill("it was a drill")
+    give.click()
+    expect(page.get_by_text("Recorded.")).to_be_visible()
+
+
 def test_a_viewer_gives_no_verdict_and_sees_masks(visit: Visit) -> None:
     """What a role may not is not offered, and masked values are shown as such."""
     page = visit("/search?q=service.name:support", role="viewer")

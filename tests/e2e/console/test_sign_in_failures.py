@@ -35,4 +35,10 @@ def test_what_is_refused_before_signing_in_is_a_page(visit: Visit) -> None:
     expect(page.get_by_label("API token")).to_be_visible()
     used = visit("/login?token=used-before", role="")
     expect(used.get_by_role("alert")).to_contain_text("it was used already, it is too old")
-    expect(used.get_by_role("main")).to_contain_text("gatebook serve")
+    expect(used.get_by_role("main")).to_contain_text("An API token signs in, too")
+    expect(used.get_by_role("main")).to_contain_text("gatebook token new")
+    assert violations(used) == []
+    nowhere = visit("/nosuch")
+    expect(nowhere.get_by_role("alert")).to_have_text("There is nothing here.")
+    nowhere.get_by_role("link", name="To the console").click()
+    expect(nowhere.locator(".results")).to_be_visible()

@@ -1,6 +1,6 @@
 import { useState, type ReactNode } from "react";
 import { get, path, post, queryString } from "../api/client";
-import type { FindingAnswer, FindingItem, Source } from "../api/types";
+import type { FindingAnswer, FindingItem, Source, VerdictTold } from "../api/types";
 import { Button, Empty, Failure, Icon, Link, Loading, SafeText } from "../components/basics";
 import { BaselineChart } from "../components/charts";
 import { JsonView } from "../components/json-view";
@@ -232,7 +232,7 @@ function FindingView(props: { incident: string; answer: FindingAnswer; zone: Zon
           </section>
         </div>
         <div className="main-column">
-          {may(session, "verdict") && <VerdictForm incident={incident} onDone={onChange} />}
+          {may(session, "verdict") && <VerdictForm incident={incident} before={answer.verdicts.findLast((told) => told.verdict !== "")} onDone={onChange} />}
           <section className="card">
             <h2>Verdicts</h2>
             {answer.verdicts.length === 0 && <p className="none">None yet.</p>}
@@ -360,7 +360,8 @@ const VERDICTS: [string, string][] = [
   ["false_positive", "False positive: it did not happen"],
 ];
 
-function VerdictForm({ incident, onDone }: { incident: string; onDone: () => void }): ReactNode {
+/** `before` is the verdict that another one would replace: that wants a reason. */
+function VerdictForm({ incident, before, onDone }: { incident: string; before: VerdictTold | undefined; onDone: () => void }): ReactNode {
   const [verdict, setVerdict] = useState("");
   const [note, setNote] = useState("");
   const [said, setSaid] = useState("");
@@ -381,6 +382,11 @@ function VerdictForm({ incident, onDone }: { incident: string; onDone: () => voi
       >
         <fieldset className="choices">
           <legend className="hidden">Verdict</legend>
+          {before && (
+            <p className="none">
+              It replaces {before.verdict.replaceAll("_", " ")} by <SafeText text={before.by} limit={80} />.
+            </p>
+          )}
           {VERDICTS.map(([value, name]) => (
             <label key={value}>
               <input type="radio" name="verdict" checked={verdict === value} onChange={() => setVerdict(value)} /> {name}
@@ -388,10 +394,10 @@ function VerdictForm({ incident, onDone }: { incident: string; onDone: () => voi
           ))}
         </fieldset>
         <label className="stacked">
-          Note
-          <textarea rows={2} maxLength={500} value={note} onChange={(event) => setNote(event.target.value)} />
+          {before ? "Why it is another one" : "Note"}
+          <textarea rows={2} maxLength={500} required={before !== undefined} value={note} onChange={(event) => setNote(event.target.value)} />
         </label>
-        <button type="submit" className="button primary" disabled={!verdict || give.busy}>
+        <button type="submit" className="button primary" disabled={!verdict || give.busy || (before !== undefined && note.trim() === "")}>
           {give.busy ? "Recording…" : "Give verdict"}
         </button>
         <p role="status">{said}</p>

@@ -77,7 +77,7 @@ function ownChange(state: SearchState, own: boolean): Partial<SearchState> {
 }
 
 /** A query to begin with, of fields that every caller may ask for. */
-const EXAMPLE = "event.outcome:failure and service.name:support   or words   ( press / )";
+const EXAMPLE = "event.outcome:failure and service.name:support   or words   ( / )";
 
 function SearchBar(props: {
   state: SearchState;

@@ -63,15 +63,21 @@ def for_browser(request: Request, response: JSONResponse) -> Response:
     error = json.loads(bytes(response.body))["error"]
     what = _sentence(str(error["message"]))
     then = _sentence(str(error.get("next_step") or "go back, and try again"))
-    # Of this service under another name no link leads anywhere.
-    back = (
-        "" if error["type"] in ("wrong_host", "direct") else '<p><a href="/login">Sign in</a></p>'
-    )
+    back = _way_back(request, response.status_code, str(error["type"]))
     page = lone_page("this did not work", [told(what, then), back], response.status_code)
     for name, value in response.headers.items():
         if name not in ("content-length", "content-type"):
             page.headers[name] = value
     return page
+
+
+def _way_back(request: Request, status: int, kind: str) -> str:
+    """A link as HTML, to where one can go on."""
+    if kind in ("wrong_host", "direct"):  # of this service under another name none leads anywhere
+        return ""
+    if status == 404 and not request.url.path.startswith("/login"):
+        return '<p><a href="/">To the console</a></p>'
+    return '<p><a href="/login">Sign in</a></p>'
 
 
 def _wants_page(request: Request) -> bool:

@@ -29,8 +29,13 @@ MAX_FORM_BYTES = 4096
 LINK_GONE = (
     "This link signs nobody in: it was used already, it is too old, or it is of an earlier start "
     "of the service.",
-    "Whoever runs the service starts `gatebook serve` again for a new link, or makes an API token "
-    "with `gatebook token new`.",
+    "An API token signs in, too: paste one below, or have one made with `gatebook token new`. A "
+    "new link comes with a new start of `gatebook serve`.",
+)
+WHENCE = (
+    "Whoever runs the service makes a token: <code>gatebook token new NAME --role analyst "
+    "--all-tenants</code>, or <code>--tenant</code> for some. The link that "
+    "<code>gatebook serve</code> prints when it starts signs in without one, once."
 )
 NO_SUCH_TOKEN = (
     "This API token signs nobody in: it was mistyped, has expired, or was revoked.",
@@ -214,7 +219,9 @@ def _page(
         '<form method="post" action="/login">'
         f'<input type="hidden" name="return" value="{html.escape(goal)}">'
         '<p><label for="token">API token</label> '
-        '<input id="token" name="token" type="password" autocomplete="off" required></p>'
+        '<input id="token" name="token" type="password" autocomplete="off" required '
+        'aria-describedby="whence"></p>'
+        f'<p id="whence">{WHENCE}</p>'
         '<p><button type="submit">Sign in</button></p></form>'
     )
     return lone_page("sign in" if failure is None else "not signed in", parts, status)
