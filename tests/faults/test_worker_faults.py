@@ -92,6 +92,23 @@ def test_a_worker_that_cannot_finish_ends_at_its_deadline(engines: Any, pipeline
     assert pipeline.indexed() == 10_001
 
 
+def test_workers_started_before_kafka_wait_for_it(engines: Any, pipeline: Pipeline) -> None:
+    """Without a broker each says in one line what is wrong and what to do; nothing is printed with
+    a stack trace. Once the broker is there they work."""
+    pipeline.publish([make_event()])
+    engines.kill_kafka()
+    try:
+        workers = pipeline.start("intake", "index", "notify")
+        wait_until(
+            "all say that they wait", lambda: pipeline.logs().count("waiting for Kafka") == 3, 60
+        )
+        assert all(worker.poll() is None for worker in workers)
+        assert "stack_trace" not in pipeline.logs()
+    finally:
+        engines.start_kafka()
+    pipeline.wait_indexed(1)
+
+
 def test_a_second_signal_ends_a_worker_at_once(engines: Any, pipeline: Pipeline) -> None:
     """Whoever presses Ctrl-C twice does not wait for the deadline."""
     (intake,) = pipeline.start("intake", GATEBOOK_STOP_DEADLINE_SECONDS="50")
