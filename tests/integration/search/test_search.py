@@ -557,6 +557,29 @@ async def test_counts_at_the_command_line_agree_with_the_events(book: Book) -> N
     assert (wrong.returncode, "gatebook search --list-fields" in wrong.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search",),
+        ("search", "--histogram", "--split-by", "user.id"),
+        ("search", "--facets", "user.id"),
+        ("export",),
+        ("policy", "dry-run", "infra/examples/capture-policy.toml"),
+    ],
+)
+async def test_the_outermost_times_are_answered_and_those_beyond_refused(
+    book: Book, command: tuple[str, ...]
+) -> None:
+    """From the first to the last that an event can have: all there is. Beyond: usage, 2."""
+    await book.write(make_row(1, user={"id": "u1"}))
+    widest = ("--since", "1970-01-01", "--until", "2262-01-01")
+    ran = book.command(*command, *widest)
+    assert ran.returncode == 0, ran.stderr
+    for beyond in (("--since", "0001-01-01"), ("--since", "99999d"), ("--until", "9999-12-31")):
+        ran = book.command(*command, *beyond)
+        assert (ran.returncode, "outside the times" in ran.stderr) == (2, True), ran.stderr
+
+
 async def test_around_at_the_command_line(book: Book) -> None:
     """The events before and after one, in order; exit code 1 where there is none."""
     await book.write(*(make_row(n, when=NOW - timedelta(minutes=10 - n)) for n in range(5)))
