@@ -11,6 +11,7 @@ import click
 
 from gatebook.cli.acts import reason_option
 from gatebook.cli.cluster import run_on_cluster
+from gatebook.cli.columns import print_columns
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ EXIT_INCOMPLETE = 1
 OF_WANTED = {"query", "until", "kind", "format_", "codec", "file_mib", "with_text", "with_names"}
 EXIT_HELD = 4
 MIB = 1024 * 1024
+LISTED = ("name", "state", "documents", "bytes", "since", "until")
+RESTORED = ("index", "documents")
+MAX_LISTED_CHARACTERS = 200  # names and what differs are read whole
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 key_option = click.option(
@@ -414,8 +418,9 @@ def list_(store: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
-    for one in found:
-        click.echo("  ".join(str(value) for value in one.values()))
+    headings = LISTED if store is not None else RESTORED
+    rows = [[str(one.get(name, "")) for name in headings] for one in found]
+    print_columns(headings, rows, widest=MAX_LISTED_CHARACTERS)
     if not found:
         click.echo("there is none", err=True)
 

@@ -301,6 +301,10 @@ def test_an_archive_is_listed_recorded_and_dropped(desk: Desk, tmp_path: Path) -
     manifest = export(desk, tmp_path, "--name", "first")
     (listed,) = json.loads(desk.run("archive", "list", str(tmp_path), "--json").stdout)
     assert (listed["name"], listed["state"]) == ("first", "whole")
+    heading, row = desk.run("archive", "list", str(tmp_path)).stdout.splitlines()
+    assert heading.split() == ["name", "state", "documents", "bytes", "since", "until"]
+    assert row.split()[:3] == ["first", "whole", "40"]
+    assert row.index("whole") == heading.index("state")
     desk.run("archive", "drop", str(tmp_path / "first"), "--yes", "--reason", "case closed")
     assert json.loads(desk.run("archive", "list", str(tmp_path), "--json").stdout) == []
     acts = wait_until("the acts in the index", lambda: operator_acts(desk, "first"))
