@@ -108,7 +108,8 @@ def export(store: str, query: tuple[str, ...], as_json: bool, **given: Any) -> N
 
     Relative times (30d, now, which is the default of --until) are made absolute when an archive is
     begun. Given again once it is whole, the same command makes another archive, of another range;
-    with absolute times nothing is done twice. The range is printed at the beginning and the end.
+    with absolute times nothing is done twice, and it says when the archive was made. An --until in
+    the future means now. The range is printed at the beginning and the end.
     """
     from gatebook.processors.archive.store import store_of
 
@@ -135,7 +136,15 @@ def export(store: str, query: tuple[str, ...], as_json: bool, **given: Any) -> N
         )
         return await exporter.run(wanted)
 
-    _print_manifest(_at_desk(work), store, as_json)
+    from gatebook.processors.archive.manifest import MANIFEST
+
+    is_there = MANIFEST in opened.sub(name).names()
+    manifest = _at_desk(work)
+    _print_manifest(manifest, store, as_json)
+    if is_there:
+        click.echo(
+            f"  it is there already, made at {manifest.created_at}: nothing is new", err=True
+        )
     _tell_again(wanted)
 
 
@@ -186,6 +195,12 @@ def _tell_begin(name: str, wanted: Wanted, is_begun: bool) -> None:
     verb = "going on with" if is_begun else "archive"
     since = wanted.since or "the beginning"
     click.echo(f"{verb} {name}: from {since} up to {wanted.until}", err=True)
+    if _is_cut(wanted):
+        click.echo(
+            f"  --until {wanted.asked[1]} lies in the future, so it goes up to its beginning: "
+            "what comes in later is not in it, and the same command makes another archive",
+            err=True,
+        )
     click.echo(f"  interrupted, it goes on with --name {name} and no --since", err=True)
 
 
@@ -221,8 +236,9 @@ def _wanted(query: str, given: dict[str, Any]) -> Wanted:
 
     now = datetime.now(UTC).replace(microsecond=0)
     since = "" if given["since"] == "all" else parse_time(given["since"], now)
-    until = parse_time(given["until"], now)
-    if since and since.rstrip("Z") >= until.rstrip("Z"):
+    # An archive that says it goes up to a time to come would be whole before its events are.
+    until = min(parse_time(given["until"], now), parse_time("now", now), key=_comparable)
+    if since and _comparable(since) >= _comparable(until):
         raise click.UsageError("the time range is empty: --until is not later than --since")
     compile_query(query, fields_of(given["kind"]))  # before anything is recorded
     return Wanted(
@@ -237,6 +253,23 @@ def _wanted(query: str, given: dict[str, Any]) -> Wanted:
         with_text=given["with_text"],
         with_names=given["with_names"],
     )
+
+
+def _comparable(text: str) -> str:
+    """A rendered time, with as many digits of a second as there are."""
+    return text.rstrip("Z")
+
+
+def _is_cut(wanted: Wanted) -> bool:
+    """Whether --until lay in the future when the archive was begun."""
+    from datetime import UTC, datetime
+
+    from gatebook.processors.search.times import parse_time
+
+    asked = wanted.asked[1]
+    if not asked or _is_relative(asked):
+        return False
+    return _comparable(parse_time(asked, datetime.now(UTC))) > _comparable(wanted.until)
 
 
 def _name(wanted: Wanted) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,25 @@ def test_parquet_has_a_column_for_each_field(desk: Desk, tmp_path: Path) -> None
     assert table["@timestamp"][0].value == table["timestamp_ns"][0].as_py()
 
 
+def test_an_end_in_the_future_means_now(desk: Desk, tmp_path: Path) -> None:
+    """It is said, and signed as such: given again the same day, the command makes another archive,
+    up to a later time, and does not take the first one for whole."""
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d")
+    asked = ("archive", "export", str(tmp_path), QUERY, "--since", "all", "--until", tomorrow)
+    first = desk.run(*asked, *REASON)
+    assert f"--until {tomorrow} lies in the future" in first.stderr
+    (folder,) = tmp_path.iterdir()
+    before = json.loads((folder / "manifest.json").read_text())
+    assert before["until"] < tomorrow
+    end = datetime.fromisoformat(before["until"])
+    wait_until("the next second", lambda: datetime.now(UTC) > end + timedelta(seconds=2))
+    again = desk.run(*asked, *REASON)
+    assert "already" not in again.stderr
+    (other,) = set(tmp_path.iterdir()) - {folder}
+    after = json.loads((other / "manifest.json").read_text())
+    assert before["until"] < after["until"] < tomorrow
+
+
 def test_relative_times_are_told_as_what_they_stood_for(desk: Desk, tmp_path: Path) -> None:
     """Run again with relative times, the command makes another archive, and has said so; with the
     absolute ones it printed, nothing is done again."""
@@ -137,6 +157,7 @@ def test_relative_times_are_told_as_what_they_stood_for(desk: Desk, tmp_path: Pa
                      "--since", told[1], "--until", told[2])  # fmt: skip
     assert "relative" not in again.stderr
     assert again.stdout == first.stdout
+    assert ("is there already, made at" in again.stderr, "already" in first.stderr) == (True, False)
     assert len(list(tmp_path.iterdir())) == 1
     taken = desk.run(*asked, "--name", name, expect=2)
     assert "another range each time" in taken.stderr

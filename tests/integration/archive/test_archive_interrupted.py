@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,19 @@ def test_an_export_killed_anywhere_ends_as_an_undisturbed_one(
     """SIGKILL at each kind of point: no manifest stands there before its time, the same command
     keeps the files that were noted and ends with the same files, byte for byte."""
     desk = fill(pipeline)
-    calm = same(export(desk, tmp_path / "calm", *SMALL))
+    # An end of before the first export: the same range and so the same name, whenever begun.
+    end = ("--until", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    calm = same(export(desk, tmp_path / "calm", *SMALL, *end))
     assert len(calm["files"]) > 3, "too few files to be killed between"
     for point in POINTS:
         root = tmp_path / point
-        killed_export(desk, point, root)
+        killed_export(desk, point, root, *end)
         (folder,) = root.iterdir()
         assert (verify(folder).returncode == 0) == (point == "after-manifest"), point
         noted = ["access-00001.avro"] if point != "mid-file" else []
         before = stamps(folder, noted)
         assert len(before) == len(noted)
-        assert same(export(desk, root, *SMALL)) == calm, point
+        assert same(export(desk, root, *SMALL, *end)) == calm, point
         assert stamps(folder, noted) == before, f"{point}: a file that was whole is written anew"
         names = {path.name for path in folder.iterdir()} - {".lock"}
         assert names == {"manifest.json", *(file["name"] for file in calm["files"])}, point
