@@ -72,7 +72,7 @@ class Unrepeated(logging.Filter):
     """Lets a library say the same thing once a while: a client that cannot reach a broker says so
     many times a second. What follows tells how often it was left out. Our own lines all pass."""
 
-    def __init__(self, every_seconds: float = 30.0, clock: Clock = time.monotonic) -> None:
+    def __init__(self, every_seconds: float = 300.0, clock: Clock = time.monotonic) -> None:
         super().__init__()
         self._every_seconds, self._clock = every_seconds, clock
         self._said: dict[tuple[str, int, str], tuple[float, int]] = {}

@@ -13,10 +13,17 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from gatebook.processors import metrics
+from gatebook.processors.broker import AWAY, Complaint
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +83,7 @@ class Watchdog(threading.Thread):
         self._clock = clock
         self._interval_seconds = max(1.0, stall_seconds / 10)
         self._detector = StallDetector(stall_seconds, 2 * self._interval_seconds)
+        self._complaint = Complaint(self._properties)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -91,8 +99,14 @@ class Watchdog(threading.Thread):
                     log.critical("no progress with work waiting; ending to be restarted")
                     os._exit(EXIT_STALLED)  # nothing uncommitted is lost: it is fetched again
             except KafkaException as error:  # the broker is away: that is not a stall
-                log.warning("cannot see the progress: %s", error.args[0].name())
+                self._complain(error.args[0])
         client.close()
+
+    def _complain(self, error: KafkaError) -> None:
+        if error.code() in AWAY:
+            self._complaint.make(error)
+        else:
+            log.warning("cannot see the progress: %s", error.name())
 
     def _stalled(self, client: Consumer, admin: AdminClient) -> bool:
         committed, lag = self._look(client)

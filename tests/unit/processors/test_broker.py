@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from gatebook.processors.broker import Broker
+from gatebook.processors.broker import Broker, Complaint
 
 
 class Absent:
@@ -51,3 +51,18 @@ def test_nothing_is_told_where_the_broker_is_there(caplog: pytest.LogCaptureFixt
     broker = Broker("127.0.0.1:1", lambda given: Absent(given, 1, [0.0]))
     assert broker.topic("t") == "what it is"
     assert caplog.records == []
+
+
+def test_a_broker_that_goes_away_is_told_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker under way says it as one that has not begun; the watchdog looks far more often."""
+    now = [0.0]
+    complaint = Complaint({}, lambda: now[0])
+    assert not complaint.made
+    for now[0] in range(0, 121, 10):
+        complaint.make(KafkaError(KafkaError._TIMED_OUT, ""))
+    assert complaint.made
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3
+    assert all("see that it runs at GATEBOOK_KAFKA_BOOTSTRAP" in line for line in said)
