@@ -103,7 +103,8 @@ function Shell({ session }: { session: Session }): ReactNode {
   useKeys({ "?": () => setHelp(true) }, shortcuts);
   useEffect(() => {
     if (path === "/") navigate(pages[0]?.path ?? "/overview", { replace: true });
-    document.title = here ? `${here.name} · Gatebook` : "Gatebook";
+    const name = { event: "Event", finding: "Finding" }[path.split("/")[1] ?? ""] ?? here?.name;
+    document.title = name ? `${name} · Gatebook` : "Gatebook";
   }, [path]);
   return (
     <>

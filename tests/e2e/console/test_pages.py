@@ -170,6 +170,7 @@ def test_the_overview_tells_the_day(visit: Visit) -> None:
     expect(page.locator(".pipeline li")).to_have_count(4)
     expect(page.locator(".pipeline")).to_contain_text("none running, nothing waits")
     assert page.locator(".chart .part-failure").count() > 10
+    expect(page.locator(".chart-note").first).to_contain_text("without Gatebook's own")
     page.get_by_role("link", name="slm-3b").click()
     expect(page.locator(".chip")).to_contain_text("gen_ai.request.model: slm-3b")
     expect(page.locator(".results tbody tr").first).to_contain_text("slm-3b")

@@ -66,7 +66,7 @@ function View({ answer, zone, stale }: { answer: OverviewAnswer; zone: Zone; sta
           <span className="legend">
             <span className="dot part-failure" /> failures
           </span>
-          one bar is {roughly(answer.interval_seconds)}
+          one bar is {roughly(answer.interval_seconds)}; without Gatebook's own
         </p>
       </section>
       {answer.storage && <PipelineCard roles={answer.pipeline} />}

@@ -31,7 +31,7 @@ function View({ answer, zone }: { answer: RetentionAnswer; zone: Zone }): ReactN
         {!configured && (
           <Empty title="It has never run: nothing was deleted.">
             <p>
-              A policy is set and tried out with <code>gatebook retention plan</code>.
+              What a policy would delete is told by <code>gatebook retention plan --policy FILE</code>.
             </p>
           </Empty>
         )}
