@@ -179,6 +179,26 @@ async def test_a_worker_that_stops_after_the_plan_loses_nothing(
     assert broker.config("access.v1") == before
 
 
+async def test_a_run_that_died_before_topics_were_set_sets_them_when_it_goes_on(
+    store: Store, broker: Broker
+) -> None:
+    """By whoever gives the command again, which is recorded as well; the certificate has both
+    values."""
+
+    def dies(item: str, step: str) -> None:
+        if step == "topics":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await store.manager(AT_ONCE, topics=broker.topics, told=dies).apply("ada", "policy")
+    certificate = await store.manager(AT_ONCE, topics=broker.topics).apply("bob", "on", asked=True)
+    begun, resumed, _ = store.acts
+    assert (resumed.by, resumed.details["run"]) == ("bob", begun.name)
+    assert certificate is not None
+    assert {one["key"] for one in certificate["topics"]} >= {"access.v1", "event.v1"}
+    wait_until("topics without problems", lambda: broker.converged(Policy.read(AT_ONCE)))
+
+
 def test_the_command_line_tells_all_of_it(pipeline: Pipeline, tmp_path: Path) -> None:
     """plan: how many indices it looked at, topics old -> new; apply: what it set, and a
     certificate; then check agrees and plan has nothing to change."""
