@@ -83,7 +83,12 @@ def ask_everything(url: str) -> dict[str, Any]:
     """What a user of the openai client does; what it got."""
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=ALICE_KEY, max_retries=0)
     stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-of-nobody", max_retries=0)
-    asked: Any = {"model": "tiny", "messages": QUESTION, "max_tokens": 5}
+    asked: Any = {
+        "model": "tiny",
+        "messages": QUESTION,
+        "max_tokens": 5,
+        "extra_body": {"ignore_eos": True},  # of llama.cpp: to the last token
+    }
     with client, stranger:
         whole = client.chat.completions.create(**asked)
         with client.chat.completions.create(

@@ -96,12 +96,14 @@ def test_the_openai_client_notices_nothing_and_every_access_is_recorded(
     with serving(app) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0)
         stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-other", max_retries=0)
-        whole = client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=4)
-        pieces = list(
-            client.chat.completions.create(
-                model="tiny", messages=QUESTION, max_tokens=4, stream=True
-            )
-        )
+        asked: Any = {
+            "model": "tiny",
+            "messages": QUESTION,
+            "max_tokens": 4,
+            "extra_body": {"ignore_eos": True},  # of llama.cpp: to the last token
+        }
+        whole = client.chat.completions.create(**asked)
+        pieces = list(client.chat.completions.create(**asked, stream=True))
         client.embeddings.create(model="tiny", input="planted question")
         with pytest.raises(openai.AuthenticationError):
             stranger.chat.completions.create(model="tiny", messages=QUESTION)

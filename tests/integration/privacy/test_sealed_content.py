@@ -211,8 +211,11 @@ def test_a_destroyed_key_costs_the_content_and_no_event(pipeline: Pipeline) -> N
 
     kept = recorder.emit(with_content())
     assert recorder.close(30).complete
-    pipeline.wait_indexed(6)
-    (document,) = [d for d in pipeline.documents() if d["event"]["id"] == kept]
+    (document,) = wait_until(
+        "the event of the next key",
+        lambda: [d for d in pipeline.documents() if d["event"]["id"] == kept],
+        90,
+    )
     assert WORDS in document["gen_ai"]["input"]["messages"]
 
 

@@ -80,7 +80,8 @@ def test_content_goes_first_then_events_are_counted_and_all_comes_back(
         recorder.emit(content_event())
     wait_until("the step is said", lambda: "step counters" in caplog.text)
     counters = recorder.counters()
-    assert list(counters.steps_entered)[:3] == ["metadata", "bare", "counters"]
+    fuller = [step for step in counters.steps_entered if step != "full"]  # the writer may catch up
+    assert fuller == ["metadata", "bare", "counters"]
     assert set(counters.dropped) == {"buffer_full"}
     assert counters.reduced["content"] > 0
 
