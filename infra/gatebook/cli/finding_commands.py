@@ -274,11 +274,11 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
 def verdict_before(documents: Sequence[dict[str, Any]]) -> str:
     """The verdict that stands, and whose it is, of findings and words of one incident, oldest
     first; empty where there is none."""
-    from gatebook.processors.alerts.verdicts import problems
+    from gatebook.processors.alerts.verdicts import judged
     from gatebook.processors.search.display import safe
 
-    closed = [problem for problem in problems(reversed(documents)) if problem.verdict]
-    return " and ".join(f"{one.verdict} by {safe(one.by, 64) or 'somebody'}" for one in closed)
+    before = judged(documents)
+    return " and ".join(f"{one.verdict} by {safe(one.by, 64) or 'somebody'}" for one in before)
 
 
 def _record(finding_id: str, word: Word, **details: str) -> None:

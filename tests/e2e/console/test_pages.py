@@ -107,6 +107,16 @@ def test_a_verdict_is_given(visit: Visit) -> None:
     expect(page.get_by_text("Recorded.")).to_be_visible()
 
 
+def test_a_finding_is_taken_on(visit: Visit) -> None:
+    """Who may, says that somebody has it in hand."""
+    page = visit(f"/finding/{INCIDENT}")
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("Recorded.")).to_be_visible()
+    viewer = visit(f"/finding/{INCIDENT}", role="viewer")
+    expect(viewer.locator(".evidence")).to_be_visible()
+    expect(viewer.get_by_role("button", name="Acknowledge")).to_have_count(0)
+
+
 def test_another_verdict_says_what_it_replaces_and_why(visit: Visit, book: Book) -> None:
     """No verdict is replaced unseen, nor without a reason."""
     book.write_judged("in-judged", "ada")

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -528,6 +529,69 @@ async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:
         assert [(v["verdict"], v["note"], v["by"]) for v in told] == [
             ("benign", "a load test", "ada")
         ]
+
+
+@pytest.fixture
+async def told(engines: Any, namespace: str) -> AsyncIterator[tuple[Api, list[dict[str, Any]]]]:
+    """A service, and what it would write to the finding topic."""
+    url = engines.elasticsearch_url
+    await setup_elasticsearch(ElasticsearchSettings(url=url), namespace)
+    book, words = Book(url, namespace), []
+
+    async def say(record: dict[str, Any]) -> None:
+        words.append(record)
+
+    def make(deps: Any) -> Any:
+        return create_app(replace(deps, say=say))
+
+    async with running_service(url, namespace, make=make) as service:
+        yield Api(service, book), words
+    await book.connection.close()
+
+
+async def test_a_finding_is_taken_on_and_a_verdict_is_not_replaced_without_a_reason(
+    told: tuple[Api, list[dict[str, Any]]],
+) -> None:
+    """Acknowledging says who; it is in the log before it is said; a closed incident is not taken
+    on any more, and another verdict wants a note."""
+    api, words = told
+
+    def told_of(number: int, event: dict[str, Any], **more: Any) -> Any:
+        about = {"incident": "inc-1", "dedup_key": "k", **more.pop("gatebook", {})}
+        given = {"event": {"kind": "alert", **event}, "rule": {"id": "r"}, "gatebook": about}
+        return make_row(
+            number, kind="finding", when=NOW - timedelta(minutes=9 - number), **given, **more
+        )
+
+    cites = {"finding_id": "finding-000001", "by": "ada"}
+    await api.book.write(
+        told_of(1, {"action": "firing"}), told_of(2, {"action": "acknowledged"}, labels=cites)
+    )
+    async with await api.client() as client:
+        (listed,) = (await good(client.get("/findings")))["findings"]
+        assert (listed["state"], listed["by"]) == ("acknowledged", "ada")
+        await good(client.post("/findings/finding-000001/acknowledge"))
+        (word,) = words
+        assert (word["event"]["action"], word["gatebook"]["incident"]) == ("acknowledged", "inc-1")
+        assert word["labels"]["finding_id"] == "finding-000001"
+        assert api.service.audit.of("finding.acknowledged")[-1]["finding"] == "finding-000001"
+        assert word["labels"]["by"]
+        await good(client.post("/findings/inc-1/verdict", json={"verdict": "true_positive"}))
+        closed = told_of(
+            3, {"action": "closed"}, labels=cites, gatebook={"verdict": "true_positive"}
+        )
+        await api.book.write(closed)
+        for path, body, kind in (
+            ("acknowledge", None, "closed"),
+            ("verdict", {"verdict": "benign"}, "verdict_given"),
+            ("verdict", {"verdict": "benign", "note": "  "}, "verdict_given"),
+        ):
+            answer = await client.post(f"/findings/inc-1/{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (409, kind)
+        assert len(words) == 2
+        body = {"verdict": "benign", "note": "it was a drill"}
+        await good(client.post("/findings/inc-1/verdict", json=body))
+        assert words[-1]["gatebook"]["verdict"] == "benign"
 
 
 async def test_the_overview_adds_up(api: Api) -> None:

@@ -236,6 +236,7 @@ async def test_documents_of_others_are_not_there(service: Service) -> None:
             verdict = {"verdict": "benign", "note": "none of mine"}
             answer = await client.post(f"findings/{foreign}/verdict", json=verdict)
             assert answer.status_code == 404
+            assert (await client.post(f"findings/{foreign}/acknowledge")).status_code == 404
         mine = (await client.get("findings/inc-acme")).json()
         assert sum(point["value"] for point in mine["baseline"]["series"]) <= 10
     # What was tried is recorded, as refused.
@@ -441,6 +442,7 @@ ROUTES: list[tuple[str, str, Any, Permission, str]] = [
     ("GET", "exports/{id}/data", None, Permission.EXPORT, ""),
     ("GET", "findings", None, Permission.SEARCH, "finding.list"),
     ("GET", "findings/{incident}", None, Permission.SEARCH, "finding.view"),
+    ("POST", "findings/{incident}/acknowledge", None, Permission.VERDICT, "finding.acknowledged"),
     ("POST", "findings/{incident}/verdict", {"verdict": "benign", "note": "a test"},
      Permission.VERDICT, "finding.verdict"),
     ("GET", "overview", None, Permission.OVERVIEW, "overview.view"),

@@ -13,6 +13,9 @@ import { may, useSession } from "../lib/session";
 import { roughly, type Zone } from "../lib/time";
 import { useRowKeys } from "./search";
 
+/** A word goes through Kafka to the index; so long after it the page looks again. */
+const WORD_IS_INDEXED_MS = 1500;
+
 /** Gravest first. */
 const SEVERITIES = ["critical", "error", "warning", "info"];
 
@@ -191,6 +194,7 @@ function FindingView(props: { incident: string; answer: FindingAnswer; zone: Zon
         <Value field="gatebook.severity" value={valueAt(finding, "gatebook.severity")} zone={zone} />
         <State name={answer.state} />
         <span className="spacer" />
+        {answer.state === "firing" && may(session, "verdict") && <Acknowledge incident={incident} onDone={onChange} />}
         <Link to="/findings">All findings</Link>
       </div>
       <p className="lead">
@@ -354,6 +358,27 @@ function About({ finding, zone }: { finding: Source; zone: Zone }): ReactNode {
   );
 }
 
+/** For whoever takes it on: the others see that somebody has it in hand. */
+function Acknowledge({ incident, onDone }: { incident: string; onDone: () => void }): ReactNode {
+  const [said, setSaid] = useState("");
+  const act = useAct(async () => {
+    await post(path`/findings/${incident}/acknowledge`, {});
+    setSaid("Recorded. It shows here in a moment.");
+    window.setTimeout(onDone, WORD_IS_INDEXED_MS);
+  });
+  return (
+    <>
+      <span role="status">{said}</span>
+      {act.error && <Failure error={act.error} />}
+      {!said && (
+        <Button onClick={act.run} disabled={act.busy}>
+          {act.busy ? "Recording…" : "Acknowledge"}
+        </Button>
+      )}
+    </>
+  );
+}
+
 const VERDICTS: [string, string][] = [
   ["true_positive", "True positive: it is what it says"],
   ["benign", "Benign: it happened, and is fine"],
@@ -369,7 +394,7 @@ function VerdictForm({ incident, before, onDone }: { incident: string; before: V
     await post(path`/findings/${incident}/verdict`, { verdict, note: note.trim() });
     setSaid("Recorded. It shows here in a moment.");
     setNote("");
-    window.setTimeout(onDone, 1500);
+    window.setTimeout(onDone, WORD_IS_INDEXED_MS);
   });
   return (
     <section className="card">

@@ -4,7 +4,7 @@ is indexed like a finding and reaches notify in its turn; and read back from the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
@@ -41,6 +41,7 @@ class Problem(msgspec.Struct, kw_only=True):
     reason: str = ""
     """Why a person closed it."""
     by: str = ""
+    """Who closed it, or has it in hand."""
     findings: int = 0
     """Firings that the index has."""
 
@@ -135,6 +136,11 @@ def problems(documents: Iterable[Document]) -> list[Problem]:
     return list(found.values())
 
 
+def judged(documents: Sequence[Document]) -> list[Problem]:
+    """The problems that have a verdict, of findings and words, oldest first."""
+    return [problem for problem in problems(reversed(documents)) if problem.verdict]
+
+
 def _apply(problem: Problem, word: Document) -> None:
     """Take in what was said later; a verdict stays, whatever comes after it."""
     action = word["event"]["action"]
@@ -145,6 +151,8 @@ def _apply(problem: Problem, word: Document) -> None:
         problem.by = (word.get("labels") or {}).get(BY_LABEL) or ""
     elif problem.state != CLOSED and action in (ACKNOWLEDGED, RESOLVED):
         problem.state = action
+        if action == ACKNOWLEDGED:
+            problem.by = (word.get("labels") or {}).get(BY_LABEL) or ""
 
 
 async def read_problems(

@@ -34,7 +34,8 @@ _MEANINGS: dict[int, str] = {
     401: "Nobody is signed in.",
     403: "The caller's roles do not allow it, or a field is masked for them.",
     404: "There is no such thing, or none that the caller may see.",
-    409: "Somebody else changed it meanwhile.",
+    409: "Somebody else changed it meanwhile, or it is closed already, or it has a verdict and the "
+    "note that says why it gets another is missing.",
     410: "The cursor is not open any more: ask for the first page again.",
     413: "The body is larger than the service takes.",
     422: "The body is JSON, but it, or a parameter, is missing or not as described here.",

@@ -509,8 +509,15 @@ class FindingAnswer(Told):
     verdicts: list[VerdictTold]
 
 
+class AcknowledgeAnswer(Told):
+    """The word as it went to the finding topic; the index has it a moment later."""
+
+    incident: str
+    at: str
+
+
 class VerdictRequest(Given):
-    """What a person says of a finding."""
+    """What a person says of a finding. `note` is wanted where a verdict is replaced."""
 
     verdict: Verdict
     note: Annotated[str, Field(max_length=500)] = ""

@@ -11,6 +11,7 @@ from gatebook.processors.alerts.base import CLOSED
 from gatebook.processors.alerts.verdicts import (
     BY_LABEL,
     Problem,
+    judged,
     newest_firing,
     problem_key,
     problems,
@@ -28,6 +29,7 @@ from gatebook.processors.serve.base import API
 from gatebook.processors.serve.deps import deps_of
 from gatebook.processors.serve.errors import answers
 from gatebook.processors.serve.models import (
+    AcknowledgeAnswer,
     Baseline,
     FindingAnswer,
     FindingItem,
@@ -45,6 +47,7 @@ room = APIRouter(prefix=API, tags=["findings"])
 MayList = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.list"))]
 MaySee = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.view"))]
 MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT, "finding.verdict"))]
+MayAcknowledge = Annotated[Acts, Depends(requires(Permission.VERDICT, "finding.acknowledged"))]
 MAX_DOCUMENTS = 5_000
 MAX_SHOWN = 500
 MAX_MEMBERS = 500
@@ -94,12 +97,9 @@ async def finding(request: Request, acts: MaySee, incident: Incident) -> Finding
     and after."""
     reader = Reader(request, acts.caller)
     acts.trying("finding.view", finding=incident)
-    members = await _members(reader, incident)
-    latest = newest_firing([hit.source for hit in members], incident)
-    if latest is None:
-        raise _no_finding()
+    members, latest = await _cited(reader, incident)
     problem = problems(hit.source for hit in reversed(members))
-    baseline = await _baseline(reader, dict(latest))
+    baseline = await _baseline(reader, latest)
     acts.done()
     return FindingAnswer(
         finding=reader.document(latest),
@@ -110,18 +110,39 @@ async def finding(request: Request, acts: MaySee, incident: Incident) -> Finding
     )
 
 
-@room.post("/findings/{incident}/verdict", summary="Give a verdict", responses=answers(404, 413))
+@room.post(
+    "/findings/{incident}/acknowledge", summary="Acknowledge", responses=answers(404, 409, 413)
+)
+async def acknowledge(
+    request: Request, acts: MayAcknowledge, incident: Incident
+) -> AcknowledgeAnswer:
+    """Say that somebody has an incident in hand; targets that know such a step are told. It goes
+    to the finding topic, and the index has it a moment later. A closed one stays as it is."""
+    reader = Reader(request, acts.caller)
+    acts.trying("finding.acknowledged", finding=incident)
+    members, latest = await _cited(reader, incident)
+    if judged([hit.source for hit in members]):
+        raise Refused(409, "closed", "this is closed already")
+    now_ns = int(reader.now.timestamp() * 1e9)
+    await acts.record("finding.acknowledged", finding=incident)
+    await deps_of(request).say(word_on(latest, "acknowledged", now_ns, by=acts.caller.id))
+    return AcknowledgeAnswer(incident=problem_key(latest), at=stamp(reader.now))
+
+
+@room.post(
+    "/findings/{incident}/verdict", summary="Give a verdict", responses=answers(404, 409, 413)
+)
 async def verdict(
     request: Request, acts: MayJudge, incident: Incident, body: VerdictRequest
 ) -> VerdictAnswer:
     """Close an incident with what a person makes of it. It goes to the finding topic, so that
-    alerts end, too; the index has it a moment later."""
+    alerts end, too; the index has it a moment later. Where there is a verdict already, the new
+    one replaces it and says why in its note."""
     reader = Reader(request, acts.caller)
     acts.trying("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
-    members = await _members(reader, incident)
-    latest = newest_firing([hit.source for hit in members], incident)
-    if latest is None:
-        raise _no_finding()
+    members, latest = await _cited(reader, incident)
+    if not body.note.strip() and judged([hit.source for hit in members]):
+        raise Refused(409, "verdict_given", "there is a verdict already: say in `note` why another")
     now_ns = int(reader.now.timestamp() * 1e9)
     await acts.record("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
     record = word_on(
@@ -131,8 +152,13 @@ async def verdict(
     return VerdictAnswer(incident=problem_key(latest), verdict=body.verdict, at=stamp(reader.now))
 
 
-def _no_finding() -> Refused:
-    return Refused(404, "not_found", "no finding has this id, or none that you may see")
+async def _cited(reader: Reader, incident: str) -> tuple[list[Hit], dict[str, Any]]:
+    """Findings and words of an incident, oldest first, and the finding that a word would cite."""
+    members = await _members(reader, incident)
+    latest = newest_firing([hit.source for hit in members], incident)
+    if latest is None:
+        raise Refused(404, "not_found", "no finding has this id, or none that you may see")
+    return members, dict(latest)
 
 
 async def _members(reader: Reader, incident: str) -> list[Hit]:
