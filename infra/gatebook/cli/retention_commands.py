@@ -509,7 +509,8 @@ def status(as_json: bool) -> None:
 @click.option("--schedule", is_flag=True, help="Run without end; else once.")
 def run_command(file: Path, schedule: bool) -> None:
     """Do what is due, every GATEBOOK_RETENTION_INTERVAL_SECONDS, until told to stop; look at disks
-    and sizes of indices every GATEBOOK_RETENTION_WATCH_SECONDS.
+    and sizes of indices every GATEBOOK_RETENTION_WATCH_SECONDS. Topics are set with it, where the
+    policy says so and Kafka answers.
 
     Several may run: one at a time does anything.
     """
@@ -530,9 +531,10 @@ async def _scheduled(desk: Desk, data: bytes, schedule: bool) -> None:
     import signal
 
     from gatebook.cli.privileged import operator
-    from gatebook.processors.retention.schedule import REASON, Schedule
+    from gatebook.processors.retention.schedule import REASON, PatientTopics, Schedule
 
-    manager = desk.manager(data)
+    manager = desk.with_topics(data)
+    manager.topics = PatientTopics(manager.topics) if manager.topics else None
     apply_, by = manager.apply, operator()
 
     async def kept(*given: Any, **more: Any) -> Any:

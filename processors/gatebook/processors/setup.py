@@ -188,7 +188,7 @@ def _partition_counts(admin: AdminClient, bootstrap: str) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in topics.items()}
 
 
-def _code(error: KafkaException) -> str:
+def _code(error: Exception) -> str:
     inner = error.args[0] if error.args else None
     return str(inner.name()) if isinstance(inner, KafkaError) else type(error).__name__
 
@@ -240,7 +240,7 @@ def _config(admin: AdminClient, name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
     try:
         entries = admin.describe_configs([resource])[resource].result(ADMIN_TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise Fatal(
             f"Kafka does not tell the configuration of {name} ({_code(error)})",
             "see that the user may describe topic configurations",

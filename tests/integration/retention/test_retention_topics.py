@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from msgspec.structs import replace
 from tests.integration.retention.retention_tools import POLICY, Store, document
 from tests.pipeline import Pipeline
 from tests.waiting import wait_until
 
+from gatebook.engines.processes import free_ports
 from gatebook.processors.retention.policy import Policy
-from gatebook.processors.retention.topics import KafkaTopics, TopicTerms, check_topics
+from gatebook.processors.retention.schedule import REASON, PatientTopics
+from gatebook.processors.retention.topics import (
+    KafkaTopics,
+    TopicChange,
+    TopicTerms,
+    check_topics,
+)
 from gatebook.processors.setup import setup_kafka
 from gatebook.processors.subjects.erasure import Privileged
 from gatebook.schemas.errors import Fatal
@@ -110,6 +118,7 @@ async def test_a_plan_shows_old_and_new_and_a_run_records_it_before_it_is_set(
         "before": change.before,
         "after": change.after,
         "waiting": "",
+        "failed": "",
     }
     assert (await manager.status())["last"]["run"] == certificate["run"]
     wait_until("topics without problems", lambda: broker.converged(policy))
@@ -196,6 +205,49 @@ async def test_a_run_that_died_before_topics_were_set_sets_them_when_it_goes_on(
     assert (resumed.by, resumed.details["run"]) == ("bob", begun.name)
     assert certificate is not None
     assert {one["key"] for one in certificate["topics"]} >= {"access.v1", "event.v1"}
+    wait_until("topics without problems", lambda: broker.converged(Policy.read(AT_ONCE)))
+
+
+async def test_a_run_by_itself_goes_on_without_kafka(
+    store: Store, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broker that is away, and one that refuses, cost the topics' part of a run, are told of,
+    and what was refused is not asked for every hour."""
+    away = KafkaTopics(broker.namespace, {"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"})
+    manager = store.manager(SETS, topics=PatientTopics(away))
+    assert await manager.apply("ada", REASON) is None
+    assert "topics stay as they are until the next run" in caplog.text
+
+    class Refusing(KafkaTopics):
+        """Asks for a topic that nobody may change, as it is not there."""
+
+        def _set(self, change: TopicChange) -> TopicChange:
+            return super()._set(replace(change, name=change.name + "-gone"))
+
+    refusing = Refusing(broker.namespace, broker.properties, patience_seconds=0.0)
+    before = broker.config("event.v1")
+    manager = store.manager(SETS, topics=PatientTopics(refusing))
+    certificate = await manager.apply("ada", REASON)
+    assert certificate is not None
+    failed = {one["key"]: one["failed"] for one in certificate["topics"]}
+    assert "Kafka does not change" in failed["event.v1"]
+    assert broker.config("event.v1") == before
+    assert await manager.apply("ada", REASON) is None
+
+
+def test_a_scheduled_run_sets_topics_too(pipeline: Pipeline, tmp_path: Path) -> None:
+    """As `apply` does, without anybody asking."""
+    policy = tmp_path / "policy.toml"
+    policy.write_bytes(AT_ONCE)
+    broker = Broker(pipeline.engines.kafka_bootstrap, pipeline.namespace)
+    done = subprocess.run(
+        [sys.executable, "-m", "gatebook.cli.main", "retention", "run"],
+        env=pipeline.environment(GATEBOOK_RETENTION_POLICY=str(policy)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
     wait_until("topics without problems", lambda: broker.converged(Policy.read(AT_ONCE)))
 
 

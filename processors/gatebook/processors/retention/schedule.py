@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from gatebook.processors.retention import metrics
 from gatebook.processors.retention.disk import DiskKeeper
@@ -13,15 +16,48 @@ from gatebook.processors.retention.lock import Busy
 from gatebook.processors.retention.manager import Manager
 from gatebook.processors.retention.policy import Policy
 from gatebook.processors.retention.rollover import cut_large_days
+from gatebook.processors.retention.topics import TopicChange, Topics
 from gatebook.processors.retention.work import NotReplaced
 from gatebook.processors.sinks.connection import Unreachable
-from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.errors import Fatal, GatebookError
 
 log = logging.getLogger(__name__)
 
 PUT_OFF = (Away, Busy, NotReplaced, Unreachable)
 REASON = "schedule"
 RETRY_SECONDS = 5.0
+
+
+@dataclass
+class PatientTopics:
+    """Topics for runs that nobody looks at: a Kafka that is away, or refuses, costs what the run
+    would have set there and not the run; it is said, and what was refused is not asked for again
+    by this process."""
+
+    topics: Topics
+    _refused: set[str] = field(default_factory=set)
+
+    async def changes(self, policy: Policy) -> list[TopicChange]:
+        """See Topics."""
+        try:
+            found = await self.topics.changes(policy)
+        except Fatal as error:
+            log.warning("topics stay as they are until the next run: %s", error)
+            return []
+        return [one for one in found if one.name not in self._refused]
+
+    async def set(self, changes: Sequence[TopicChange]) -> list[TopicChange]:
+        """See Topics."""
+        return [await self._set(one) for one in changes]
+
+    async def _set(self, change: TopicChange) -> TopicChange:
+        try:
+            (found,) = await self.topics.set([change])
+        except Fatal as error:
+            log.error("%s; %s", error, error.next_step)
+            self._refused.add(change.name)
+            return replace(change, failed=str(error))
+        return found
 
 
 @dataclass
@@ -61,6 +97,8 @@ class Schedule:
             # One that was interrupted is gone on with at once.
             if is_due or (is_free and await self.manager.unfinished() is not None):
                 await self.manager.apply(self.by, REASON)
+                for one in self.manager.refused:
+                    log.warning("%s: not set, %s has not read what is there", one.name, one.waiting)
         except PUT_OFF as error:
             log.warning("retention is put off: %s", error)
             return not isinstance(error, Busy)

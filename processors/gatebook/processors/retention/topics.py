@@ -71,13 +71,14 @@ class TopicTerms(Struct, frozen=True, kw_only=True):
 
 class TopicChange(Struct, frozen=True, kw_only=True):
     """What is set of a topic: milliseconds by setting, before and after. `waiting`: the group that
-    has not read what is there, and for whose sake nothing is set."""
+    has not read what is there, and for whose sake nothing is set. `failed`: why it could not be."""
 
     name: str
     key: str
     before: dict[str, str]
     after: dict[str, str]
     waiting: str = ""
+    failed: str = ""
 
     @property
     def is_shorter(self) -> bool:
@@ -251,20 +252,25 @@ def set_topic(name: str, wanted: Mapping[str, str], properties: Mapping[str, Any
     try:
         for change in admin.incremental_alter_configs([resource]).values():
             change.result(TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise Fatal(
-            f"Kafka refuses to change {name} ({error.args[0].name()})",
+            f"Kafka does not change {name} ({_why(error)})",
             "see that the user may alter topic configurations",
         ) from None
+
+
+def _why(error: Exception) -> str:
+    """The code of a broker's answer; that there was none."""
+    return error.args[0].name() if isinstance(error, KafkaException) else "no answer"
 
 
 def _config(admin: AdminClient, name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
     try:
         entries = admin.describe_configs([resource])[resource].result(TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise Fatal(
-            f"Kafka does not tell the configuration of {name} ({error.args[0].name()})",
+            f"Kafka does not tell the configuration of {name} ({_why(error)})",
             "start it, run `gatebook setup`, see that the user may describe topics",
         ) from None
     return {key: str(entry.value) for key, entry in entries.items()}

@@ -72,7 +72,7 @@ class Pipeline:
         try:
             entries = admin.describe_configs([resource])[resource].result(KAFKA_TIMEOUT_SECONDS)
             kept_ms = int(entries["retention.ms"].value)
-        except (KafkaException, KeyError, TypeError, ValueError):
+        except (KafkaException, TimeoutError, KeyError, TypeError, ValueError):
             return "the topic's retention, which Kafka did not tell"
         if kept_ms < 0:
             return "without end: the topic has no retention"
