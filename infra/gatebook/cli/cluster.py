@@ -1,4 +1,4 @@
-"""Work for commands that read the cluster of the settings."""
+"""Work for commands on the cluster of the settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from gatebook.cli.privileged import Witness
+    from gatebook.processors.config import WorkerSettings
     from gatebook.processors.sinks.connection import Connection
 
 T = TypeVar("T")
@@ -34,3 +36,34 @@ def run_on_cluster(work: Callable[[Connection], Awaitable[T]]) -> T:
             await connection.close()
 
     return asyncio.run(run())
+
+
+def run_privileged(work: Callable[[WorkerSettings, Connection, Witness], Awaitable[T]]) -> T:
+    """The same for acts that are recorded before they are done, with what records them."""
+    import asyncio
+
+    from gatebook.cli.privileged import Witness
+    from gatebook.processors.config import from_env
+    from gatebook.processors.search.service import SearchFailed
+    from gatebook.processors.sinks.connection import Connection, Unreachable
+    from gatebook.processors.sinks.settings import elasticsearch_settings
+    from gatebook.processors.subjects.store import StoreAway
+
+    settings, witness = from_env(), Witness()
+    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
+
+    async def run() -> T:
+        try:
+            return await work(settings, connection, witness)
+        except (StoreAway, Unreachable) as error:
+            raise SearchFailed(
+                f"Elasticsearch does not do it at {connection.address} ({error})",
+                "see that it runs, then run the same command again",
+            ) from None
+        finally:
+            await connection.close()
+
+    try:
+        return asyncio.run(run())
+    finally:
+        witness.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gatebook.cli.acts import hold_id_option, reason_option
+from gatebook.cli.cluster import run_privileged
 from gatebook.schemas.errors import Fatal
 
 if TYPE_CHECKING:
@@ -170,34 +171,12 @@ def _summaries(connection: Connection, namespace: str) -> Summaries:
 
 def run_at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
     """Run with everything open, and close it; an outage becomes an error with a next step."""
-    import asyncio
-
-    from gatebook.cli.privileged import Witness
-    from gatebook.processors.config import from_env
     from gatebook.processors.retention.settings import retention_settings
-    from gatebook.processors.search.service import SearchFailed
-    from gatebook.processors.sinks.connection import Connection, Unreachable
-    from gatebook.processors.sinks.settings import elasticsearch_settings
-    from gatebook.processors.subjects.store import StoreAway
 
-    settings, own, witness = from_env(), retention_settings(), Witness()
-    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
-
-    async def run() -> T:
-        try:
-            return await work(Desk(settings, own, connection, witness))
-        except (StoreAway, Unreachable) as error:
-            raise SearchFailed(
-                f"Elasticsearch does not do it at {connection.address} ({error})",
-                "see that it runs, then run the same command again",
-            ) from None
-        finally:
-            await connection.close()
-
-    try:
-        return asyncio.run(run())
-    finally:
-        witness.close()
+    own = retention_settings()
+    return run_privileged(
+        lambda settings, connection, witness: work(Desk(settings, own, connection, witness))
+    )
 
 
 def _read(file: Path) -> bytes:

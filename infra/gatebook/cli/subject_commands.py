@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gatebook.cli.acts import hold_id_option, reason_option
+from gatebook.cli.cluster import run_privileged
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
@@ -162,33 +163,7 @@ class Desk:
 
 def run_at_desk(work: Callable[[Desk], Awaitable[T]]) -> T:
     """Run with everything open, and close it; an outage becomes an error with a next step."""
-    import asyncio
-
-    from gatebook.cli.privileged import Witness
-    from gatebook.processors.config import from_env
-    from gatebook.processors.search.service import SearchFailed
-    from gatebook.processors.sinks.connection import Connection, Unreachable
-    from gatebook.processors.sinks.settings import elasticsearch_settings
-    from gatebook.processors.subjects.store import StoreAway
-
-    settings, witness = from_env(), Witness()
-    connection = Connection(elasticsearch_settings(url=settings.elasticsearch_url))
-
-    async def run() -> T:
-        try:
-            return await work(_desk(settings, connection, witness))
-        except (StoreAway, Unreachable) as error:
-            raise SearchFailed(
-                f"Elasticsearch does not do it at {connection.address} ({error})",
-                "see that it runs, then run the same command again",
-            ) from None
-        finally:
-            await connection.close()
-
-    try:
-        return asyncio.run(run())
-    finally:
-        witness.close()
+    return run_privileged(lambda s, connection, witness: work(_desk(s, connection, witness)))
 
 
 def _desk(settings: WorkerSettings, connection: Connection, witness: Witness) -> Desk:

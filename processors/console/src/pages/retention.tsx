@@ -31,7 +31,7 @@ function View({ answer, zone }: { answer: RetentionAnswer; zone: Zone }): ReactN
         {!configured && (
           <Empty title="It has never run: nothing was deleted.">
             <p>
-              What a policy would delete is told by <code>gatebook retention plan --policy FILE</code>.
+              What a policy would delete is told by <code>gatebook retention plan</code>.
             </p>
           </Empty>
         )}
