@@ -59,6 +59,8 @@ _WAYS = (
 
 _TOKEN = re.compile(rb"""[`'"*]{0,3}([^\s"'`,;&<>|(){}\[\]\\=*\xe3-\xef]{8,600}={0,2})""")
 _QUOTED_TOKEN = re.compile(rb"""(?P<quote>["'`])([A-Za-z0-9_\-+/.=]{8,600})(?P=quote)""")
+# Base64 with its padding in the middle, or with more of it than there should be.
+_AFTER_PADDING = re.compile(rb"[A-Za-z0-9_.+/=\-]{1,600}")
 _KEY_OF = tuple(
     owner + joint
     for joint in (b"", b" ", b"_", b".", b"-")
@@ -142,6 +144,9 @@ def _token(probe: Probe, start: int, least_bits: float) -> Found | None:
         return Found(start, start, "")
     if not is_random_token(value, max(least_bits, probe.rule.min_entropy_bits)):
         return None
+    if value.endswith(b"="):
+        more = _AFTER_PADDING.match(probe.data, end)
+        value += more[0].rstrip(b".") if more else b""
     return Found(start, start + len(value), plain(value))
 
 

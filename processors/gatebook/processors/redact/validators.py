@@ -82,6 +82,12 @@ def drawn(probe: Probe) -> Iterator[Found]:
         yield _whole(probe)
 
 
+def dotted(probe: Probe) -> Iterator[Found]:
+    """Accept a beginning and a dot before what looks drawn by chance; they belong to the value."""
+    if is_random_token(probe.value.partition(b".")[2], probe.rule.min_entropy_bits):
+        yield _whole(probe)
+
+
 def option(probe: Probe) -> Iterator[Found]:
     """Accept what is given to a program as a secret, unless it is a variable."""
     if not is_variable(probe.value):
@@ -139,7 +145,7 @@ def _value_pattern(pattern: str) -> re2._Regexp:
 
 MAX_PEM_BYTES = 32_768
 _MIN_PEM_BYTES = 64
-_PEM_END = re2.compile(rb"-----END[A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", _LATIN1)
+_PEM_END = re2.compile(rb"(?i)-----END[A-Z0-9 _\-]*PRIVATE KEY[A-Z ]*-----", _LATIN1)
 _PEM_BODY = re2.compile(
     rb"(?:(?:\s|\\+[nrt])*[A-Za-z0-9+/=]{20,})+(?:(?:\s|\\+[nrt])*[A-Za-z0-9+/=]+)?", _LATIN1
 )
@@ -479,6 +485,7 @@ VALIDATORS: dict[str, Validator] = {
     "unread_token": unread_token,
     "option": option,
     "drawn": drawn,
+    "dotted": dotted,
     "assigned_secret": assigned_secret,
     "assigned_password": assigned_password,
     "near": near,
@@ -505,9 +512,9 @@ VALIDATORS: dict[str, Validator] = {
 }
 
 NARROWING = frozenset(
-    {"any", "token", "unread_token", "drawn", "checked", "ssn", "birth_date", "high_entropy"}
+    {"any", "token", "unread_token", "drawn", "dotted", "checked", "ssn", "birth_date"}
     | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
-    | {"iban"}
+    | {"high_entropy", "iban"}
 )
 """Validators that find nothing beyond their candidate, but for the extension of a telephone. The
 candidate of an IBAN is its beginning: within another value, it is none."""
