@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import click
 import orjson
 import pytest
 
-from gatebook.cli.audited import Look, event_of, failure_of
+from gatebook.cli.audited import OURS, Look, event_of, failure_of
+from gatebook.processors.detect.engine import DetectionEngine, Limits
+from gatebook.processors.detect.registry import load_detector
 from gatebook.processors.enrich import Catalog
 from gatebook.processors.intake import IntakeContext, Source, process_frame
 from gatebook.processors.redact import Redactor
@@ -100,6 +103,64 @@ def test_what_a_token_did_is_found_by_its_id_and_is_no_secret() -> None:
         assert document["gatebook"]["attributes"]["token"] == one
         assert "entities" not in document["gatebook"]["redaction"]
         assert secret not in str(document)
+
+
+def taken_in(event: dict[str, Any]) -> dict[str, Any]:
+    """The document that intake makes of an act, as its producer scrubs it."""
+    body = encode_event({**scrubbed(event), "source": {}})
+    frame = build_frame(FrameHeader("p", 1, 0, 1, event["timestamp"]), [body])
+    context = IntakeContext(Catalog(), Redactor.default(b"a key for tests only"), partitions=4)
+    source = Source("gatebook.access.v1", 1, 0, 0)
+    (kept,) = process_frame(frame, source, context, event["timestamp"], 1).documents
+    document: dict[str, Any] = orjson.loads(kept.body)
+    return document
+
+
+def kinds_found(*documents: dict[str, Any]) -> list[str]:
+    """The kinds of secrets that the rule of secrets in content names."""
+    engine = DetectionEngine((load_detector("secret_in_content"),), Limits())
+    return [finding["labels"]["kinds"] for finding in engine.process(0, documents)]
+
+
+def test_codes_and_ids_of_ours_stand_in_the_log_as_they_are() -> None:
+    """Whatever attribute holds an id of Gatebook's own is neither masked nor taken for a secret:
+    of `credential` there is none, for intake masks all that stands under such a name."""
+    secret = PREFIX + hashlib.sha256(b"one").hexdigest()[:43]
+    one = short_id(secret)
+    who = Caller(caller_id(one), "ci", "api_token", frozenset({"viewer"}), None, one)
+    values = {
+        "event": "01939a6e-7c00-7000-8000-000000000001",
+        "token": one,
+        "method": "api_token",
+        "refused": "unknown_expired_or_revoked",
+        "status": "404",
+        "more_like_it": "12",
+        "reveal": "redacted",
+        "act": "event.reveal",
+        "from": "2026-11-23T10:15:00.000000Z",
+        "to": "2026-11-24T10:15:00.000000Z",
+        "exit": "1",
+    }
+    assert values.keys() | {"credential"} >= OURS
+    event = event_of(who, "login", SUCCESS, values, HTTP, "serve")
+    event["event"]["id"] = values["event"]
+    document = taken_in(event)
+    assert document["gatebook"]["attributes"] == values
+    assert document["gatebook"]["identity"]["key_id"] == one
+    assert "entities" not in document["gatebook"]["redaction"]
+    assert kinds_found(document) == []
+
+
+def test_a_secret_in_an_act_is_masked_and_is_in_no_prompt() -> None:
+    """What intake masks in an act of a reader, who sent nothing to a model, is no finding; the same
+    in an access to a model is one."""
+    event = event_of(ADA, "search", SUCCESS, {"credential": "abcdefghijklmnop"}, HTTP, "serve")
+    event["event"]["id"] = "one"
+    document = taken_in(event)
+    assert document["gatebook"]["redaction"]["entities"] == ["api_key"]
+    assert kinds_found(document) == []
+    document["service"]["name"] = "models"
+    assert kinds_found(document) == ["api_key"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import msgspec
 from gatebook.processors.detect.access import NANOSECONDS, Access
 from gatebook.processors.detect.base import MAX_EVIDENCE, BaseDetector, Common, Rule, Signal
 from gatebook.processors.detect.findings import printable, quoted
+from gatebook.processors.detect.own import has_no_content
 
 
 class Parameters(Common, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +53,7 @@ class SecretInContent(BaseDetector):
 
     def matches(self, access: Access) -> bool:
         """Accesses with a secret in them."""
-        return bool(access.redacted and self._found(access))
+        return bool(access.redacted and not has_no_content(access) and self._found(access))
 
     def apply(self, state: State, access: Access, horizon_ns: int) -> Signal:
         """Count the secrets of one access."""

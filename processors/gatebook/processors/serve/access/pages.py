@@ -153,11 +153,8 @@ async def _signed_in(
     request: Request, access: Access, caller: Caller, return_to: str
 ) -> RedirectResponse:
     """A new session, once the login is in the log."""
-    details = {
-        "method": caller.method,
-        "roles": ",".join(sorted(caller.roles)),
-        "credential": caller.credential_id,
-    }
+    # Which token it was stands in gatebook.identity.key_id.
+    details = {"method": caller.method, "roles": ",".join(sorted(caller.roles))}
     given = {name: text for name, text in details.items() if text}
     await access.audit.record(caller, "login", SUCCESS, given, http_facts(request))
     before = request.cookies.get(access.cookie_name, "")
