@@ -27,6 +27,8 @@ from tests.waiting import wait_until
 
 from gatebook.cli.audited import RecordedAudit, service_settings
 from gatebook.processors.config import from_env
+from gatebook.processors.detect.engine import DetectionEngine, Limits
+from gatebook.processors.detect.registry import load_detector
 from gatebook.processors.serve.access.revealing import Revealer
 from gatebook.processors.serve.app import create_app
 from gatebook.processors.serve.deps import Deps
@@ -186,6 +188,34 @@ async def test_nothing_is_shown_that_is_not_recorded(
             assert made.status_code == 503
     wait_until("the act is indexed", lambda: "serve event.reveal" in acts(pipeline), 60)
     assert sum(d["event"]["action"] == "event.reveal" for d in pipeline.documents()) == 1
+
+
+def test_who_signs_in_by_a_token_is_named_and_no_finding(pipeline: Pipeline) -> None:
+    """The login, what is asked with the token itself, and its revocation name the token by its
+    public id, unmasked, and no rule takes that for a secret in a prompt."""
+    desk = Desk(pipeline)
+    made = desk.json("token", "new", "ops", "--role", "analyst", "--all-tenants")
+    with serving(pipeline) as served, served.client() as client:
+        answer = client.post("/login", data={"token": made["token"]})
+        assert answer.status_code == 303
+        bearer = {"authorization": f"Bearer {made['token']}"}
+        asked = {"query": f"gatebook.identity.key_id:{made['id']}", "since": "1h"}
+        with served.client(headers=bearer) as program:
+            assert program.post("/api/v1/search", json=asked).status_code == 200
+        desk.run("token", "revoke", made["id"])
+        wanted = {"cli token.new", "serve login", "serve search", "cli token.revoke"}
+        wait_until("the acts are indexed", lambda: wanted <= set(acts(pipeline)), 60)
+    told = acts(pipeline)
+    for name in ("serve login", "serve search"):
+        assert told[name]["user"]["id"] == f"api-token/{made['id']}"
+        assert told[name]["gatebook"]["identity"]["key_id"] == made["id"]
+    assert told["serve login"]["gatebook"]["attributes"]["method"] == "api_token"
+    assert told["serve search"]["gatebook"]["attributes"]["query"] == asked["query"]
+    assert told["cli token.revoke"]["gatebook"]["attributes"]["token"] == made["id"]
+    documents = pipeline.documents()
+    assert [d for d in documents if d["gatebook"]["redaction"].get("entities")] == []
+    engine = DetectionEngine((load_detector("secret_in_content"),), Limits())
+    assert list(engine.process(0, documents)) == []
 
 
 def test_with_a_certificate_it_speaks_tls_alone(pipeline: Pipeline, tmp_path: Path) -> None:
