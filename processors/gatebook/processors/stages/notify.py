@@ -220,15 +220,20 @@ class NotifyStage:
 
     async def _store(self) -> None:
         """Records, then state: a delivery whose record is lost is made again and recorded under
-        the same id."""
+        the same id. Both are taken at once: a delivery that is settled while the records are on
+        their way is not stored as made before its own record is."""
         records, self._records = self._records, []
-        await self._deliverer.deliver([self._outgoing(record) for record in records])
         changes = [
             Outgoing(self._state_topic, value, key, partition)
             for partition, desk in self._desks.items()
             for key, value in desk.drain_state()
         ]
-        await self._deliverer.deliver(changes)
+        try:
+            await self._deliverer.deliver([self._outgoing(record) for record in records])
+            await self._deliverer.deliver(changes)
+        except BaseException:
+            self._desks.clear()  # loaded anew, without what is not stored
+            raise
 
     def _outgoing(self, record: Record) -> Outgoing:
         key = record["gatebook"]["dedup_key"].encode("utf-8", "replace")
