@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.whole import detail_of, gaps_of
+
 if TYPE_CHECKING:
+    from gatebook.processors.retention.missing import Gap
     from gatebook.processors.search.facets import Facets
     from gatebook.processors.search.fields import FieldList
     from gatebook.processors.search.histogram import Histogram
@@ -29,9 +32,9 @@ async def counted(
     is_over_time: bool,
     split_by: str | None,
     facets: str | None,
-) -> tuple[Histogram | None, Facets | None]:
-    """The histogram and the facets, each where it is asked for, of the same events. Raises
-    BadRequest for a field that cannot be counted."""
+) -> tuple[Histogram | None, Facets | None, list[Gap] | None]:
+    """The histogram and the facets, each where it is asked for, of the same events; and what is
+    missing of them (see gaps_of). Raises BadRequest for a field that cannot be counted."""
     from gatebook.processors.search.facets import facets as count_values
     from gatebook.processors.search.fields import fields_of
     from gatebook.processors.search.histogram import histogram
@@ -50,7 +53,7 @@ async def counted(
         over_time = await histogram(connection, namespace, question, BUCKETS, split_by, now=now)
     if names:
         values = await count_values(connection, namespace, question, names, VALUES)
-    return over_time, values
+    return over_time, values, await gaps_of(connection, namespace, question)
 
 
 def _known(name: str, known: FieldList) -> None:
@@ -62,9 +65,11 @@ def _known(name: str, known: FieldList) -> None:
         raise BadRequest(f"no field is named {name[:80]!a}", f"try {close}")
 
 
-def print_counts(histogram: Histogram | None, facets: Facets | None, as_json: bool) -> None:
+def print_counts(
+    histogram: Histogram | None, facets: Facets | None, gaps: list[Gap] | None, as_json: bool
+) -> None:
     """The histogram, then the facets. As JSON one object: of one of them alone, itself; of both,
-    each under its name."""
+    each under its name; and `detail`."""
     import msgspec
 
     from gatebook.processors.search.display import to_json
@@ -80,7 +85,8 @@ def print_counts(histogram: Histogram | None, facets: Facets | None, as_json: bo
         told["histogram"] = _histogram_told(histogram)
     if facets is not None:
         told["facets"] = msgspec.to_builtins(facets)
-    click.echo(to_json(told if len(told) > 1 else next(iter(told.values()))))
+    found = told if len(told) > 1 else next(iter(told.values()))
+    click.echo(to_json({**found, "detail": detail_of(gaps)}))
 
 
 def _print_histogram(found: Histogram) -> None:

@@ -25,6 +25,7 @@ from gatebook.cli.search_commands import (
     fields_option,
     kind_option,
 )
+from gatebook.cli.whole import gaps_of, tell_gaps
 
 if TYPE_CHECKING:
     from gatebook.processors.search.around import Around
@@ -309,6 +310,7 @@ async def _to_file(connection: Connection, job: Job, text: str, given: dict[str,
             job.take(chunk)
             bar.show(job.lines)
     bar.end(job.lines)
+    tell_gaps(await gaps_of(connection, namespace, question))
     job.finish()
     return job.lines
 
@@ -341,6 +343,7 @@ async def _to_stdout(connection: Connection, text: str, given: dict[str, Any]) -
         bar.show(lines)
     sys.stdout.buffer.flush()
     bar.end(lines)
+    tell_gaps(await gaps_of(connection, _namespace(), question))
     return lines
 
 

@@ -6,14 +6,17 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gatebook.cli.audited import looked
 from gatebook.cli.cluster import run_on_cluster
+from gatebook.cli.whole import detail_of, gaps_of, tell_gaps
 
 if TYPE_CHECKING:
+    from gatebook.processors.retention.missing import Gap
     from gatebook.processors.search.service import Hit, Page
     from gatebook.processors.setup import SetupReport
     from gatebook.processors.sinks.connection import Connection
@@ -209,6 +212,7 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     3 Elasticsearch cannot be reached or did not answer in full.
     """
     from gatebook.processors.search import service
+    from gatebook.processors.search.question import ask_for
 
     if list_fields:
         _list_fields(kind)
@@ -224,24 +228,21 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     size = None if given["all_"] else given["size"]
     since = "" if given["since"] == "all" else given["since"]
 
-    async def work(connection: Connection) -> tuple[int, int]:
+    async def work(connection: Connection) -> tuple[int, int, list[Gap] | None]:
+        namespace, now = _namespace(given["restored"]), datetime.now(UTC)
         pages = service.search(
-            connection,
-            _namespace(given["restored"]),
-            text,
-            since,
-            given["until"],
-            size,
-            given["sort"],
-            kind,
+            connection, namespace, text, since, given["until"], size, given["sort"], kind, now
         )
+        asked = ask_for(text, since, given["until"], kind, now=now)
         if given["ndjson"]:
-            return await _stream(pages, bool(fields), shown)
-        return _print_found(
-            [page async for page in pages], kind, shown, bool(fields), given["as_json"]
-        )
+            counts = await _stream(pages, bool(fields), shown)
+            return *counts, await gaps_of(connection, namespace, asked)
+        found = [page async for page in pages]
+        gaps = await gaps_of(connection, namespace, asked)
+        return *_print_found(found, gaps, shown, bool(fields), given["as_json"]), gaps
 
-    total, printed = run_on_cluster(work)
+    total, printed, gaps = run_on_cluster(work)
+    tell_gaps(gaps)
     if printed < total and not given["ndjson"]:
         click.echo(f"{printed:,} of {total:,} shown; --size or --all shows more", err=True)
     if not total:
@@ -254,7 +255,7 @@ def _count(query: str, kind: str, given: dict[str, Any]) -> None:
     """Counts over time or by value, instead of events."""
     from gatebook.cli.counts_page import counted, print_counts
 
-    histogram, facets = run_on_cluster(
+    histogram, facets, gaps = run_on_cluster(
         lambda connection: counted(
             connection,
             _namespace(given["restored"]),
@@ -267,7 +268,8 @@ def _count(query: str, kind: str, given: dict[str, Any]) -> None:
             facets=given["facets"],
         )
     )
-    print_counts(histogram, facets, given["as_json"])
+    print_counts(histogram, facets, gaps, given["as_json"])
+    tell_gaps(gaps)
     found = histogram or facets
     if found is None or not found.total:
         sys.exit(EXIT_NO_MATCH)
@@ -318,7 +320,7 @@ async def _stream(pages: Any, only: bool, shown: Sequence[str]) -> tuple[int, in
 
 
 def _print_found(
-    pages: list[Page], kind: str, shown: Sequence[str], only: bool, as_json: bool
+    pages: list[Page], gaps: list[Gap] | None, shown: Sequence[str], only: bool, as_json: bool
 ) -> tuple[int, int]:
     from gatebook.processors.search.display import to_json
 
@@ -326,7 +328,8 @@ def _print_found(
     hits = [hit for page in pages for hit in page.hits]
     if as_json:
         events = [_picked(hit.source, shown) if only else hit.source for hit in hits]
-        click.echo(to_json({"total": total, "shown": len(hits), "events": events}))
+        told = {"total": total, "shown": len(hits), "detail": detail_of(gaps), "events": events}
+        click.echo(to_json(told))
     elif hits:
         _print_table(hits, shown, keep_all=only)
     return total, len(hits)

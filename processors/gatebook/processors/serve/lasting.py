@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,10 +11,10 @@ import msgspec
 
 from gatebook.processors.retention.elastic import Away, Cluster
 from gatebook.processors.retention.holds import Hold, own_holds
+from gatebook.processors.retention.missing import gaps
 from gatebook.processors.retention.policy import LAYERS, Policy, PolicyInvalid, Rule
-from gatebook.processors.retention.state import RUN, Missing, State, Stored, missing_ranges
+from gatebook.processors.retention.state import RUN, State, Stored
 from gatebook.processors.search.asking import SearchFailed
-from gatebook.processors.search.question import moment, stamp
 from gatebook.processors.serve.access.masking import MASK
 from gatebook.processors.serve.access.roles import Permission
 from gatebook.processors.serve.access.who import Caller
@@ -32,40 +32,14 @@ from gatebook.processors.subjects.holds import held_subjects
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import GatebookError
 
-FIRST_DAY, LAST_DAY = "0000.00.00", "9999.99.99"
-
 
 async def detail(
     connection: Connection, namespace: str, kind: str, since: str | None, until: str | None
 ) -> Detail:
     """Whether all details of a range are there. Raises SearchFailed, Unreachable."""
-    first = since[:10].replace("-", ".") if since else FIRST_DAY
-    last = _last_day(until) if until else LAST_DAY
-    try:
-        state = State(Cluster(connection, namespace))
-        found = await missing_ranges(state, kind, first, last)
-    except Away:
-        raise SearchFailed(
-            "what retention took cannot be found out",
-            "try again; if it lasts, see `gatebook doctor`",
-        ) from None
-    return Detail(complete=not found, thinned=[_told(one) for one in found])
-
-
-def _last_day(until: str) -> str:
-    """The day of the last instant before an exclusive end."""
-    return (moment(until) - timedelta(microseconds=1)).strftime("%Y.%m.%d")
-
-
-def _told(one: Missing) -> Thinned:
-    """A day of which details are gone: all of them, or all but a sample (keep_one_in)."""
-    day = datetime.fromisoformat(one.slot[:10].replace(".", "-") + "T00:00:00+00:00")
-    return Thinned(
-        since=stamp(day),
-        until=stamp(day + timedelta(days=1)),
-        keep_one_in=one.keep_one_in or None,
-        all_gone=not one.thinned,
-    )
+    found = await gaps(connection, namespace, kind, since, until)
+    thinned = [Thinned(**asdict(one)) for one in found]
+    return Detail(complete=not found, thinned=thinned)
 
 
 async def retention(connection: Connection, namespace: str, caller: Caller) -> RetentionAnswer:

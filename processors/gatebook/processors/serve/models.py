@@ -421,6 +421,7 @@ class ExportMade(Told):
 
     id: str
     total: Annotated[int, Field(description="Lines it will have, as counted now.")]
+    detail: Detail
 
 
 ExportStage = Literal["ready", "running", "done"]

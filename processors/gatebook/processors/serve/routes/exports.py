@@ -73,6 +73,7 @@ async def make(request: Request, acts: MayMake, body: ExportRequest) -> ExportMa
     )
     await refresh(reader.connection, reader.namespace, body.kind)
     lines = await export.count(reader.connection, reader.namespace, _bounded(reader, spec))
+    detail = await reader.detail(question)
     export_id = secrets.token_urlsafe(12)
     await acts.record("export.make", query=body.query, export=export_id, total=str(lines))
     created = reader.now.timestamp()
@@ -88,7 +89,7 @@ async def make(request: Request, acts: MayMake, body: ExportRequest) -> ExportMa
         "state": "ready",
     }
     await _state(request).create(_document(export_id), kept)
-    return ExportMade(id=export_id, total=lines)
+    return ExportMade(id=export_id, total=lines, detail=detail)
 
 
 @room.get("/exports/{id}", summary="How far an export is", responses=answers(404))
