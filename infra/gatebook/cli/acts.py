@@ -6,14 +6,21 @@ import re
 
 import click
 
+from gatebook.schemas.reason_text import wrong_reason
+
 _HOLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def stated(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """The reason as it was given; wrong usage where it says nothing."""
-    if not value.strip():
-        raise click.BadParameter("it is empty: say why; it stands in the recorded event")
+    if wrong := wrong_reason(value):
+        raise click.BadParameter(f"{wrong}; it stands in the recorded event")
     return value
+
+
+def stated_if_given(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """The same for a reason that need not be given; empty then."""
+    return stated(ctx, param, value) if value else ""
 
 
 def named(ctx: click.Context, param: click.Parameter, value: str) -> str:

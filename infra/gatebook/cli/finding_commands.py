@@ -253,6 +253,7 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
     from gatebook.processors.alerts.verdicts import newest_firing, send, word_on
     from gatebook.processors.config import from_env, kafka_properties
     from gatebook.schemas.confluent import wire_from_env
+    from gatebook.schemas.reason_text import is_stated
 
     documents, _ = run_on_cluster(lambda connection: _incident(connection, finding_id))
     cited = newest_firing(documents, finding_id)
@@ -260,7 +261,7 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
         click.echo("no finding has this id", err=True)
         sys.exit(EXIT_NOTHING)
     before = verdict_before(documents) if word == "closed" else ""
-    if before and not reason.strip():
+    if before and not is_stated(reason):
         raise click.UsageError(f"this would replace {before}; say why: --reason TEXT")
     settings = from_env()
     who = by or _user()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.acts import stated, stated_if_given
+
 if TYPE_CHECKING:
     from gatebook.schemas.errors import Fatal
     from gatebook.schemas.keys import Bundle, Key, KeyFiles
@@ -29,7 +31,7 @@ public_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 REASON_HELP = "Why; stands in the recorded event."
-reason_option = click.option("--reason", default="", help=REASON_HELP)
+reason_option = click.option("--reason", callback=stated_if_given, help=REASON_HELP)
 
 
 @click.group()
@@ -111,7 +113,7 @@ def list_(private: Path | None, public: Path | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--reason", required=True, help=REASON_HELP)
+@click.option("--reason", required=True, callback=stated, help=REASON_HELP)
 @click.option(
     "--in-use",
     is_flag=True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatebook.cli.policy_shared import json_option, matches, policy_option, print_json, read_policy
+from gatebook.schemas.reason_text import wrong_reason
 
 if TYPE_CHECKING:
     from gatebook.producers.policy.asking import Person
@@ -67,8 +68,8 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 
 def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.BadParameter("it is empty: say why, for those who approve and for the log")
+    if wrong := wrong_reason(value):
+        raise click.BadParameter(f"{wrong}, for those who approve and for the log")
     return value
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.acts import stated_if_given
 from gatebook.cli.audited import looked
 from gatebook.cli.cluster import run_on_cluster
 from gatebook.cli.whole import detail_of, gaps_of, tell_gaps
@@ -525,7 +526,11 @@ def _print_line(hit: Hit, shown: Sequence[str], as_json: bool, only: bool) -> No
     type=click.Choice(("redacted", "full")),
     help="Open the sealed content, too. Privileged: it is recorded first, with --reason.",
 )
-@click.option("--reason", default="", help="Why content is opened; stands in the recorded event.")
+@click.option(
+    "--reason",
+    callback=stated_if_given,
+    help="Why content is opened; stands in the recorded event.",
+)
 def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
     """Print everything about one event: its document, and the findings that cite it.
 
@@ -540,7 +545,7 @@ def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
     if not event_id.strip():
         raise click.UsageError("the id is empty")
     if reveal and not reason:
-        raise click.UsageError("--reveal needs --reason")
+        raise click.UsageError("--reveal needs --reason: say why")
     if not reveal:  # which is recorded before anything is opened
         looked("event.view", event=event_id)
     hits = run_on_cluster(lambda connection: service.find(connection, _namespace(), event_id))

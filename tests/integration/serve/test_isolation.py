@@ -375,6 +375,8 @@ async def test_what_failed_is_recorded_as_failed(service: Service) -> None:
              {"event": "access-000001"}),
             ("POST", "events/access-000001/reveal", {"layer": "redacted", "reason": "why"}, 404,
              "event.reveal", {"event": "access-000001", "reason": "why"}),
+            ("POST", "events/access-000000/reveal", {"layer": "redacted", "reason": " \u200b\t"},
+             422, "event.reveal", {"event": "access-000000"}),
             ("GET", "findings/inc-zeta", None, 404, "finding.view", {"finding": "inc-zeta"}),
             ("POST", "findings/inc-zeta/verdict", {"verdict": "benign", "note": "no"}, 404,
              "finding.verdict", {"finding": "inc-zeta"}),

@@ -58,7 +58,7 @@ def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
     assert "the id is empty" in said
 
 
-@pytest.mark.parametrize("reason", ["", " \t"])
+@pytest.mark.parametrize("reason", ["", " \t", "\u200b\u2060"])
 @pytest.mark.parametrize(
     "command",
     [
@@ -75,6 +75,8 @@ def test_an_empty_id_is_wrong_usage(tmp_path: Path, command: list[str]) -> None:
         ["subject", "export", "ada", "--output", "out"],
         ["subject", "reidentify", "EMAIL_e1_ABCDEFGHIJKLMNOP"],
         ["subject", "rewrap"],
+        ["show", "01939a6e", "--reveal", "full"],
+        ["keys", "destroy", "0123456789abcdef", "--yes"],
     ],
 )
 def test_an_act_without_a_reason_is_refused(

@@ -12,6 +12,7 @@ shown or done; where that cannot be, Unrecorded is raised and nothing is shown o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from gatebook.processors.serve.access.caller import Caller
 
+# What intake takes for an id; anything else in its place could be what somebody typed.
+EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 SUCCESS = "success"
 FAILURE = "failure"
 ACT = "act"
@@ -123,8 +126,15 @@ def note_failed(request: Request, status: int, kind: str) -> None:
     tried = dict(getattr(request.state, "tried", {}))
     action = tried.pop(ACT, "") or act_of_request(request) or "access.refused"
     audit: Any = request.app.state.audit
-    details = {**tried, "refused": kind, "status": str(status)}
+    details = {**_named(request, action), **tried, "refused": kind, "status": str(status)}
     audit.note(caller, action, FAILURE, details, http_facts(request))
+
+
+def _named(request: Request, action: str) -> dict[str, str]:
+    """The event that an act was asked of, where its request failed before the act was tried."""
+    event_id = str(request.path_params.get("id", ""))
+    is_id = action.startswith("event.") and EVENT_ID.fullmatch(event_id)
+    return {"event": event_id} if is_id else {}
 
 
 def http_facts(request: Request) -> HttpFacts:

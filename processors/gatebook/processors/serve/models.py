@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from gatebook.processors.search.query import MAX_QUERY_CHARACTERS
+from gatebook.schemas.reason_text import wrong_reason
 
 MAX_PAGE = 500
 MAX_BUCKETS = 400
@@ -61,6 +63,13 @@ At = Annotated[
     Field(description="UTC, up to nanoseconds.", examples=["2026-11-23T10:15:00.000000Z"]),
 ]
 Values = Annotated[dict[str, int], Field(description="Value to count.")]
+
+
+def _stated(text: str) -> str:
+    """The reason as it was given. Raises what is answered with 422."""
+    if wrong := wrong_reason(text):
+        raise PydanticCustomError("reason", wrong)
+    return text
 
 
 class Given(BaseModel):
@@ -392,7 +401,13 @@ class RevealRequest(Given):
     layer: Literal["redacted", "full"]
     reason: Annotated[
         str,
-        Field(min_length=3, max_length=500, description="Why; stands in the recorded event."),
+        Field(
+            min_length=3,
+            max_length=500,
+            description="Why; stands in the recorded event. Something of it has to be seen: spaces "
+            "say nothing. Without control characters, and without such as turn text around.",
+        ),
+        AfterValidator(_stated),
     ]
 
 

@@ -42,6 +42,7 @@ from gatebook.processors.serve.models import (
     Window,
 )
 from gatebook.processors.serve.reader import Reader
+from gatebook.schemas.reason_text import is_stated
 
 room = APIRouter(prefix=API, tags=["findings"])
 MayList = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.list"))]
@@ -141,7 +142,7 @@ async def verdict(
     reader = Reader(request, acts.caller)
     acts.trying("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
     members, latest = await _cited(reader, incident)
-    if not body.note.strip() and judged([hit.source for hit in members]):
+    if not is_stated(body.note) and judged([hit.source for hit in members]):
         raise Refused(409, "verdict_given", "there is a verdict already: say in `note` why another")
     now_ns = int(reader.now.timestamp() * 1e9)
     await acts.record("finding.verdict", finding=incident, verdict=body.verdict, reason=body.note)
