@@ -184,7 +184,7 @@ def show(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Print traffic, errors, tokens, durations and principals, and how far summaries go.
+    """Print traffic, failures, tokens, durations and principals, and how far summaries go.
 
     A query may name tenant, service, model, operation, outcome, principal and user.
     Exit codes: 0 shown, 1 nothing matched or nothing is summed up yet, 2 the query is wrong or
@@ -227,6 +227,7 @@ def _figures(group: Group) -> dict[str, Any]:
     return {
         **group.key,
         **row.counts(),
+        "failures": group.failures,
         "principals": group.principals,
         **{
             f"{name}_p{round(q * 100)}_ms": _milliseconds(spread.quantile(q))
@@ -240,7 +241,7 @@ def _milliseconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else round(nanoseconds / 1e6, 3)
 
 
-HEADINGS = ("events", "errors", "in", "out", "p50 ms", "p95 ms", "p99 ms", "principals")
+HEADINGS = ("events", "failures", "in", "out", "p50 ms", "p95 ms", "p99 ms", "principals")
 
 
 def _print_totals(found: Totals, by: Sequence[str], limit: int) -> None:
@@ -266,8 +267,7 @@ def _cells(group: Group) -> list[str]:
 
     row = group.row
     times = [_milliseconds(row.duration.quantile(q)) for q in QUANTILES]
-    errors = row.statuses[4] + row.statuses[5]
-    counts = (row.events, errors, row.input_tokens, row.output_tokens)
+    counts = (row.events, group.failures, row.input_tokens, row.output_tokens)
     return [
         *(safe(value, MAX_CELL_CHARACTERS) or "-" for value in group.key.values()),
         *(f"{count:,}" for count in counts),

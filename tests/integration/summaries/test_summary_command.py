@@ -44,7 +44,7 @@ async def test_an_operator_sums_up_looks_and_checks(book: Book) -> None:
     shown = command(book, "show", "--by", "day", "--by", "tenant", "--until", f"{DAY:%F}T20:00")
     assert shown.returncode == 0, shown.stderr
     heading, *lines = shown.stdout.splitlines()
-    assert heading.split()[:4] == ["day", "tenant", "events", "errors"]
+    assert heading.split()[:4] == ["day", "tenant", "events", "failures"]
     assert len(lines) == 3
     assert "out of summaries; summed up until" in shown.stderr
     checked = command(book, "check")
@@ -56,6 +56,28 @@ async def test_an_operator_sums_up_looks_and_checks(book: Book) -> None:
     assert "`gatebook summary run`" in late.stderr
     assert command(book, "rebuild", "--since", f"{DAY:%F}").returncode == 0
     assert command(book, "check", "--json").returncode == 0
+
+
+async def test_failures_are_those_of_the_outcome(book: Book) -> None:
+    """A failure without a status is one; a refusal that ended as a success is none. From rows of
+    summaries and from details alike."""
+    ended = [("failure", 0), ("failure", 503), ("success", 404), ("success", 200)]
+    for days, numbers in ((timedelta(0), range(4)), (TODAY - DAY, range(10, 14))):
+        await book.write(
+            event(
+                number,
+                DAY + days,
+                event={"id": f"e-{number}", "hash": f"h{number}", "outcome": outcome},
+                http={"response": {"status_code": status} if status else {}},
+            )
+            for number, (outcome, status) in zip(numbers, ended, strict=True)
+        )
+        command(book, "run", "--settle-seconds", "86400")
+    shown = command(book, "show", "--by", "outcome")
+    lines = [line.split()[:3] for line in shown.stdout.splitlines()[1:]]
+    assert lines == [["failure", "4", "4"], ["success", "4", "0"]]
+    told = json.loads(command(book, "show", "--by", "day", "--json").stdout)["groups"]
+    assert [(group["events"], group["failures"]) for group in told] == [(4, 2), (4, 2)]
 
 
 async def test_a_question_it_cannot_answer_is_wrong_usage(book: Book) -> None:

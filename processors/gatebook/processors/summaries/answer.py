@@ -49,6 +49,7 @@ from gatebook.processors.summaries.rows import (
 from gatebook.processors.summaries.store import SummaryStore
 from gatebook.processors.summaries.template import alias
 
+FAILURE = "failure"
 SUMMARIES, DETAILS, BOTH = "summaries", "details", "both"
 MAX_PARTS = 20
 # How many values each index may name: what is rarer than those in every index may be missed.
@@ -128,11 +129,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What was counted of one group; `key` by the names it is grouped by."""
+    """What was counted of one group; `key` by the names it is grouped by. failures: accesses whose
+    outcome is a failure, whatever their status."""
 
     key: dict[str, str]
     row: Row
     principals: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,13 +586,14 @@ class _Groups:
         self._times = times
         self._rows: dict[tuple[str, ...], Row] = {}
         self._principals: dict[tuple[str, ...], Principals] = {}
+        self._failures: Counter[tuple[str, ...]] = Counter()
 
     def add_documents(self, documents: Iterator[Mapping[str, Any]]) -> None:
         """Add rows of summaries."""
         for document in documents:
             key, row = read_document(document)
             group = self._group(document["@timestamp"], key)
-            self._row(group).merge(row)
+            self._merge(group, key, row)
             sketch = document["summary"].get("principals")
             if sketch:
                 self._principals[group].add(sketch)
@@ -606,22 +610,29 @@ class _Groups:
             counting.add(some)
             for key, row in counting.rows.items():
                 group = self._group(time, key)
-                self._row(group).merge(row)
+                self._merge(group, key, row)
                 self._principals[group].add_one(key.principal)
 
     def _group(self, time: str, key: Key) -> tuple[str, ...]:
         times = (time[: _TIME_CHARACTERS[name]] for name in self._times)
         return (*times, *(getattr(key, part) for part in self._parts))
 
-    def _row(self, group: tuple[str, ...]) -> Row:
+    def _merge(self, group: tuple[str, ...], key: Key, row: Row) -> None:
         if group not in self._rows:
             self._rows[group], self._principals[group] = Row(), Principals()
-        return self._rows[group]
+        self._rows[group].merge(row)
+        if key.outcome == FAILURE:
+            self._failures[group] += row.events
 
     def sorted(self) -> list[Group]:
         """The groups, in the order of their keys."""
         names = [*self._times, *self._fields]
         return [
-            Group(dict(zip(names, key, strict=True)), row, self._principals[key].estimate())
+            Group(
+                dict(zip(names, key, strict=True)),
+                row,
+                self._principals[key].estimate(),
+                self._failures[key],
+            )
             for key, row in sorted(self._rows.items(), key=lambda item: item[0])
         ]
