@@ -1,8 +1,9 @@
 """What is looked at, and by whom, goes into the log that is looked at.
 
-`RecordedAudit` is the search service's Audit; `looked` records a look by a command. A look is
-recorded on the way: it is not waited for, and where it cannot be recorded the command says so
-once and goes on. Acts that show or take content are recorded by `privileged` or `record`, before.
+`RecordedAudit` is the search service's Audit; `looked` records a look by a command: on the disk
+before the first byte of its output. Where it cannot be recorded the command says so once and goes
+on; Kafka is not waited for. Acts that show or take content are recorded by `privileged` or
+`record`, and are not done where that cannot be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatebook.cli.first_output import before_first_output
 from gatebook.cli.privileged import SERVICE_NAME, operator
 from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts, Unrecorded
 from gatebook.producers.policy.notices import ControlEvent
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 # A command waits so long at its end for Kafka; what Kafka has not by then waits in the spool for
 # the next producer of this account.
 COMMAND_FLUSH_SECONDS = 0.3
-START_SECONDS = 2.0
-# A command that takes longer has its look recorded before its end is known.
+# Output waits so long at most for the look to be on the disk.
+START_SECONDS = 5.0
+# A command that shows nothing for so long has its look recorded before its end is known.
 HOLD_SECONDS = 5.0
 # Looks at one thing, that fail where there is no such thing; a search that finds nothing does not.
 OF_ONE = frozenset({"event.view", "event.around", "finding.view"})
@@ -195,20 +198,25 @@ def service_settings() -> ProducerSettings:
     )
 
 
-def looked(action: str, **details: str) -> None:
-    """Record a look by this command, at its end at the latest. Never raises and is not waited
-    for, but for a moment at the end; without a spool the command says once that it is not
-    recorded."""
+def looked(action: str, **details: str) -> CommandLook:
+    """Record a look by this command: on the disk before the first byte of its output, or before
+    `commit` returns; else at its end, with how it ended, or after HOLD_SECONDS. What fails after
+    that is recorded once more, as a failure. Never raises; where the look cannot be recorded the
+    command says so once."""
     # What a producer says of a broker that is away is no matter of this command: the spool has it.
     logging.getLogger("gatebook.producers").setLevel(logging.CRITICAL)
-    look = _CommandLook(action, details)
+    look = CommandLook(action, details)
     look.start()
     click.get_current_context().find_root().call_on_close(look.close)
+    before_first_output(look.commit)
+    return look
 
 
 def failure_of(action: str, error: BaseException | None) -> dict[str, str]:
     """What is recorded of a command that failed; empty for one that did what it was to do, also
-    where it found nothing or somebody stopped it."""
+    where it found nothing, somebody stopped it, or its reader had seen enough (`| head`)."""
+    if isinstance(error, BrokenPipeError):
+        return {}
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     else:
@@ -218,45 +226,82 @@ def failure_of(action: str, error: BaseException | None) -> dict[str, str]:
     return {"exit": str(code), "status": _STATUS_OF_EXIT.get(code, "500")}
 
 
-class _CommandLook(threading.Thread):
-    """Records one look beside the command: it must not wait for libraries and brokers."""
+class CommandLook(threading.Thread):
+    """Records one look beside the command, which need not wait for libraries before it shows
+    something. If we die before that, nothing was shown and nothing is recorded; if we die after
+    it, the look stands in the spool, and the next producer of this account sends it."""
 
     def __init__(self, action: str, details: Mapping[str, str]) -> None:
         super().__init__(name="gatebook-look", daemon=True)
         self._action = action
-        self._details = details
+        self._details = dict(details)
         self._recorder: Recorder | None = None
+        self._wanted = threading.Event()
+        self._decided = threading.Event()  # on the disk, or told that it is not
         self._ended = threading.Event()
         self._failure: dict[str, str] = {}
+        self._has_complained = False
+
+    def tell(self, **details: str) -> None:
+        """Add what the command has learned of its task; before `commit` and output."""
+        self._details = {**self._details, **details}
+
+    def commit(self) -> None:
+        """Return once the look is on the disk, as a success, or somebody was told that it is not.
+        Harmless where it was decided before."""
+        self._wanted.set()
+        if not self._ended.is_set() and not self._decided.wait(START_SECONDS):
+            self._complain(f"the spool takes longer than {START_SECONDS:g} s")
 
     def run(self) -> None:
         """See Thread."""
-        from gatebook.processors.serve.access.who import Caller
-
         try:
             from gatebook.producers.recorder import Recorder
 
             recorder = Recorder(service_settings())
             recorder.start()
+            self._recorder = recorder
+            self._follow(recorder)
         except (GatebookError, OSError, ImportError) as error:
-            what = str(error) if isinstance(error, GatebookError) else type(error).__name__
-            click.echo(f"gatebook: this look is not recorded: {what}", err=True)
-            return
-        self._recorder = recorder
-        caller = Caller(id=operator(), method="os_account", tenants=None)
-        audit = RecordedAudit(recorder, "cli")
-        if not self._ended.wait(HOLD_SECONDS):
-            audit.note(caller, self._action, SUCCESS, self._details, HttpFacts())
+            self._complain(str(error) if isinstance(error, GatebookError) else type(error).__name__)
+        finally:
+            self._decided.set()
+
+    def _follow(self, recorder: Recorder) -> None:
+        """Record what the command does, as it is known. Raises NotDurable."""
+        self._wanted.wait(HOLD_SECONDS)
+        if not self._ended.is_set():
+            self._record(recorder, {})
+            self._decided.set()
             self._ended.wait()
             if not self._failure:
                 return
-        outcome = FAILURE if self._failure else SUCCESS
-        audit.note(caller, self._action, outcome, {**self._details, **self._failure}, HttpFacts())
+        self._record(recorder, self._failure)
+
+    def _record(self, recorder: Recorder, failure: Mapping[str, str]) -> None:
+        from gatebook.processors.serve.access.who import Caller
+
+        caller = Caller(id=operator(), method="os_account", tenants=None)
+        details = {**self._details, **failure}
+        outcome = FAILURE if failure else SUCCESS
+        event = event_of(caller, self._action, outcome, details, HttpFacts(), "cli")
+        recorder.emit_durable(Look(event), START_SECONDS)
 
     def close(self) -> None:
         """Let it come to its end, which is told by the exception that ends the command."""
-        self._failure = failure_of(self._action, sys.exc_info()[1])
-        self._ended.set()
-        self.join(START_SECONDS)
-        if self._recorder is not None:
-            self._recorder.close(COMMAND_FLUSH_SECONDS)
+        error = sys.exc_info()[1]
+        try:
+            if sys.stdout is not None and not isinstance(error, BrokenPipeError):
+                sys.stdout.flush()  # what is shown now is shown of this look
+        finally:
+            self._failure = failure_of(self._action, error)
+            self._ended.set()
+            self._wanted.set()
+            self.join(START_SECONDS)
+            if self._recorder is not None:
+                self._recorder.close(COMMAND_FLUSH_SECONDS)
+
+    def _complain(self, what: str) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            click.echo(f"gatebook: this look is not recorded: {what}", err=True)

@@ -28,6 +28,7 @@ from gatebook.cli.search_commands import (
 from gatebook.cli.whole import gaps_of, tell_gaps
 
 if TYPE_CHECKING:
+    from gatebook.cli.audited import CommandLook
     from gatebook.processors.search.around import Around
     from gatebook.processors.search.asking import Hit
     from gatebook.processors.search.export import Chunk, Spec
@@ -147,7 +148,7 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
     """
     text = " ".join(query)
     _check_folder(output)
-    looked("export.make", query=text, kind=given["kind"], since=given["since"])
+    look = looked("export.make", query=text, **_asked(given, resume))
     if output is None:
         if resume:
             raise click.UsageError("--resume needs -o FILE")
@@ -155,14 +156,21 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
     else:
         with Job(output).alone() as job:
             if resume:
-                _check_resumed(job, text)
+                look.tell(**_check_resumed(job, text))
             else:
                 _check_begun(job)
-            total = run_on_cluster(lambda c: _to_file(c, job, text, given))
+            total = run_on_cluster(lambda c: _to_file(c, job, text, given, look))
         told = f"{total:,} lines in {output}" if total else f"no match: {output} is not written"
         click.echo(told, err=True)
     if not total:
         sys.exit(EXIT_NO_MATCH)
+
+
+def _asked(given: dict[str, Any], resume: bool) -> dict[str, str]:
+    """What is recorded of the range; that of a resumed one is not what the options say."""
+    if resume:
+        return {"resumed": "yes"}
+    return {name: given[name] for name in ("kind", "since", "until")}
 
 
 def _check_folder(output: Path | None) -> None:
@@ -277,7 +285,8 @@ def _check_begun(job: Job) -> None:
         raise click.UsageError(f"{job.part} was begun; add --resume, or delete it")
 
 
-def _check_resumed(job: Job, text: str) -> None:
+def _check_resumed(job: Job, text: str) -> dict[str, str]:
+    """What was begun, for the record. Raises UsageError."""
     job.load()
     assert job.spec is not None
     if text and text != job.spec.query:
@@ -288,9 +297,14 @@ def _check_resumed(job: Job, text: str) -> None:
             raise click.UsageError(f"{job.output} is whole already")
         job.bytes = job.lines = 0
         job.position = ""
+    spec = job.spec
+    asked = {"query": spec.query, "kind": spec.kind}
+    return {**asked, "since": spec.since or "all", "until": spec.until or ""}
 
 
-async def _to_file(connection: Connection, job: Job, text: str, given: dict[str, Any]) -> int:
+async def _to_file(
+    connection: Connection, job: Job, text: str, given: dict[str, Any], look: CommandLook
+) -> int:
     from gatebook.processors.search import export as exports
 
     if job.spec is None:
@@ -307,6 +321,7 @@ async def _to_file(connection: Connection, job: Job, text: str, given: dict[str,
     heading_is_there = job.bytes > 0
     async for chunk in exports.chunks(connection, namespace, question, job.spec, job.position):
         if chunk.lines or not heading_is_there:
+            look.commit()  # if we die after this, the look is in the spool
             job.take(chunk)
             bar.show(job.lines)
     bar.end(job.lines)

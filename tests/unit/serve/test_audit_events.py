@@ -171,6 +171,7 @@ def test_a_secret_in_an_act_is_masked_and_is_in_no_prompt() -> None:
         ("search", click.exceptions.Exit(0), ""),
         ("search", SystemExit(1), ""),
         ("search.tail", KeyboardInterrupt(), ""),
+        ("event.view", BrokenPipeError(), ""),
         ("event.view", SystemExit(1), "404"),
         ("finding.view", SystemExit(1), "404"),
         ("search", SystemExit(2), "400"),
