@@ -294,6 +294,25 @@ def test_a_long_range_says_that_summaries_answered(visit: Visit, book: Book) -> 
     expect(found.locator(".badge.note")).to_contain_text("answered from summaries")
 
 
+def test_what_retention_left_is_told(visit: Visit) -> None:
+    """No day is said to be empty that may hold documents under hold."""
+    left = {
+        "summaries, and what is under hold": {"all_gone": True, "keep_one_in": None},
+        "one in 4, and summaries": {"all_gone": False, "keep_one_in": 4},
+        "some details, and summaries": {"all_gone": False, "keep_one_in": None},
+    }
+    times = {"from": "2026-10-01T00:00:00.000000Z", "to": "2026-10-02T00:00:00.000000Z"}
+    thinned = [{**times, **one} for one in left.values()]
+    page = visit("/overview")
+    page.route(
+        "**/api/v1/retention",
+        lambda route: route.fulfill(json={**route.fetch().json(), "thinned": thinned}),
+    )
+    page.get_by_role("link", name="Retention").click()
+    rows = page.get_by_role("region", name="Days without all details").locator("tbody tr")
+    expect(rows.locator("td:last-child")).to_have_text(list(left))
+
+
 def test_an_unreachable_service_is_told(visit: Visit) -> None:
     """No answer is no empty result."""
     page = visit(SMALL)

@@ -334,6 +334,22 @@ def test_an_export_is_downloaded_with_progress(visit: Visit) -> None:
     expect(page.locator(".export-progress")).to_contain_text(f"Done: {ACCESSES} lines")
 
 
+def test_an_export_says_that_details_are_gone(visit: Visit) -> None:
+    """Who exports a range of which retention took some is told."""
+    page = visit("/search?q=event.outcome:failure")
+    gone = {"complete": False, "thinned": []}
+    page.route(
+        "**/api/v1/exports",
+        lambda route: route.fulfill(json={**route.fetch().json(), "detail": gone}),
+    )
+    page.get_by_role("button", name="Export").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Retention removed")).to_have_count(0)
+    with page.expect_download():
+        dialog.get_by_role("button", name="Export", exact=True).click()
+    expect(dialog.get_by_text("Retention removed some details of this range")).to_be_visible()
+
+
 def test_the_live_tail_shows_what_comes_in(visit: Visit, book: Book) -> None:
     """A new event appears by itself; while it is paused, events only are counted."""
     page = visit("/search?q=service.name:support")

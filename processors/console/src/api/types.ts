@@ -44,11 +44,18 @@ export interface Lag {
   seconds: number;
 }
 
-/** A range of which details are gone: all of them, or all but one in so many. */
+/** A range of which details are gone: all but those under hold (all_gone), all but one in so many, or some. */
 export interface Thinned {
   from: string | null;
   to: string | null;
   keep_one_in: number | null;
+  all_gone: boolean;
+}
+
+/** Whether all that was taken in within a range is still there. */
+export interface Detail {
+  complete: boolean;
+  thinned: Thinned[];
 }
 
 export interface SearchAnswer {
@@ -58,7 +65,7 @@ export interface SearchAnswer {
   from: string;
   to: string;
   lag: Lag | null;
-  detail: { complete: boolean; thinned: Thinned[] };
+  detail: Detail;
   hits: Hit[];
 }
 

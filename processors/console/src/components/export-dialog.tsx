@@ -1,6 +1,6 @@
 import { useEffect, useState, type ReactNode } from "react";
 import { exportUrl, get, path, post } from "../api/client";
-import type { ExportState } from "../api/types";
+import type { Detail, ExportState } from "../api/types";
 import { count, percent, plural } from "../lib/format";
 import { useAct } from "../lib/hooks";
 import type { Asked } from "../lib/search-state";
@@ -14,10 +14,12 @@ export function ExportDialog(props: { question: Asked; columns: string[]; total:
   const [format, setFormat] = useState("ndjson");
   const [whole, setWhole] = useState(true);
   const [made, setMade] = useState<ExportState | null>(null);
+  const [complete, setComplete] = useState(true);
   const make = useAct(async () => {
     const fields = whole ? {} : { fields: columns };
-    const answer = await post<{ id: string; total: number }>("/exports", { ...question, format, ...fields });
-    setMade({ ...answer, state: "ready", done: 0 });
+    const answer = await post<{ id: string; total: number; detail: Detail }>("/exports", { ...question, format, ...fields });
+    setMade({ id: answer.id, total: answer.total, state: "ready", done: 0 });
+    setComplete(answer.detail.complete);
     download(exportUrl(answer.id), `gatebook-${question.kind}.${format === "csv" ? "csv" : "ndjson"}`);
   });
   useProgress(made, setMade);
@@ -38,6 +40,7 @@ export function ExportDialog(props: { question: Asked; columns: string[]; total:
         {make.busy ? "Preparing…" : made ? "Export again" : "Export"}
       </button>
       {make.error && <Failure error={make.error} />}
+      {!complete && <p className="none">Retention removed some details of this range: they are not in the export.</p>}
       {made && (
         <div className="export-progress" role="status">
           <progress max={Math.max(1, made.total)} value={made.done} aria-label="Export" />

@@ -83,6 +83,12 @@ function Pairs({ of, zone }: { of: Source; zone: Zone }): ReactNode {
   );
 }
 
+/** What is left of a day's details beside the summaries. */
+function left(day: Thinned): string {
+  if (day.all_gone) return "summaries, and what is under hold";
+  return day.keep_one_in ? `one in ${count(day.keep_one_in)}, and summaries` : "some details, and summaries";
+}
+
 function Days({ days, zone }: { days: Thinned[]; zone: Zone }): ReactNode {
   return (
     <div className="short-scroll" role="region" aria-label="Days without all details" tabIndex={0}>
@@ -103,7 +109,7 @@ function Days({ days, zone }: { days: Thinned[]; zone: Zone }): ReactNode {
               <td>
                 <Value field="to" value={day.to} zone={zone} />
               </td>
-              <td>{day.keep_one_in ? `one in ${count(day.keep_one_in)}, and summaries` : "summaries alone"}</td>
+              <td>{left(day)}</td>
             </tr>
           ))}
         </tbody>
