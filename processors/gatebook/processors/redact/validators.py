@@ -106,11 +106,18 @@ _SAMPLE_LOGIN = re2.compile(
 )
 
 
+_LOGIN_REST = re.compile(rb"""[^\s"']{0,4096}""")
+
+
 def login(probe: Probe) -> Iterator[Found]:
-    """Accept `user:password` that is no example and no variable."""
-    value = probe.value.strip(b"\"'")
+    """Accept `user:password` that is no example and no variable; without quotes, to its end."""
+    end = probe.end
+    if probe.data[probe.start] not in b"\"'":
+        rest = _LOGIN_REST.match(probe.data, end)
+        end = rest.end() if rest else end
+    value = probe.data[probe.start : end].strip(b"\"'")
     if b":" in value and not _SAMPLE_LOGIN.fullmatch(value):
-        yield _whole(probe)
+        yield _whole(probe, end)
 
 
 _MANIFEST_DATA = re2.compile(rb"(?m)^[ \t]{0,8}(?:data|stringData)[ \t]*:", _LATIN1)
