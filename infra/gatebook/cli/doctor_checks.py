@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.cli.alert_checks import check_alert_targets
+from gatebook.cli.key_file_checks import check_key_files
 from gatebook.cli.sealing_checks import check_sealing
 from gatebook.engines.check import Check
 from gatebook.schemas.errors import Fatal
@@ -24,6 +25,7 @@ def check_surroundings(kafka_answers: bool = True) -> Iterator[Check]:
     yield from check_variables()
     yield from check_alert_targets()
     yield from check_sealing()
+    yield from check_key_files()
     yield from check_spools(kafka_answers)
 
 

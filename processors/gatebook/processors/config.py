@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from gatebook.schemas.errors import Fatal, WrongSetting
+from gatebook.schemas.key_files import warn_if_exposed
 from gatebook.schemas.keys import PRIVATE_NAME, FileSource, KeySource, open_source
 from gatebook.schemas.setting_errors import wrong_setting
 from gatebook.schemas.settings_file import kafka_passthrough, local_addresses
@@ -157,6 +158,7 @@ def read_or_make_key(path: Path) -> bytes:
         ) from None
     if len(key) < MIN_KEY_BYTES:
         raise Fatal(f"{path} holds fewer than {MIN_KEY_BYTES} bytes", "delete it or restore it")
+    warn_if_exposed(path)
     return key
 
 

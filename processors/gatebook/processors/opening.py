@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gatebook.schemas.errors import Fatal
-from gatebook.schemas.keys import Bundle, FileSource, KeySource, KeysUnavailable, parse
+from gatebook.schemas.keys import Bundle, KeySource, KeysUnavailable, parse
 from gatebook.schemas.sealing import (
     FORGED,
     KEY_DESTROYED,
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 MAX_DATA_KEYS = 4096
 # Encrypted data keys that did not open: a hostile one costs its X25519 once, not once an event.
 MAX_REFUSED = 1024
-READABLE_BY_ALL = 0o004
 
 
 class ContentOpener:
@@ -70,7 +69,6 @@ class ContentOpener:
                 f"the private keys {self._source} cannot be read: {error}",
                 "set GATEBOOK_SEALING_KEYS, or make keys: gatebook keys new",
             ) from None
-        _warn_of_readers(self._source)
 
     def refresh(self) -> None:
         """Read the keys again if they changed. What cannot be read changes nothing: the keys of
@@ -157,8 +155,3 @@ def _remember(kept: OrderedDict[bytes, Any], key: bytes, value: Any, limit: int)
     kept[key] = value
     if len(kept) > limit:
         kept.popitem(last=False)
-
-
-def _warn_of_readers(source: KeySource) -> None:
-    if isinstance(source, FileSource) and source.path.stat().st_mode & READABLE_BY_ALL:
-        log.warning("every user of this machine can read the private keys %s", source)

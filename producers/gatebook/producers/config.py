@@ -24,6 +24,7 @@ from msgspec import Meta
 from gatebook.producers.identity_settings import IDENTITY_CHECKS
 from gatebook.schemas.codec import MAX_EVENTS_PER_FRAME, MAX_MESSAGE_BYTES
 from gatebook.schemas.errors import Fatal, WrongSetting
+from gatebook.schemas.key_files import warn_if_exposed
 from gatebook.schemas.keys import (
     PUBLIC_NAME,
     FileSource,
@@ -423,6 +424,7 @@ def _read_or_make_secret(path: Path) -> bytes:
         ) from None
     if len(secret) < MIN_SECRET_BYTES:
         raise Fatal(f"{path} holds fewer than {MIN_SECRET_BYTES} bytes", "restore or delete it")
+    warn_if_exposed(path)
     return secret
 
 

@@ -30,6 +30,7 @@ from typing import Protocol, cast
 import msgspec
 
 from gatebook.schemas.errors import Fatal, GatebookError, WrongSetting
+from gatebook.schemas.key_files import may_be_private, warn_if_exposed
 from gatebook.schemas.sealing import KEY_BYTES, key_id_of, name_of
 
 ENTRY_POINT_GROUP = "gatebook.keys"
@@ -66,9 +67,12 @@ class FileSource:
 
     def read(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            found = self.path.read_bytes()
         except OSError as error:
             raise KeysUnavailable(f"{self.path}: {error.strerror}") from None
+        if may_be_private(found):
+            warn_if_exposed(self.path)
+        return found
 
     def version(self) -> Hashable:
         try:

@@ -220,3 +220,38 @@ def test_the_probe_does_not_hide_that_content_is_dropped(
     files = KeyFiles.in_folder(home / "keys")
     files.create()
     assert producer_check.check_producer(0.1) == []
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_private_key_that_others_may_read_is_told(home: Path, mode: int) -> None:
+    """Each such file, with its mode and what to do; a public one may be read by everybody."""
+    files = KeyFiles.in_folder(home / "keys")
+    files.create()
+    wrapping = home / "keys" / "subject-wrapping.key"
+    wrapping.write_bytes(bytes(32))
+    wrapping.chmod(0o600)
+    assert rows()["key files"].verdict == "ok"
+    for path in (files.private, wrapping):
+        path.chmod(mode)
+    found = [row for row in doctor_checks.check_surroundings() if row.name == "key files"]
+    assert [row.verdict for row in found] == ["warn", "warn"]
+    for row, path in zip(found, (files.private, wrapping), strict=True):
+        assert f"{path} (mode {mode:04o})" in row.detail
+        assert f"chmod 600 {path}" in row.next_step
+
+
+def test_a_key_file_elsewhere_is_looked_at_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a setting names one, as a file or as a source of keys."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_bytes(bytes(32))
+        path.chmod(0o644)
+    monkeypatch.setenv("GATEBOOK_REDACTION_KEY_FILE", str(one))
+    monkeypatch.setenv("GATEBOOK_SUBJECT_WRAPPING_KEYS", f"env:NONE, file:{two}")
+    found = [row for row in doctor_checks.check_surroundings() if row.name == "key files"]
+    assert [str(path) in row.detail for path, row in zip((one, two), found, strict=True)] == [
+        True,
+        True,
+    ]

@@ -245,10 +245,10 @@ def test_readable_private_keys_are_complained_of(
     """Nothing is refused for it: orchestrators mount secrets that way."""
     source = FileSource(intake.files.private)
     ContentOpener(source).start(must_exist=True)
-    assert "every user" not in caplog.text
+    assert "can be read by others" not in caplog.text
     intake.files.private.chmod(0o644)
     ContentOpener(source).start(must_exist=True)
-    assert "every user of this machine can read" in caplog.text
+    assert f"can be read by others (mode 0644): chmod 600 {intake.files.private}" in caplog.text
 
 
 def test_a_source_that_fails_is_asked_again(intake: Intake) -> None:

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gatebook.schemas.errors import Fatal, GatebookError
+from gatebook.schemas.key_files import warn_if_exposed
 
 FORMAT = "gatebook-erasure/1"
 SEED_BYTES = 32
@@ -70,6 +71,7 @@ def _read_or_make(path: Path) -> bytes:
         with suppress(FileExistsError):
             os.link(draft, path)  # the first one wins
         draft.unlink()
+    warn_if_exposed(path)
     return path.read_bytes()
 
 
