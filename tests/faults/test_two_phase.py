@@ -159,7 +159,8 @@ def test_an_end_that_comes_after_all_is_a_visible_conflict(pipeline: Pipeline) -
 
 
 def test_a_worker_reconciles_by_itself_and_the_command_tells(pipeline: Pipeline) -> None:
-    """`gatebook worker reconcile` runs until it is told to stop; `reconcile --once` looks once."""
+    """`gatebook worker reconcile` runs until it is told to stop; `gatebook reconcile` looks once,
+    and says what it does and what it found."""
     pipeline.start("intake", "index")
     intent = make_event("carol")
     intent["event"] |= {"id": intent_id("carol-1"), "outcome": "unknown", "end": 0}
@@ -169,11 +170,13 @@ def test_a_worker_reconciles_by_itself_and_the_command_tells(pipeline: Pipeline)
     (worker,) = pipeline.start("reconcile", **soon)
     wait_until("the incomplete event", lambda: incomplete(pipeline))
 
-    command = [sys.executable, "-m", "gatebook.cli.main", "reconcile", "--once"]
+    command = [sys.executable, "-m", "gatebook.cli.main", "reconcile"]
     done = subprocess.run(
         command, env=pipeline.environment(**soon), capture_output=True, timeout=60, check=True
     )
     assert done.stdout == b"1 intents are due, 0 without an end\n"
+    for told in (b"until intake has worked off", b"until index has", b"looking at intents"):
+        assert told in done.stderr
     assert pipeline.kill(worker, TERM) == 0
     assert [found["event"]["id"] for found in incomplete(pipeline)] == ["carol-1"]
 

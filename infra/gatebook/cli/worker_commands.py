@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from gatebook.processors.config import WorkerSettings
+
 ROLES = ("intake", "index", "detect", "notify", "reconcile")
 EXIT_NOT_YET = 3
+KAFKA_TIMEOUT_SECONDS = 5.0
 
 
 @click.command()
@@ -45,12 +51,17 @@ def worker(role: str | None, roles: str) -> None:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Look once, say what was found, and end.")
-def reconcile(once: bool) -> None:
+@click.option("--once", is_flag=True, help="One pass; the default.")
+@click.option("--watch", is_flag=True, help="Pass after pass, until Ctrl-C or SIGTERM.")
+def reconcile(once: bool, watch: bool) -> None:
     """Write an `incomplete` event for each intent whose request never ended.
 
-    Such a request was begun (GATEBOOK_INTENTS=on) and its service killed before it ended. With
-    --once the exit code is 0 whether or not there were any, 3 where it cannot be told yet.
+    Such a request was begun (GATEBOOK_INTENTS=on) and its service killed before it ended. Looks
+    once, says on standard error how far it is, and then what was found; `gatebook worker` does it
+    again and again beside its other roles.
+
+    Exit codes: 0 done, whether or not there were any; 3 it cannot be told yet: Kafka or
+    Elasticsearch does not answer, or the workers have not worked off the topics.
     """
     import asyncio
 
@@ -59,23 +70,49 @@ def reconcile(once: bool) -> None:
     from gatebook.processors.reconcile import PUT_OFF
     from gatebook.processors.worker import make_reconciler, run_role
 
+    if once and watch:
+        raise click.UsageError("--once and --watch are two ways; give one of them")
     settings = from_env()
-    if not once:
+    if watch:
         sys.exit(run_role("reconcile", settings))
     logs.configure(settings.log_level)
 
     async def run() -> None:
         reconciler = make_reconciler(settings)
         try:
-            found = await reconciler.run_once()
+            found = await reconciler.run_once(lambda line: click.echo(line, err=True))
         finally:
+            reconciler.stop()  # Ctrl-C: the thread that waits for the workers ends
             await reconciler.close()
         click.echo(f"{found.intents:,} intents are due, {found.incomplete:,} without an end")
 
+    _check_kafka(settings)
     try:
         asyncio.run(run())
     except PUT_OFF as error:
         click.echo(f"gatebook: it cannot be told yet: {error}", err=True)
+        sys.exit(EXIT_NOT_YET)
+
+
+def _check_kafka(settings: WorkerSettings) -> None:
+    """Workers wait for a broker that is away; a single pass says so and ends."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from gatebook.processors.config import kafka_properties
+
+    logger = logging.getLogger("gatebook.kafka")
+    logger.addHandler(logging.NullHandler())  # what the client says of it is said here
+    logger.propagate = False
+    client = AdminClient(kafka_properties(settings.kafka_bootstrap), logger=logger)
+    try:
+        client.list_topics(timeout=KAFKA_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        click.echo(
+            f"gatebook: Kafka does not answer at {settings.kafka_bootstrap} "
+            f"({error.args[0].name()}); start it (`gatebook up`), or set GATEBOOK_KAFKA_BOOTSTRAP",
+            err=True,
+        )
         sys.exit(EXIT_NOT_YET)
 
 

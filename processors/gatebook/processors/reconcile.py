@@ -23,7 +23,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,17 +197,20 @@ class Reconciler:
         self._deliverer = Deliverer(kafka_properties(settings.kafka_bootstrap))
         self._done_until_ns: int | None = None
 
-    async def run_once(self) -> Found:
-        """One run. Its incomplete events are in Kafka when it returns, not yet in the index.
+    async def run_once(self, say: Callable[[str], None] = log.debug) -> Found:
+        """One run; `say` is told how far it is. Its incomplete events are in Kafka when it
+        returns, not yet in the index.
         Raises Behind, KafkaException, Unreachable, SearchFailed, RegistryUnavailable."""
         window = next_window(time.time_ns(), self._settings, self._done_until_ns)
         for role, key in (("intake", ACCESS), ("index", EVENT)):
+            say(f"waiting until {role} has worked off {topic_name(self._settings.namespace, key)}")
             await asyncio.to_thread(self._barrier.passed, role, key)
         await service.refresh(self._connection, self._settings.namespace)
         found = Found()
+        first, last = timestamp_text(window.since_ns), timestamp_text(window.until_ns)
+        say(f"looking at intents that came in from {first[:19]}Z to {last[:19]}Z")
         query = (
-            f'gatebook.phase:{INTENT} and event.ingested >= "{timestamp_text(window.since_ns)}" '
-            f'and event.ingested < "{timestamp_text(window.until_ns)}"'
+            f'gatebook.phase:{INTENT} and event.ingested >= "{first}" and event.ingested < "{last}"'
         )
         pages = service.search(
             self._connection,
