@@ -39,7 +39,8 @@ def run_on_cluster(work: Callable[[Connection], Awaitable[T]]) -> T:
 
 
 def run_privileged(work: Callable[[WorkerSettings, Connection, Witness], Awaitable[T]]) -> T:
-    """The same for acts that are recorded before they are done, with what records them."""
+    """The same for acts that are recorded before they are done, with what records them; where the
+    work fails, that is told of the act that was recorded last."""
     import asyncio
 
     from gatebook.cli.privileged import Witness
@@ -65,5 +66,8 @@ def run_privileged(work: Callable[[WorkerSettings, Connection, Witness], Awaitab
 
     try:
         return asyncio.run(run())
+    except Exception as error:
+        witness.failed(error)
+        raise
     finally:
         witness.close()

@@ -6,6 +6,7 @@ import getpass
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -266,9 +267,9 @@ def _say(finding_id: str, word: Word, *, verdict: str = "", reason: str = "", by
     settings = from_env()
     who = by or _user()
     said = word_on(cited, word, time.time_ns(), verdict=verdict, reason=reason, by=who)
-    _record(finding_id, word, verdict=verdict, reason=reason, by=who)
     properties = kafka_properties(settings.kafka_bootstrap)
-    send(said, settings.namespace, properties, wire_from_env(settings.namespace))
+    with _recorded(finding_id, word, verdict=verdict, reason=reason, by=who):
+        send(said, settings.namespace, properties, wire_from_env(settings.namespace))
     return before
 
 
@@ -282,17 +283,13 @@ def verdict_before(documents: Sequence[dict[str, Any]]) -> str:
     return " and ".join(f"{one.verdict} by {safe(one.by, 64) or 'somebody'}" for one in before)
 
 
-def _record(finding_id: str, word: Word, **details: str) -> None:
+def _recorded(finding_id: str, word: Word, **details: str) -> AbstractContextManager[None]:
     """The word is in the log before it is said. Raises NotRecorded."""
-    from gatebook.cli.privileged import Witness, act
+    from gatebook.cli.privileged import act, witnessed
 
-    witness = Witness()
     action = "finding.verdict" if word == "closed" else f"finding.{word}"
     given = {"finding": finding_id, **details}
-    try:
-        witness.record_now(act(action, {name: text for name, text in given.items() if text}))
-    finally:
-        witness.close()
+    return witnessed(act(action, {name: text for name, text in given.items() if text}))
 
 
 def _user() -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,12 @@ import click
 from gatebook.cli.acts import stated, stated_if_given
 
 if TYPE_CHECKING:
+    from gatebook.processors.subjects.erasure import Privileged
     from gatebook.schemas.errors import Fatal
     from gatebook.schemas.keys import Bundle, Key, KeyFiles
 
 DAY_SECONDS = 86_400
+_ID = re.compile(r"[0-9a-f]{16}")
 
 private_option = click.option(
     "--private",
@@ -70,8 +74,8 @@ def new(reason: str, private: Path | None, public: Path | None, as_json: bool) -
     if files.private.exists():
         files.create()  # raises, and says what to do
     key = make_key()
-    _record("new", key.id, reason)
-    files.create(key)
+    with _recorded("new", key.id, reason):
+        files.create(key)
     _tell(files, key, "made", as_json)
 
 
@@ -90,8 +94,9 @@ def rotate(reason: str, private: Path | None, public: Path | None, as_json: bool
     files = _files(private, public)
     files.read()  # where there is nothing to rotate, nothing is recorded
     key = make_key()
-    _record("rotate", key.id, reason)
-    _tell(files, files.rotate(key), "added", as_json)
+    with _recorded("rotate", key.id, reason):
+        added = files.rotate(key)
+    _tell(files, added, "added", as_json)
 
 
 @keys.command(name="list")
@@ -141,15 +146,30 @@ def destroy(
     """
     files = _files(private, public)
     bundle = files.read()
-    key = bundle.live(key_id)
+    key = _live(bundle, key_id, reason)
     if key == bundle.newest and not in_use:
         raise _in_use(key, bundle)
     if not yes:
         click.echo(_consequences(key, bundle), err=True)
         click.confirm(f"Destroy the private key {key_id}?", abort=True)
-    _record("destroy", key_id, reason)
-    # If we die here, the event says more than was done; the same command does it.
-    _tell(files, files.destroy(key_id), "destroyed", as_json)
+    with _recorded("destroy", key_id, reason):
+        # If we die here, the event says more than was done; the same command does it.
+        destroyed = files.destroy(key_id)
+    _tell(files, destroyed, "destroyed", as_json)
+
+
+def _live(bundle: Bundle, key_id: str, reason: str) -> Key:
+    """The key with this id. Raises Fatal where there is none; that it was to be destroyed is
+    recorded."""
+    from gatebook.cli.privileged import refuse
+    from gatebook.schemas.errors import Fatal
+
+    try:
+        return bundle.live(key_id)
+    except Fatal:
+        named = key_id if _ID.fullmatch(key_id) else ""  # anything else could be a key itself
+        refuse(_act("destroy", named, reason), "not_found")
+        raise
 
 
 def _in_use(key: Key, bundle: Bundle) -> Fatal:
@@ -186,16 +206,18 @@ def _consequences(key: Key, bundle: Bundle) -> str:
     return "\n".join(said)
 
 
-def _record(action: str, key_id: str, reason: str) -> None:
-    """Record an act before it is done. Raises NotRecorded."""
-    from gatebook.cli.privileged import Witness, act
+def _recorded(action: str, key_id: str, reason: str) -> AbstractContextManager[None]:
+    """An act that is recorded before it is done. Raises NotRecorded."""
+    from gatebook.cli.privileged import witnessed
 
-    details = {"key_id": key_id, **({"reason": reason} if reason else {})}
-    witness = Witness()
-    try:
-        witness.record_now(act(f"keys.{action}", details))
-    finally:
-        witness.close()
+    return witnessed(_act(action, key_id, reason))
+
+
+def _act(action: str, key_id: str, reason: str) -> Privileged:
+    from gatebook.cli.privileged import act
+
+    details = {"key_id": key_id, "reason": reason}
+    return act(f"keys.{action}", {name: text for name, text in details.items() if text})
 
 
 def _files(private: Path | None, public: Path | None) -> KeyFiles:

@@ -6,12 +6,15 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gatebook.cli.policy_shared import json_option, matches, policy_option, print_json, read_policy
+from gatebook.schemas.errors import GatebookError
 from gatebook.schemas.reason_text import wrong_reason
 
 if TYPE_CHECKING:
@@ -101,8 +104,8 @@ def request_command(
     wanted = {name: text for name, text in match.items() if text}
     request = asking.new_request(found, by, level, wanted, reason, seconds, time.time_ns())
     asking.check_request(found, request)
-    _record(_notice(REQUESTED, by, request))
-    asking.ask(folder_of(file), found, person, request)
+    with _recorded(REQUESTED, by, request):
+        asking.ask(folder_of(file), found, person, request)
     click.echo(request.id)
     click.echo(f"  {asking.rules_of(found).approvals} others approve it with:", err=True)
     # The others need not have our environment, nor stand in our folder.
@@ -128,8 +131,9 @@ def approve_command(request_id: str, file: Path, by: str, key: Path, yes: bool) 
         return
     if not yes:
         click.confirm("Approve this?", abort=True)
-    _record(_notice(APPROVED, by, request))
-    _print_grant(_signed(file, found, person, request, "approval"))
+    with _recorded(APPROVED, by, request):
+        signed = _signed(file, found, person, request, "approval")
+    _print_grant(signed)
 
 
 @break_glass.command("revoke")
@@ -143,8 +147,9 @@ def revoke_command(request_id: str, file: Path, by: str, key: Path) -> None:
     found, grant, person = _step(request_id, file, by, key)
     if grant.request is None or grant.state == "refused":
         raise asking.Refused("there is nothing to end", "`gatebook policy break-glass status`")
-    _record(_notice(REVOKED, by, grant.request))
-    _print_grant(_signed(file, found, person, grant.request, "revoked"))
+    with _recorded(REVOKED, by, grant.request):
+        signed = _signed(file, found, person, grant.request, "revoked")
+    _print_grant(signed)
 
 
 @break_glass.command("status")
@@ -227,11 +232,19 @@ def _some(patterns: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {name: some for name, some in patterns.items() if some}
 
 
-def _notice(action: str, by: str, request: Any) -> Notice:
+@contextmanager
+def _recorded(action: str, by: str, request: Any) -> Iterator[None]:
+    """A step that is recorded before it is done; where it cannot be done, that is, too."""
     from gatebook.producers.policy.capture import told
-    from gatebook.producers.policy.notices import Notice
+    from gatebook.producers.policy.notices import REFUSED, Notice
 
-    return Notice(action, "", told(request), by)
+    facts = told(request)
+    _record(Notice(action, "", facts, by))
+    try:
+        yield
+    except (GatebookError, OSError):
+        _record(Notice(REFUSED, "server_error", {**facts, "step": action}, by))
+        raise
 
 
 def _record(notice: Notice) -> None:

@@ -335,6 +335,7 @@ def apply(
         if dry_run or not yes:
             await desk.record("retention.plan", policy=file.name)
             found = await manager.plan()
+            desk.witness.ended()
             if not as_json or dry_run:
                 _print_plan(found)
             if dry_run:

@@ -549,6 +549,8 @@ def show(event_id: str, as_json: bool, reveal: str | None, reason: str) -> None:
     if not reveal:  # which is recorded before anything is opened
         looked("event.view", event=event_id)
     hits = run_on_cluster(lambda connection: service.find(connection, _namespace(), event_id))
+    if reveal and not hits:
+        _refused_reveal(event_id, reveal, reason)
     content = _reveal(hits, event_id, reveal, reason) if reveal and hits else None
     if as_json:
         documents = [
@@ -592,6 +594,14 @@ def _reveal(hits: Sequence[Hit], event_id: str, layer: str, reason: str) -> dict
         return reveal.opened(document, key, wanted, erasures)
 
     return run_at_desk(work)
+
+
+def _refused_reveal(event_id: str, layer: str, reason: str) -> None:
+    """Record that content was asked for of an event that is not there."""
+    from gatebook.cli.privileged import act, refuse
+
+    details = {"event": event_id, "reveal": layer, "reason": reason}
+    refuse(act("event.reveal", details), "not_found")
 
 
 def _print_content(content: dict[str, Any] | None) -> None:

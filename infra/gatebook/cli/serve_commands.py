@@ -377,6 +377,17 @@ def _cells(facts: TokenFacts, now: float) -> list[str]:
     ]
 
 
+class NoSuchToken(GatebookError):
+    """No token has this id, and none ever had."""
+
+    exit_code = EXIT_NOT_FOUND
+    event_reason = "not_found"
+    next_step = "`gatebook token list --all` shows all there ever were"
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"no token has the id {token_id}, so none was revoked")
+
+
 @token.command("revoke")
 @click.argument("token_id", metavar="ID")
 @json_option
@@ -391,22 +402,14 @@ def revoke_command(token_id: str, as_json: bool) -> None:
 
     _refuse_no_id(token_id)
 
-    async def revoke(tokens: Tokens) -> tuple[str, TokenFacts] | None:
+    async def revoke(tokens: Tokens) -> tuple[str, TokenFacts]:
         try:
             before = (await tokens.find(token_id)).state(datetime.now(UTC).timestamp())
             return before, await tokens.revoke(token_id, operator())
         except TokenError:
-            return None
+            raise NoSuchToken(token_id) from None
 
-    found = _with_tokens("token.revoke", {"token": token_id}, revoke)
-    if found is None:
-        click.echo(
-            f"no token has the id {token_id}, so none was revoked; `gatebook token list --all` "
-            f"shows all there ever were",
-            err=True,
-        )
-        sys.exit(EXIT_NOT_FOUND)
-    before, facts = found
+    before, facts = _with_tokens("token.revoke", {"token": token_id}, revoke)
     if as_json:
         click.echo(json.dumps({**_plain(facts), "state_before": before}))
     else:
@@ -472,17 +475,13 @@ def _with_state(
 ) -> T:
     """Record, then do it. Raises NotRecorded, StateAway."""
     from gatebook.cli.cluster import run_on_cluster
-    from gatebook.cli.privileged import Witness, act
+    from gatebook.cli.privileged import act, witnessed
     from gatebook.processors.config import from_env
     from gatebook.processors.serve.access.state import ConsoleState
 
-    witness = Witness()
-    try:
-        witness.record_now(act(action, details))
+    with witnessed(act(action, details)):
         namespace = from_env().namespace
         return run_on_cluster(lambda connection: work(ConsoleState(connection, namespace)))
-    finally:
-        witness.close()
 
 
 def _plain(facts: TokenFacts) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class NobodyFound(GatebookError):
     """Most likely the id or the tenant is not as the service sent it."""
 
     exit_code = EXIT_NOT_FOUND
+    event_reason = "not_found"
 
     def __init__(self, tenants: Sequence[str] = ()) -> None:
         super().__init__("no events of this subject are stored")

@@ -105,7 +105,7 @@ def test_one_is_told_what_becomes_unreadable() -> None:
 
 
 def test_a_key_that_is_not_there_is_not_asked_about(home: Path) -> None:
-    """Nor one that is gone already; and nothing is recorded of it."""
+    """Nor one that is gone already; that it was to be destroyed is recorded, as a failure."""
     first = as_json("new")["id"]
     as_json("rotate")
     as_json("destroy", first, *WHY, "--yes")
@@ -113,7 +113,10 @@ def test_a_key_that_is_not_there_is_not_asked_about(home: Path) -> None:
         refused = keys("destroy", gone, *WHY, said="y\n")
         assert isinstance(refused.exception, Fatal)
         assert "Destroy the private key" not in refused.output
-    assert recorded(home).count(b"keys.destroy") == 1
+    said = recorded(home)
+    assert (said.count(b"keys.destroy"), said.count(b"not_found")) == (3, 2)
+    keys("destroy", "gb_pasted-by-mistake", *WHY)
+    assert b"pasted-by-mistake" not in recorded(home)
 
 
 def test_what_is_done_to_keys_is_recorded(home: Path) -> None:
@@ -126,6 +129,21 @@ def test_what_is_done_to_keys_is_recorded(home: Path) -> None:
         assert said.count(words.encode()) == 1
     assert said.count(first.encode()) == 2
     assert keys("destroy", first, "--yes").exit_code == 2, "a reason has to be given"
+
+
+def test_an_act_that_fails_is_told_of_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was recorded before it was done, and as a failure that names that event."""
+    first = as_json("new")["id"]
+    as_json("rotate")
+
+    def full(self: KeyFiles, key_id: str) -> None:
+        raise Fatal("the disk is full")
+
+    monkeypatch.setattr(KeyFiles, "destroy", full)
+    assert isinstance(keys("destroy", first, "--yes", *WHY).exception, Fatal)
+    said = recorded(home)
+    assert (said.count(b"keys.destroy"), said.count(b"server_error")) == (2, 1)
+    assert said.count(b"recorded_as") == 1
 
 
 def test_what_cannot_be_recorded_is_not_done(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ class NoSuchHold(GatebookError):
     """There is no hold with this id."""
 
     exit_code = 1
+    event_reason = "not_found"
     next_step = "`gatebook retention holds` shows the ids"
 
 

@@ -42,6 +42,7 @@ class NoSuchHold(GatebookError):
     """There is no hold with this id on this subject."""
 
     exit_code = 1
+    event_reason = "not_found"
     next_step = "`gatebook subject list-holds` shows the ids"
 
 
