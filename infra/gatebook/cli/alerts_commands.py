@@ -155,6 +155,9 @@ def list_command(show_all: bool, as_json: bool) -> None:
     Read from the state topic of the notify workers. Exit codes: 0 there are some, 1 there are
     none.
     """
+    from gatebook.cli.audited import looked
+
+    looked("alert.list", state="all" if show_all else "open")
     desks = _desks()
     rows = [_row(i) for desk in desks for i in desk.incidents.values() if show_all or not i.is_over]
     rows.sort(key=lambda row: row["since"], reverse=True)

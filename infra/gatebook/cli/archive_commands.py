@@ -329,8 +329,10 @@ def verify_(address: str, public_key: Path | None, strict: bool, as_json: bool) 
     and nothing is known of them. Exit codes: 0 it holds; 1 it differs, and the first bad file and
     record are named, or with --strict one of these two; 2 there is no archive.
     """
+    from gatebook.cli.audited import looked
     from gatebook.processors.archive.store import store_of
 
+    looked("archive.verify", archive=address)
     found = _verified(store_of(address), public_key)
     if as_json:
         _print_json(_told(found))
@@ -447,6 +449,9 @@ def list_(store: str | None, as_json: bool) -> None:
 
     Signatures are checked, files are not: `gatebook archive verify` does.
     """
+    from gatebook.cli.audited import looked
+
+    looked("archive.list", archive="restored" if store is None else store)
     found = _restored() if store is None else _archives(store)
     if as_json:
         _print_json(found)

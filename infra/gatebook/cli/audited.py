@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 COMMAND_FLUSH_SECONDS = 0.3
 # Output waits so long at most for the look to be on the disk.
 START_SECONDS = 5.0
-# A command that shows nothing for so long has its look recorded before its end is known.
+# Who waits for events has looked after so long, whether some came or not.
 HOLD_SECONDS = 5.0
+WAITING = frozenset({"search.tail"})
 # Looks at one thing, that fail where there is no such thing; a search that finds nothing does not.
 OF_ONE = frozenset({"event.view", "event.around", "finding.view"})
 _STATUS_OF_EXIT = {1: "404", 2: "400", 3: "503"}
@@ -200,9 +201,9 @@ def service_settings() -> ProducerSettings:
 
 def looked(action: str, **details: str) -> CommandLook:
     """Record a look by this command: on the disk before the first byte of its output, or before
-    `commit` returns; else at its end, with how it ended, or after HOLD_SECONDS. What fails after
-    that is recorded once more, as a failure. Never raises; where the look cannot be recorded the
-    command says so once."""
+    `commit` returns; else at its end, with how it ended. What fails after that is recorded once
+    more, as a failure. Never raises; where the look cannot be recorded the command says so
+    once."""
     # What a producer says of a broker that is away is no matter of this command: the spool has it.
     logging.getLogger("gatebook.producers").setLevel(logging.CRITICAL)
     look = CommandLook(action, details)
@@ -214,16 +215,21 @@ def looked(action: str, **details: str) -> CommandLook:
 
 def failure_of(action: str, error: BaseException | None) -> dict[str, str]:
     """What is recorded of a command that failed; empty for one that did what it was to do, also
-    where it found nothing, somebody stopped it, or its reader had seen enough (`| head`)."""
+    where it found nothing or what differs, somebody stopped it, or its reader had seen enough
+    (`| head`)."""
     if isinstance(error, BrokenPipeError):
         return {}
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     else:
         code = int(getattr(error, "exit_code", isinstance(error, Exception)))
-    if code == 0 or (code == 1 and isinstance(error, SystemExit) and action not in OF_ONE):
+    is_answer = isinstance(error, SystemExit) or (
+        isinstance(error, GatebookError) and hasattr(error, "exit_code")
+    )
+    if code == 0 or (code == 1 and is_answer and action not in OF_ONE):
         return {}
-    return {"exit": str(code), "status": _STATUS_OF_EXIT.get(code, "500")}
+    is_known = code != 1 or is_answer
+    return {"exit": str(code), "status": _STATUS_OF_EXIT.get(code, "500") if is_known else "500"}
 
 
 class CommandLook(threading.Thread):
@@ -269,7 +275,7 @@ class CommandLook(threading.Thread):
 
     def _follow(self, recorder: Recorder) -> None:
         """Record what the command does, as it is known. Raises NotDurable."""
-        self._wanted.wait(HOLD_SECONDS)
+        self._wanted.wait(HOLD_SECONDS if self._action in WAITING else None)
         if not self._ended.is_set():
             self._record(recorder, {})
             self._decided.set()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXIT_NOTHING = 1
 TELL_SECONDS = 1.0
 BAR_CHARACTERS = 40
+# What of the accesses is looked at; stands in the recorded event.
+RECORDED = ("query", "since", "until", "learn", "source")
 FILE = click.Path(dir_okay=False, exists=True)
 
 
@@ -97,6 +99,7 @@ def backtest(**given: Any) -> None:
 
 
 async def _replayed(given: Mapping[str, Any]) -> tuple[Backtest, list[Report]]:
+    from gatebook.cli.audited import looked
     from gatebook.processors.detect.access import parse_time_ns
     from gatebook.processors.search.times import parse_time
 
@@ -108,6 +111,7 @@ async def _replayed(given: Mapping[str, Any]) -> tuple[Backtest, list[Report]]:
         raise click.UsageError("the time range is empty: give an --until later than --since")
     begin = min(begin, since)
     compared = _compared(given)  # what is wrong is told before the index is asked
+    looked("rule.backtest", rule=given["rule_id"], **{name: given[name] for name in RECORDED})
     replay = _backtest(compared, parse_time_ns(since), await _verdicts(given, begin))
     told = _Progress(quiet=given["as_json"])
     async for batch in _history(given, begin, until):

@@ -161,10 +161,12 @@ def dry_run(file: Path, since: str, until: str, against: Path | None, as_json: b
     answers, so they are an upper bound. Exit codes: 0 compared; 2 a policy or an option is wrong;
     3 Elasticsearch cannot be reached.
     """
+    from gatebook.cli.audited import looked
     from gatebook.producers.policy.compare import compare
 
     new = read_policy(file)
     old = read_policy(against) if against else None
+    looked("policy.dry_run", policy=new.name, since=since, until=until)
     found = compare(new, old, _history(since, until))
     if as_json:
         print_json(found)

@@ -190,6 +190,7 @@ def show(
     Exit codes: 0 shown, 1 nothing matched or nothing is summed up yet, 2 the query is wrong or
     asks for what summaries do not keep, 3 Elasticsearch cannot be reached.
     """
+    from gatebook.cli.audited import looked
     from gatebook.processors.summaries.answer import is_answerable, totals
 
     text = " ".join(query)
@@ -199,6 +200,7 @@ def show(
         )
     by = groups or ("day",)
     names = [GROUPS[name] for name in by]
+    looked("summary.view", query=text, since=since, until=until, by=",".join(by))
     first, last = _time(since), _time(until)
     found = run_on_cluster(lambda c: totals(c, _namespace(), text, first, last, names))
     if found is None:

@@ -207,3 +207,78 @@ async def test_ctrl_c_ends_a_tail_that_is_recorded_once(book: Watched) -> None:
     finally:
         stop(process)
     assert [look["event"]["outcome"] for look in book.looks()] == ["success"]
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (
+            ("summary", "show", "user.id:gus", "--since", "7d", "--by", "user"),
+            {
+                "action": "summary.view",
+                "query": "user.id:gus",
+                "since": "7d",
+                "by": "user",
+            },
+        ),
+        (
+            ("backtest", "--rule", "failure_burst", "--since", "1h", "--query", "user.id:gus"),
+            {
+                "action": "rule.backtest",
+                "rule": "failure_burst",
+                "query": "user.id:gus",
+                "since": "1h",
+                "source": "index",
+            },
+        ),
+        (
+            ("policy", "dry-run", "infra/examples/capture-policy.toml", "--since", "1h"),
+            {"action": "policy.dry_run", "policy": "example", "since": "1h"},
+        ),
+        (("archive", "list"), {"action": "archive.list", "archive": "restored"}),
+        (("archive", "list", "{folder}"), {"action": "archive.list", "archive": "{folder}"}),
+    ],
+    ids=lambda given: " ".join(given[:2]) if isinstance(given, tuple) else "",
+)
+async def test_who_reads_by_other_commands_is_recorded(
+    book: Watched, tmp_path: Path, command: tuple[str, ...], wanted: dict[str, str]
+) -> None:
+    """Sums by person, what a rule or a policy would have done, what stands in archives: a look
+    each, which is no privileged act."""
+    await book.write(*rows(3))
+    done = book.command(*(part.format(folder=tmp_path) for part in command))
+    assert done.returncode in (0, 1), done.stderr
+    (look,) = book.looks()
+    event = look["event"]
+    told = (event["action"], event["outcome"], event["category"], event["type"])
+    assert told == (wanted.pop("action"), "success", "database", "access")
+    expected = {name: text.format(folder=tmp_path) for name, text in wanted.items()}
+    assert look["attributes"] == expected
+
+
+async def test_archives_that_are_none_and_alerts_without_kafka_are_failures(
+    book: Watched, tmp_path: Path
+) -> None:
+    """They showed nothing."""
+    assert book.command("archive", "verify", str(tmp_path)).returncode == 2
+    assert book.command("alerts", "list").returncode != 0
+    told = [(look["event"]["action"], look["event"]["outcome"]) for look in book.looks()]
+    assert told == [("archive.verify", "failure"), ("alert.list", "failure")]
+
+
+async def test_a_tail_that_waits_in_vain_is_a_look(book: Watched) -> None:
+    """Who watches for somebody who does not come has watched, and a kill does not undo it."""
+    await book.write(*rows(1))
+    process = book.start("tail", "user.id:nobody")
+    try:
+        wait_until("it is in the spool", lambda: size_of(book.spool) > 0)
+    finally:
+        process.kill()
+        process.communicate()
+    (look,) = book.looks()
+    assert (look["event"]["action"], look["event"]["outcome"]) == ("search.tail", "success")
+
+
+def size_of(spool: Path) -> int:
+    """Bytes of all segments; what a spool that is made anew has none of."""
+    return sum(path.stat().st_size for path in spool.glob("*/*/*/*.seg"))

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from gatebook.cli.audited import OURS, Look, event_of, failure_of
+from gatebook.processors.archive.errors import Differs
 from gatebook.processors.detect.engine import DetectionEngine, Limits
 from gatebook.processors.detect.registry import load_detector
 from gatebook.processors.enrich import Catalog
@@ -21,6 +22,7 @@ from gatebook.processors.serve.access.who import Caller
 from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts
 from gatebook.producers.scrub import Scrubber
 from gatebook.schemas.codec import FrameHeader, build_frame, encode_event
+from gatebook.schemas.errors import Fatal
 
 HTTP = HttpFacts("POST", "/api/v1/search", "192.0.2.7", "curl/8", "r1")
 ADA = Caller("ada", "Ada", "oidc", frozenset({"analyst"}), frozenset({"acme"}))
@@ -172,6 +174,9 @@ def test_a_secret_in_an_act_is_masked_and_is_in_no_prompt() -> None:
         ("search", SystemExit(1), ""),
         ("search.tail", KeyboardInterrupt(), ""),
         ("event.view", BrokenPipeError(), ""),
+        ("archive.verify", Differs("a record is not what it was"), ""),
+        ("alert.list", Fatal("the topic does not exist"), "500"),
+        ("alert.list", ValueError(), "500"),
         ("event.view", SystemExit(1), "404"),
         ("finding.view", SystemExit(1), "404"),
         ("search", SystemExit(2), "400"),
