@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatebook.cli.columns import MAX_CELL_CHARACTERS, print_columns
+from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
     from gatebook.processors.alerts.base import AlertTarget
@@ -19,8 +21,20 @@ if TYPE_CHECKING:
     from gatebook.processors.alerts.plan import Plan
 
 EXIT_FAILED = 1
+EXIT_NO_KAFKA = 3
+KAFKA_TIMEOUT_SECONDS = 5.0
 NANOSECONDS = 1_000_000_000
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class KafkaAway(GatebookError):
+    """The brokers of the settings do not answer, or do not let us in."""
+
+    exit_code = EXIT_NO_KAFKA
+    next_step = "start it (`gatebook up`), or set GATEBOOK_KAFKA_BOOTSTRAP"
+
+    def __init__(self, bootstrap: str, code: str) -> None:
+        super().__init__(f"Kafka does not answer at {bootstrap} ({code})")
 
 
 @click.group("alerts")
@@ -153,7 +167,7 @@ def list_command(show_all: bool, as_json: bool) -> None:
     """List open problems: what was made of each, and what its targets know.
 
     Read from the state topic of the notify workers. Exit codes: 0 there are some, 1 there are
-    none.
+    none, 3 Kafka cannot be reached.
     """
     from gatebook.cli.audited import looked
 
@@ -176,6 +190,8 @@ def list_command(show_all: bool, as_json: bool) -> None:
 
 def _desks() -> list[Desk]:
     """The desks of all partitions, as they are stored."""
+    from confluent_kafka import KafkaException
+
     from gatebook.processors.alerts.desk import Desk
     from gatebook.processors.alerts.statelog import partitions_of, read_to_end, reader
     from gatebook.processors.config import from_env, kafka_properties
@@ -184,16 +200,22 @@ def _desks() -> list[Desk]:
 
     settings, plan = from_env(), _plan()
     topic = topic_name(settings.namespace, NOTIFY_STATE)
-    client = reader(kafka_properties(settings.kafka_bootstrap), f"{settings.namespace}-alerts-list")
+    logger = logging.getLogger("gatebook.kafka")
+    logger.addHandler(logging.NullHandler())  # what the client says of it is said here
+    logger.propagate = False
+    properties = {**kafka_properties(settings.kafka_bootstrap), "logger": logger}
+    client = reader(properties, f"{settings.namespace}-alerts-list")
     desks = []
     try:
-        count = partitions_of(client, topic)
+        count = partitions_of(client, topic, KAFKA_TIMEOUT_SECONDS)
         if not count:
             raise Fatal(f"topic {topic} does not exist", "run `gatebook setup`")
         for partition in range(count):
             desk = Desk(plan, partition, count)
             desk.load(read_to_end(client, topic, partition))
             desks.append(desk)
+    except KafkaException as error:
+        raise KafkaAway(settings.kafka_bootstrap, error.args[0].name()) from None
     finally:
         client.close()
     return desks

@@ -118,3 +118,17 @@ def test_a_policy_in_the_home_is_the_one_that_is_meant(tmp_path: Path) -> None:
     named = {"GATEBOOK_RETENTION_POLICY": str(tmp_path / "nope.toml")}
     code, said = gatebook(tmp_path, "retention", "check", "--offline", **named)
     assert (code, "nope.toml" in said) == (2, True)
+
+
+def test_an_outage_is_told_with_the_address_and_what_to_do(tmp_path: Path) -> None:
+    """Of Kafka for the list of alerts, of Elasticsearch for the state of retention: in one line,
+    without a trace, and with the exit code of an outage."""
+    away = {"GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
+    code, said = gatebook(tmp_path, "alerts", "list", **away)
+    assert (code, "Kafka does not answer at 127.0.0.1:1" in said) == (3, True), said
+    assert "gatebook up" in said
+    assert "nobody expected" not in said
+    assert "rdkafka" not in said
+    away = {"GATEBOOK_ELASTICSEARCH_URL": "http://127.0.0.1:1"}
+    code, said = gatebook(tmp_path, "retention", "status", **away)
+    assert (code, "Elasticsearch does not answer at http://127.0.0.1:1" in said) == (3, True), said

@@ -24,9 +24,11 @@ def reader(properties: dict[str, Any], group: str) -> Consumer:
     )
 
 
-def partitions_of(client: Consumer, topic: str) -> int:
+def partitions_of(
+    client: Consumer, topic: str, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+) -> int:
     """How many partitions a topic has; 0: it does not exist."""
-    found = client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]
+    found = client.list_topics(topic, timeout=timeout_seconds).topics[topic]
     return 0 if found.error is not None else len(found.partitions or ())
 
 

@@ -309,7 +309,8 @@ class Cluster:
             try:
                 answer = await self.connection.request(method, path, **given)
             except Unreachable as error:
-                raise Away(f"no answer ({error})") from None
+                where = self.connection.address
+                raise Away(f"Elasticsearch does not answer at {where} ({error})") from None
             if wait_seconds is None or not answer.is_transient:
                 break
             await asyncio.sleep(wait_seconds)
