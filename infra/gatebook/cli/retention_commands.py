@@ -396,7 +396,7 @@ def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **wha
     import time
     import uuid
 
-    async def work(desk: Desk) -> str:
+    async def work(desk: Desk) -> tuple[str, int | None]:
         from gatebook.cli.privileged import operator
         from gatebook.processors.retention import holds
 
@@ -409,10 +409,21 @@ def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **wha
         await holds.refuse_taken(state, new)
         await desk.record("retention.hold", reason=reason, hold=name, query=what["query"])
         await holds.put(state, new)
-        return name
+        return name, await holds.covered(desk.connection, desk.settings.namespace, new)
 
-    found = run_at_desk(work)
-    click.echo(json.dumps({"hold": found}) if as_json else f"hold {found} is in force")
+    found, covered = run_at_desk(work)
+    told = json.dumps({"hold": found, "covers": covered})
+    click.echo(told if as_json else f"hold {found} is in force{_reach(covered)}")
+    if covered == 0:
+        click.echo(
+            "nothing in the index matches it, and it holds what comes in from now on: see that it "
+            "is spelled as events have it (`gatebook search --facets organization.id`)",
+            err=True,
+        )
+
+
+def _reach(covered: int | None) -> str:
+    return "" if covered is None else f"; it covers {covered:,} documents now"
 
 
 @retention.command()

@@ -19,10 +19,12 @@ import orjson
 from gatebook.processors.retention.elastic import Away, Dsl
 from gatebook.processors.retention.rows import SUMMARY_KINDS
 from gatebook.processors.retention.state import HOLD, ITEM, State
+from gatebook.processors.search.asking import SearchFailed, ask
 from gatebook.processors.search.dsl import compile_query
 from gatebook.processors.search.fields import FieldList, fields_of
 from gatebook.processors.search.query import QueryError
 from gatebook.processors.search.times import parse_time
+from gatebook.processors.sinks.connection import Connection, Unreachable
 from gatebook.processors.summaries.rows import FIELDS
 from gatebook.schemas.errors import GatebookError
 
@@ -220,6 +222,23 @@ async def refuse_taken(state: State, hold: Hold) -> bool:
     if _scope(standing) != _scope(hold):
         raise HoldTaken(standing)
     return True
+
+
+async def covered(connection: Connection, namespace: str, hold: Hold) -> int | None:
+    """How many documents in the index a hold covers now; None where that cannot be told. More may
+    come, and archives are not looked into."""
+    found = 0
+    try:
+        for kind in hold.kinds:
+            if (query := query_of(hold, kind)) is None:
+                continue
+            alias = f"/{namespace}-{kind}"
+            await ask(connection, f"{alias}/_refresh", absent={})
+            counted = await ask(connection, f"{alias}/_count", absent={}, json={"query": query})
+            found += counted.get("count", 0)
+    except (SearchFailed, Unreachable):
+        return None
+    return found
 
 
 async def release(state: State, hold_id: str) -> None:
