@@ -275,6 +275,8 @@ async def test_errors_point_at_the_character(api: Api) -> None:
         assert "user.id" in error["next_step"]
         cases = [
             ({"since": "yesterday"}, 400, "time"),
+            ({"since": ""}, 422, "invalid_request"),  # is neither the default nor `all`
+            ({"since": " "}, 400, "time"),
             ({"since": "1h", "until": "2h"}, 400, "bad_request"),
             ({"since": "1900-01-01"}, 400, "time"),
             ({"since": "1980-01-01"}, 400, "bad_request"),

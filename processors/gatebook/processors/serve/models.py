@@ -35,9 +35,10 @@ QueryText = Annotated[
 Since = Annotated[
     str,
     Field(
+        min_length=1,
         max_length=40,
         description="From, inclusive: 15m, 24h, 7d, now-1d, now/d, 2026-11-23, "
-        "2026-11-23T10:15:00Z, or `all`.",
+        "2026-11-23T10:15:00Z, or `all`. Leave it out for the default: an empty one is refused.",
         examples=["24h", "2026-11-23T10:15:00Z"],
     ),
 ]
