@@ -202,6 +202,14 @@ def test_ordinary_prompts_are_unchanged(text: str) -> None:
     assert REDACTOR.redact_text(text).text == text
 
 
+def test_a_mail_address_behind_a_key_that_is_one_itself_is_masked() -> None:
+    """What begins within a masked value ends with it; the address that is left over goes, too."""
+    key = "ey" + "aB3" * 7 + ".ey" + "cD4" * 7 + "." + "eF5" * 10
+    once = REDACTOR.redact_text(f"0@{key}.0@0.0A").text
+    assert ".0@" not in once
+    assert REDACTOR.redact_text(once).text == once
+
+
 @RELAXED
 @given(st.lists(st.one_of(around, glued, edged, st.just("password="), st.just("]: ")), max_size=8))
 def test_redacting_twice_changes_nothing(parts: list[str]) -> None:

@@ -465,8 +465,8 @@ _GLUED_BEFORE = re.compile(
 )
 _GLUED_AFTER = re.compile(
     rb"(?!\xe3\x80[\x81\x82\x8d]|\xef\xbc[\x81\x89\x8c\x9f](?![0-9\xef\xd9])|[\xe4-\xe9])"
-    rb"[A-Za-z0-9_\x80-\xff]|@[^\s@]{0,100}@|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}"
-    rb"|:[0-9A-Fa-f]{0,4}:"
+    rb"[A-Za-z0-9_\x80-\xff]|@[^\s@]{0,100}@|[.%+\-][\w.%+\-]{0,64}@"
+    rb"|[ .\-/:,()+]{1,3}[0-9][0-9 ()+.\-/]{4}|:[0-9A-Fa-f]{0,4}:"
 )
 
 # What was assigned reads on behind the mask: `password=[...]/0`.
