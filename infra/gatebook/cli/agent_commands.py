@@ -43,6 +43,18 @@ def agent(listen: str | None, socket: str | None, token_file: str | None) -> Non
     The answer's `id` is the event.id that the event after the call is to have. An intent that
     no such event follows is found by `gatebook reconcile` and stands in the index as incomplete.
 
+    What was said goes into `content`: any of these parts, messages as the model's API has them.
+
+    \b
+      {"event": {"action": "chat"}, "user": {"id": "ada"},
+       "content": {"system_instructions": "Be brief.",
+                   "input_messages": [{"role": "user", "content": "Why?"}],
+                   "output_messages": [{"role": "assistant", "content": "Because."}],
+                   "tools": [], "error_text": ""}}
+    It is kept where the agent's GATEBOOK_CAPTURE_LEVEL is redacted or full and there are keys to
+    seal it for (`gatebook keys new`), and in no other field. At the default level, metadata, only
+    digests of it are.
+
     Without @timestamp an event counts as of now. Several objects, one a line, go with the type
     application/x-ndjson.
 

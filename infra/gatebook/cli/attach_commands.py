@@ -127,7 +127,10 @@ SERVICES = (
         "  -H 'Content-Type: application/json' \\\n"
         '  -d \'{{"event": {{"action": "chat"}}, "user": {{"id": "ada"}},'
         ' "http": {{"response": {{"status_code": 200}}}},'
-        ' "gen_ai": {{"request": {{"model": "slm"}}}}}}\'\n',
+        ' "gen_ai": {{"request": {{"model": "slm"}}}}}}\'\n'
+        "# What was said goes beside these, and is kept at capture level redacted or full:\n"
+        '#   "content": {{"input_messages": [{{"role": "user", "content": "Why?"}}],\n'
+        '#               "output_messages": [{{"role": "assistant", "content": "Because."}}]}}\n',
         needs=f"{ADAPTERS}.agent",
     ),
     Service(

@@ -208,6 +208,19 @@ def models() -> str:
 
 # --- FIELDS.md ---------------------------------------------------------------------------------
 
+CONTENT_NOTE = """\
+Who sends events to `gatebook agent` gives `content` as a JSON object, and no `content_encoding`:
+
+```json
+{"content": {"input_messages": [{"role": "user", "content": "Why?"}],
+             "output_messages": [{"role": "assistant", "content": "Because."}]}}
+```
+
+Its parts, each of which may be left out: `content.input_messages`, `content.system_instructions`,
+`content.output_messages`, `content.tools` (each as the model's API has it) and
+`content.error_text`. It is kept where the agent captures content (`GATEBOOK_CAPTURE_LEVEL`).
+"""
+
 
 def fields_table() -> str:
     """FIELDS.md: every field of every document, and what is on the wire only."""
@@ -223,7 +236,8 @@ def fields_table() -> str:
         out.append(f"\n## {kind.name}\n\n{load(kind.schema).raw['doc']}\n\n")
         out.append("| field | type | indexed as | set by | meaning |\n|---|---|---|---|---|\n")
         out += [_row(leaf, STORAGE[kind.name].get(leaf.path)) for leaf in leaves(kind)]
-    out.append("\n## On the wire only, never indexed\n\n| schema | field | type | meaning |\n")
+    out.append(f"\n## On the wire only, never indexed\n\n{CONTENT_NOTE}\n")
+    out.append("| schema | field | type | meaning |\n")
     out.append("|---|---|---|---|\n")
     out += [row for name in CURRENT_SCHEMAS for row in _unindexed(name)]
     return "".join(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from starlette.applications import Starlette
 
 from gatebook.cli.attach_commands import SERVICES, available
 from gatebook.cli.main import cli
+from gatebook.producers.adapters.outside import Policy
+from gatebook.producers.config import ProducerSettings
+from gatebook.schemas import registry
 from gatebook.schemas.errors import Fatal, WrongSetting
+
+GENERATED = Path(registry.__file__).parent / "generated"
 
 NAMES = [
     "fastapi",
@@ -147,3 +153,22 @@ def test_a_service_that_captures_content_installs_what_seals_it(
     monkeypatch.setenv("GATEBOOK_CAPTURE_LEVEL", "redacted")
     assert details("fastapi")["install"] == "pip install 'gatebook[sealing]'"
     assert details("vllm")["install"] == "pip install 'gatebook[proxy,sealing]'"
+
+
+def content_told() -> dict[str, str]:
+    """The examples of content for a sender, as JSON text, by where they stand."""
+    told = CliRunner().invoke(cli, ["agent", "--help"]).output
+    lines = details("other-language")["lines"].replace("#", " ").split("full:")[1]
+    fields = GENERATED.joinpath("FIELDS.md").read_text().split("```json")[1].split("```")[0]
+    helped = re.search(r'\{"event": [^;]*"error_text": ""\}\}', told.split("any of these parts")[1])
+    return {"agent": helped[0] if helped else "", "attach": f"{{{lines}}}", "FIELDS": fields}
+
+
+@pytest.mark.parametrize("place", ["agent", "attach", "FIELDS"])
+def test_how_content_is_given_is_told_and_true(place: str) -> None:
+    """Whoever writes a sender finds an example, and the agent takes it as it stands there."""
+    policy = Policy(ProducerSettings(), b"secret", "agent", lambda: True)
+    event = policy.admit(json.loads(content_told()[place])).build()
+    content = json.loads(event["content"])
+    assert content["input_messages"] == [{"role": "user", "content": "Why?"}]
+    assert content["output_messages"] == [{"role": "assistant", "content": "Because."}]
