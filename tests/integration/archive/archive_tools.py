@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,16 @@ def export(desk: Desk, folder: Path, *more: str, expect: int = 0) -> dict[str, A
 
 
 def verify(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """`archive verify` where there is no server at all."""
-    return subprocess.run(
-        [sys.executable, "-m", "gatebook.cli.main", "archive", "verify", str(folder), *more],
-        env={"PATH": "", "HOME": str(folder), "GATEBOOK_ELASTICSEARCH_URL": "http://127.0.0.1:1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """`archive verify` where there is no server at all, by somebody with a home of their own."""
+    with tempfile.TemporaryDirectory() as home:
+        return subprocess.run(
+            [sys.executable, "-m", "gatebook.cli.main", "archive", "verify", str(folder), *more],
+            env={"PATH": "", "HOME": home, "GATEBOOK_ELASTICSEARCH_URL": "http://127.0.0.1:1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def searched(desk: Desk, *more: str) -> dict[str, bytes]:
