@@ -95,7 +95,8 @@ def subject() -> None:
 
     ID is the end user where the service names one, else the caller's user id, as the service sent
     it. Every command is an event of its own, durable before anything is shown or done: where it
-    cannot be recorded, it is refused.
+    cannot be recorded, it is refused. Where it then fails, a second event says so (event.outcome
+    failure), with the first one's id in gatebook.attributes.recorded_as.
 
     Exit codes: 0 done; 1 not found, or not done in full; 2 wrong usage; 3 Elasticsearch does not
     answer; 4 a legal hold or an erasure stands in the way; 5 the workers are behind; 6 it could
@@ -210,7 +211,8 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
 
     What was written until now is unreadable from then on in Kafka, in the index, and in snapshots
     (but for text in snapshots that could be searched: the certificate names them). The events
-    themselves stay: who accessed what, and when. Interrupted, the same command goes on.
+    themselves stay: who accessed what, and when. Interrupted, the same command goes on. Asked for
+    twice at once, it is one erasure, and its certificate names the other request (also_requested).
     """
 
     async def work(desk: Desk) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from tests.integration.privacy.erase_child import INSIDE
 from tests.integration.privacy.subject_tools import LEASE, TENANT, WORD, Desk, said
 from tests.pipeline import Pipeline
+from tests.waiting import wait_until
 
 from gatebook.processors.subjects.erasure import STEPS
 
@@ -35,12 +36,12 @@ def start(desk: Desk, *command: str) -> subprocess.Popen[str]:
     )
 
 
-def erase(desk: Desk, user: str) -> subprocess.Popen[str]:
+def erase(desk: Desk, user: str, reason: str = "test") -> subprocess.Popen[str]:
     """The command as an operator gives it."""
     return start(
         desk,
         *(sys.executable, "-m", "gatebook.cli.main", "subject", "erase", user),
-        *("--tenant", TENANT, "--reason", "test", "--yes", "--json"),
+        *("--tenant", TENANT, "--reason", reason, "--yes", "--json"),
     )
 
 
@@ -82,3 +83,27 @@ def test_an_erasure_killed_anywhere_ends_with_the_same_counts(pipeline: Pipeline
     assert WORD not in json.dumps(pipeline.documents())
     assert not any("full" in d["gatebook"].get("sealed", {}) for d in pipeline.documents())
     assert pipeline.indexed("deadletter") == 0
+
+
+def test_two_erasures_at_once_are_one_that_names_both(pipeline: Pipeline) -> None:
+    """Two operators ask for the same person at the same time: there is one certificate, it names
+    both requests with their reasons, and each of them is an act in the log."""
+    desk = Desk(pipeline)
+    pipeline.publish([said("twice", "full")])
+    pipeline.wait_indexed(1)
+    reasons = {"request 17", "request 18"}
+    certificates = []
+    for child in [erase(desk, "twice", reason) for reason in sorted(reasons)]:
+        output, error = child.communicate(timeout=300)
+        assert child.returncode == 0, output + error
+        certificates.append(json.loads(output))
+    assert certificates[0] == certificates[1]
+    (other,) = certificates[0]["also_requested"]
+    assert {certificates[0]["reason"], other["reason"]} == reasons
+    assert other["by"] == certificates[0]["requested_by"]
+
+    def acts() -> set[str]:
+        found = [d for d in pipeline.documents() if d["event"]["action"] == "subject.erase"]
+        return {d["gatebook"]["attributes"]["reason"] for d in found}
+
+    wait_until("both are in the log", lambda: acts() == reasons, 60)

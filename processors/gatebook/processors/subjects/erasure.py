@@ -151,7 +151,7 @@ class Eraser:
         Raises Held, NotErased, StoreAway, and what `surroundings` raises; the job stays then.
         """
         job = await self._job(person, request)
-        await self._tell_of_resuming(person, job, request)
+        job = await self._joined(person, job, request)
         actions: dict[str, Callable[[Person, Stored], Awaitable[dict[str, Any]]]] = {
             "request": self._request,
             "tombstone": self._tombstone,
@@ -203,7 +203,9 @@ class Eraser:
         """The job with this request, unless one is past its tombstone: that is gone on with. One
         that never came so far has done nothing, and gives way."""
         await self.store.create({job: source})
-        return await self._change(job, lambda s: s if "tombstone" in s["steps"] else source)
+        return await self._change(
+            job, lambda s: s if "tombstone" in s["steps"] else _instead_of(s, source)
+        )
 
     async def _covers(self, last: Stored, person: Person, request: Request, now_ns: int) -> bool:
         """Whether nothing has come in since an erasure that is done: then its certificate holds,
@@ -221,13 +223,17 @@ class Eraser:
             left += stripped_of(found.source, person.tag, ids, before_ns, names) is not None
         return left
 
-    async def _tell_of_resuming(self, person: Person, job: Stored, request: Request) -> None:
-        """Going on with a job is an act of its own, perhaps of somebody else."""
+    async def _joined(self, person: Person, job: Stored, request: Request) -> Stored:
+        """Going on with a job, under way perhaps at this moment, is an act of its own, perhaps of
+        somebody else: the certificate names them, too."""
         if "request" not in job.source["steps"]:
-            return
+            return job
         now, details = self.clock_ns(), {"subject": person.tag, "reason": request.reason}
         again = Privileged("subject.erase", f"{job.id}/{now}", request.by, now, details)
         await self.surroundings.record(again)
+        # If we die here, they are in the log; the certificate need not name who did nothing more.
+        asked = {"by": request.by, "reason": request.reason, "at": timestamp_text(now)}
+        return await self._change(job.id, lambda s: _with_request(s, asked))
 
     async def _done(self, job: str, step: str, result: Mapping[str, Any]) -> Stored:
         done = step == STEPS[-1]
@@ -372,6 +378,7 @@ class Eraser:
             "subject": person.tag,
             "reason": source["reason"],
             "requested_by": source["by"],
+            **{name: source[name] for name in ("also_requested",) if name in source},
             "content_of_before": timestamp_text(source["before_ns"]),
             "completed_at": timestamp_text(now_ns),
             "completed_at_ns": now_ns,
@@ -470,6 +477,24 @@ COUNTED_FIELDS = (
 
 def _key_ids(job: Stored) -> set[str]:
     return {key_id(job.source["tag"], n) for n in range(job.source["generation"] + 1)}
+
+
+def _with_request(source: dict[str, Any], asked: dict[str, str]) -> dict[str, Any]:
+    """A job with another request for it, unless it has the same one, or is certified already."""
+    others = source.get("also_requested", [])
+    known = {(one["by"], one["reason"]) for one in (source, *others)}
+    if "certificate" in source or (asked["by"], asked["reason"]) in known:
+        return source
+    return {**source, "also_requested": [*others, asked]}
+
+
+def _instead_of(before: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """A job in the place of one that has done nothing yet; who asked for that one is kept."""
+    at = timestamp_text(before["before_ns"])
+    asked = {"by": before["by"], "reason": before["reason"], "at": at}
+    for one in (*before.get("also_requested", ()), asked):
+        source = _with_request(source, one)
+    return source
 
 
 def _with_step(
