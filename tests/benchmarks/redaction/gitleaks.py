@@ -11,7 +11,7 @@ that are decided by a file's path. `coverage()` says how many rules that leaves.
 
 What is labelled in a positive: what the rule's own regular expression (`config/gitleaks.toml`)
 finds in the text, as gitleaks does: its secret group, else the first group that is not empty, else
-all of the match. Where that finds nothing, the secret that was put into the text, and where none
+all of the match; of that the secret alone, where it is known. Where that finds nothing, the secret that was put into the text, and where none
 was put, the whole text.
 """
 
@@ -116,7 +116,13 @@ def _labels(case: Case, rule: Rule) -> tuple[Label, ...]:
         secret = case.secret or case.text
         begin = case.text.index(secret)
         spans = [(begin, begin + len(secret))]
-    return tuple(Label(scorer.SECRET, begin, end) for begin, end in spans)
+    return tuple(Label(scorer.SECRET, *_alone(case, *span)) for span in spans)
+
+
+def _alone(case: Case, begin: int, end: int) -> tuple[int, int]:
+    """Without what an expression reads around the secret: the quote behind it, its name."""
+    at = case.text.find(case.secret, begin, end) if case.secret else -1
+    return (at, at + len(case.secret)) if at >= 0 else (begin, end)
 
 
 def _others_fire(case: Case) -> bool:
