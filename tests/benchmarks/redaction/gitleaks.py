@@ -11,8 +11,8 @@ that are decided by a file's path. `coverage()` says how many rules that leaves.
 
 What is labelled in a positive: what the rule's own regular expression (`config/gitleaks.toml`)
 finds in the text, as gitleaks does: its secret group, else the first group that is not empty, else
-all of the match; of that the secret alone, where it is known. Where that finds nothing, the secret that was put into the text, and where none
-was put, the whole text.
+all of the match; of that the secret alone, where it is known. Where that finds nothing, the secret
+that was put into the text, and where none was put, the whole text.
 """
 
 from __future__ import annotations
