@@ -26,7 +26,12 @@ from gatebook.processors.serve.access.masking import (
     refuse_masked,
     visible_fields,
 )
-from gatebook.processors.serve.access.oidc import Attempts, SignInRefused, local_path
+from gatebook.processors.serve.access.oidc import (
+    MAX_ATTEMPTS,
+    Attempts,
+    SignInRefused,
+    local_path,
+)
 from gatebook.processors.serve.access.proxies import Proxies
 from gatebook.processors.serve.access.roles import ROLES, Permission
 from gatebook.processors.serve.access.settings import AccessSettings, access_settings
@@ -276,6 +281,25 @@ def test_a_state_holds_once_for_one_browser_and_not_for_long() -> None:
     clock.now += 601
     with pytest.raises(SignInRefused, match="state"):
         attempts.take(state, "browser")
+
+
+def test_who_begins_many_sign_ins_ends_nobody_elses() -> None:
+    """One address that begins more than are kept, or one IPv6 customer by many addresses, loses
+    its own oldest; and what ended by itself makes room first."""
+    clock = Clock()
+    attempts = Attempts(clock)
+    others = [attempts.begin("browser", "/", f"192.0.2.{n}")[0] for n in range(50)]
+    first, _ = attempts.begin("flood", "/", "2001:db8::1")
+    for number in range(MAX_ATTEMPTS):
+        last, _ = attempts.begin("flood", "/", f"2001:db8::{number:x}")
+    for state in others[:25]:
+        assert attempts.take(state, "browser").return_to == "/"
+    assert attempts.take(last, "flood")
+    with pytest.raises(SignInRefused, match="state"):
+        attempts.take(first, "flood")
+    clock.now += 601
+    late = [attempts.begin("late", "/", "198.51.100.1")[0] for _ in range(MAX_ATTEMPTS)]
+    assert [attempts.take(state, "late").return_to for state in late] == ["/"] * MAX_ATTEMPTS
 
 
 def test_a_login_link_holds_once_and_not_for_long() -> None:

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from gatebook.processors.serve.access.claims import (
     TokenVerifier,
     caller_of_claims,
 )
+from gatebook.processors.serve.access.limits import network_of
 from gatebook.processors.serve.access.settings import AccessSettings, is_loopback
 
 CALLBACK = "/login/callback"
@@ -68,29 +70,43 @@ class Attempt:
     browser: bytes
     return_to: str
     until: float
+    network: str
 
 
 class Attempts:
-    """The sign-ins under way. Where there are too many, the oldest are given up."""
+    """The sign-ins under way. Where there are too many, the oldest one of the address that began
+    most of them is given up: whoever begins many ends their own, and nobody else's."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._attempts: OrderedDict[str, Attempt] = OrderedDict()
 
-    def begin(self, browser: str, return_to: str) -> tuple[str, Attempt]:
-        """A new one, for the browser that holds this cookie."""
+    def begin(self, browser: str, return_to: str, address: str = "") -> tuple[str, Attempt]:
+        """A new one, for the browser that holds this cookie, at an address."""
         attempt = Attempt(
             nonce=secrets.token_urlsafe(24),
             verifier=secrets.token_urlsafe(48),
             browser=_digest(browser),
             return_to=local_path(return_to),
             until=self._clock() + ATTEMPT_SECONDS,
+            network=network_of(address),
         )
         state = secrets.token_urlsafe(24)
         self._attempts[state] = attempt
-        while len(self._attempts) > MAX_ATTEMPTS:
-            self._attempts.popitem(last=False)
+        if len(self._attempts) > MAX_ATTEMPTS:
+            self._make_room()
         return state, attempt
+
+    def _make_room(self) -> None:
+        """Forget those that ended; where all are under way, give one up."""
+        now = self._clock()
+        ended = list(takewhile(lambda one: now >= one[1].until, self._attempts.items()))
+        if not ended:
+            counts = Counter(attempt.network for attempt in self._attempts.values())
+            ((busiest, _),) = counts.most_common(1)
+            ended = [next(i for i in self._attempts.items() if i[1].network == busiest)]
+        for state, _ in ended:
+            del self._attempts[state]
 
     def take(self, state: str, browser: str) -> Attempt:
         """Take one out, whether it holds or not. Raises SignInRefused."""
@@ -125,10 +141,10 @@ class OidcLogin:
         self._found: Mapping[str, Any] = {}
         self._found_at = float("-inf")
 
-    async def begin(self, browser: str, return_to: str) -> str:
-        """The provider's address that a browser goes to. Raises ProviderAway."""
+    async def begin(self, browser: str, return_to: str, address: str) -> str:
+        """The provider's address that a browser at `address` goes to. Raises ProviderAway."""
         endpoint = (await self._provider())["authorization_endpoint"]
-        state, attempt = self._attempts.begin(browser, return_to)
+        state, attempt = self._attempts.begin(browser, return_to, address)
         async with self._client() as client:
             url, _ = client.create_authorization_url(
                 endpoint, state=state, nonce=attempt.nonce, code_verifier=attempt.verifier

@@ -99,8 +99,9 @@ async def login_oidc(request: Request) -> Response:
     if access.oidc is None:
         raise Refused(404, "not_found", "no identity provider is set up here")
     browser = secrets.token_urlsafe(32)
+    goal = request.query_params.get("return", "/")
     try:
-        url = await access.oidc.begin(browser, request.query_params.get("return", "/"))
+        url = await access.oidc.begin(browser, goal, request.state.address)
     except ProviderAway as away:
         raise provider_away(away) from None
     answer = RedirectResponse(url, 303)
