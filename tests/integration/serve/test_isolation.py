@@ -20,6 +20,7 @@ from tests.access_service import Service, running_service
 from tests.integration.search.test_search import Book, make_row
 
 from gatebook.processors.serve.access.caller import act_of_route
+from gatebook.processors.serve.access.masking import MASKED_REASONS
 from gatebook.processors.serve.access.roles import ROLES, Permission, permissions_of
 from gatebook.processors.serve.app import create_app
 from gatebook.processors.serve.deps import Deps
@@ -47,6 +48,8 @@ def documents() -> list[Any]:
             "event": {"outcome": "failure" if number % 5 == 0 else "success", "kind": "event"},
             "gen_ai": {"input": {"messages": f"the zebra of {tenant or 'nobody'}"}},
         }
+        if number == 0:
+            shared["event"]["reason"] = "timeout"
         if tenant:
             shared["organization"] = {"id": tenant}
         rows.append(make_row(number, when=NOW - timedelta(minutes=number), **shared))
@@ -290,6 +293,31 @@ async def test_a_caller_without_tenants_sees_nothing(service: Service) -> None:
 
 
 # --- masks -------------------------------------------------------------------------------------
+
+
+async def test_a_reason_is_masked_where_it_names_a_person_and_nowhere_else(
+    service: Service,
+) -> None:
+    """Of an access a viewer sees it, whichever fields are asked for; of a finding in no way, and
+    /fields says so of each kind."""
+    async with await client_of(service, "viewer") as client:
+        for kind, wanted in (("access", "timeout"), ("finding", "[masked]")):
+            for fields in (["event.reason"], ["event.id", "event.reason"], None):
+                found = await ask(
+                    client, "search", query=f"event.id:{kind}-000000", kind=kind, fields=fields
+                )
+                (hit,) = found["hits"]
+                assert hit["source"]["event"]["reason"] == wanted, (kind, fields)
+                if fields:
+                    assert {f"event.{name}" for name in hit["source"]["event"]} == set(fields)
+        for kind in KINDS:
+            told = (await client.get("fields", params={"kind": kind})).json()["fields"]
+            (reason,) = (field for field in told if field["name"] == "event.reason")
+            asked = {"sort": "event.reason:asc", "kind": kind, "since": "all"}
+            status = (await client.post("search", json=asked)).status_code
+            assert (reason["masked"], status) == (
+                (True, 403) if kind in MASKED_REASONS else (False, 200)
+            )
 
 
 async def test_a_viewer_learns_masked_values_in_no_way(service: Service) -> None:

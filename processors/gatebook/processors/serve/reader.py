@@ -39,6 +39,7 @@ from gatebook.processors.search.summed import (
 from gatebook.processors.serve import lasting, models
 from gatebook.processors.serve.access.caller import Caller, scope_filter
 from gatebook.processors.serve.access.masking import (
+    EVENT_KIND,
     NEVER_SHOWN,
     check_query,
     is_masked,
@@ -159,9 +160,9 @@ class Reader:
                 raise BadRequest(f"no field is named {name[:80]!a}", f"try {close}")
         return None if names is None else list(names)
 
-    def is_masked(self, name: str) -> bool:
-        """Whether the caller may not know a field."""
-        return is_masked(self.caller, name)
+    def is_masked(self, name: str, kind: str = "access") -> bool:
+        """Whether the caller may not know a field of documents of a kind."""
+        return is_masked(self.caller, name, kind)
 
     # -- documents
 
@@ -331,10 +332,11 @@ class Reader:
 
 
 def sources_wanted(fields: Sequence[str] | None) -> Any:
-    """What of documents is read: ciphertext never."""
+    """What of documents is read: ciphertext never, and always what says whether a document's
+    reason is masked (see masked)."""
     if fields is None:
         return {"excludes": list(NEVER_SHOWN)}
-    return {"includes": list(fields), "excludes": list(NEVER_SHOWN)}
+    return {"includes": [*fields, EVENT_KIND], "excludes": list(NEVER_SHOWN)}
 
 
 def _picked(source: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

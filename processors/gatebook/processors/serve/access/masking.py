@@ -51,6 +51,7 @@ MASKED: Mapping[Permission, tuple[str, ...]] = {
 # Of findings and deliveries alone: their reason is a sentence that begins with whom it is about.
 MASKED_REASONS = ("finding", "alert")
 REASON = "event.reason"
+EVENT_KIND = "event.kind"
 ALERT = "alert"  # event.kind of both
 # Ciphertext is of no use to anybody here; `reveal` opens it.
 NEVER_SHOWN = ("gatebook.sealed.redacted", "gatebook.sealed.full")

@@ -45,7 +45,7 @@ async def fields(
                 searchable=known.is_searchable(name),
                 sortable=is_sortable(name, known),
                 aggregatable=is_countable(name, known),
-                masked=reader.is_masked(name),
+                masked=reader.is_masked(name, kind),
             )
             for name, type_ in sorted(known.types.items())
         ]
