@@ -139,8 +139,9 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
 
     The file appears when it is whole; until then there are FILE.part and FILE.part.json, from
     which --resume goes on: the same bytes as undisturbed. Only what was taken in before the
-    beginning is exported. Only you can read the file. In CSV, a cell that a spreadsheet would run
-    as a formula begins with '.
+    beginning is exported. Only you can read the file. In CSV, ' stands before = + - @ wherever a
+    spreadsheet could take that for the beginning of a formula, also within a cell behind ; , or |,
+    and values of a list are joined by " / "; NDJSON has all of it as it is.
 
     Exit codes: 0 written, 1 nothing matched (then no file is left), 2 wrong usage, or another
     process is writing that file, 3 Elasticsearch cannot be reached or did not answer in full (then

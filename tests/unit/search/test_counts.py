@@ -6,6 +6,7 @@ import csv
 import io
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,6 @@ from gatebook.processors.search.asking import BadRequest
 from gatebook.processors.search.baseline import window_of
 from gatebook.processors.search.dsl import compile_query
 from gatebook.processors.search.export import (
-    FORMULA_BEGINNINGS,
     Spec,
     _csv_heading,
     _csv_row,
@@ -68,15 +68,50 @@ def test_intervals_are_of_lengths_that_people_read(
     assert found // timedelta(milliseconds=1) in NICE_MS
 
 
-@given(st.text())
+FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# What people write, with much of what a spreadsheet minds.
+WRITTEN = st.text() | st.text(
+    alphabet="".join(FORMULAS) + "x'\"\\;,|\t\r\n \u00a0\u3000", max_size=12
+)
+
+
+@given(WRITTEN)
 def test_no_cell_begins_a_formula_or_breaks_its_row(text: str) -> None:
     """Whatever a user wrote: one row, one cell, no control or bidi character."""
     shown = cell(text)
-    assert not shown.startswith(FORMULA_BEGINNINGS)
+    assert not shown.startswith((*FORMULAS, "\t", "\r", "\n"))
     row = _csv_row([text, "end"]).decode()
     assert row.count("\n") == 1
     assert next(csv.reader(io.StringIO(row))) == [shown, "end"]
     assert all(unicodedata.category(c)[0] != "C" for c in shown)
+
+
+@given(st.lists(WRITTEN | st.lists(WRITTEN, max_size=3) | st.dictionaries(WRITTEN, WRITTEN)))
+def test_no_formula_begins_wherever_a_spreadsheet_cuts(values: list[Any]) -> None:
+    """At the comma, or at what else a country or a wizard takes, and whether quotes are minded or
+    not; blanks before a value and quotes around it may be taken away."""
+    row = _csv_row(["2026-11-23T10:15:00Z", *values]).decode()
+    for separator in ",;|\t":
+        minded = next(csv.reader(io.StringIO(row), delimiter=separator))
+        for found in (*minded, *row.split(separator)):
+            assert not found.lstrip('" \u00a0\u3000\n').startswith(FORMULAS), (separator, found)
+
+
+def test_what_a_table_adds_to_a_text_is_told() -> None:
+    """A `'` before what would begin a formula, and nothing elsewhere; the rest can be read."""
+    assert cell("x;=cmd|'/C calc'!A0") == "x;'=cmd|'/C calc'!A0"
+    assert cell(["a", "=b"]) == "a / =b"
+    assert cell('a, "=b" - c') == 'a, "\'=b" - c'
+    assert cell("\uff1d1") == "'\uff1d1"
+    for plain in ("a=b; c-d", "1 - 2", "ada+tag@example.org", "x'=y", "; a", '{"a": "=b"}'):
+        assert cell(plain) == plain
+    assert _csv_row(["t", "x;=1", "y"]) == b't,"x;\'=1",y\n'
+
+
+def test_a_position_is_taken_as_a_table_writes_it() -> None:
+    """An id may begin with a minus, which a table guards."""
+    at = "2026-11-23T10:15:00Z"
+    assert parse_position(f"{at},{cell('-a1')}") == (at, "-a1")
 
 
 def test_headings_are_the_names_of_fields() -> None:
@@ -88,7 +123,7 @@ def test_headings_are_the_names_of_fields() -> None:
 def test_figures_stay_figures() -> None:
     """A negative number is no formula; lists and truth values are written plainly."""
     assert [cell(v) for v in (-5, 1.5, True, None, ["a", "b"], {"a": 1})] == [
-        "-5", "1.5", "true", "", "a; b", '{"a": 1}',
+        "-5", "1.5", "true", "", "a / b", '{"a": 1}',
     ]  # fmt: skip
 
 

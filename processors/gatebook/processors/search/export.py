@@ -9,8 +9,7 @@ an erasure took meanwhile; `done_before` counts again, so that a resumed export 
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,7 +29,13 @@ POSITION_FIELDS = ("@timestamp", "event.id")
 NOT_EXPORTED = ("gatebook.sealed.redacted", "gatebook.sealed.full")
 FIRST_PAGE, MIN_PAGE, MAX_PAGE = 200, 20, 2_000
 CHUNK_BYTES = 2 * 1024 * 1024
-FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA_CHARACTERS = "=+\\-@\uff1d\uff0b\uff0d\uff20"  # full-width ones, too
+BLANK_BEGINNINGS = ("\t", "\r", "\n")
+SEPARATORS = frozenset(";,|\t\r\n")  # a spreadsheet may cut a line at any of them
+_GAP = r"[;,|\s\"]"  # what may stand before the beginning of a cell
+_BEGINNING = re.compile(rf"(?:^{_GAP}*+|(?<!{_GAP}){_GAP}++)(?=[{FORMULA_CHARACTERS}])")
+_TO_QUOTE = re.compile(r"[\",;|]")
+LIST_SEPARATOR = " / "  # no spreadsheet cuts there
 NO_HITS: Dsl = {"hits": {"hits": []}}
 # Columns of a CSV where none were chosen.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -129,8 +134,10 @@ def position_of(source: Mapping[str, Any]) -> str:
 
 
 def parse_position(text: str) -> tuple[str, str]:
-    """Time and id of a position. Raises BadRequest."""
+    """Time and id of a position; the `'` that a CSV puts before an id is none of it, for no id
+    has one. Raises BadRequest."""
     at, comma, event_id = text.partition(",")
+    event_id = event_id.removeprefix("'")
     is_time = at[:4].isdigit() and at.endswith("Z") and len(at) <= 30 and at.isascii()
     if not (comma and is_time and event_id and len(event_id) <= 512 and event_id.isprintable()):
         raise BadRequest(
@@ -244,9 +251,13 @@ def _csv_heading(columns: Sequence[str]) -> bytes:
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
-    return out.getvalue().encode()
+    return (",".join(map(_quoted, cells)) + "\n").encode()
+
+
+def _quoted(text: str) -> str:
+    if not _TO_QUOTE.search(text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def cell(value: Any) -> str:
@@ -258,12 +269,23 @@ def cell(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    text = value if isinstance(value, str) else _joined(value)
-    shown = safe(text)
-    return f"'{shown}" if text.startswith(FORMULA_BEGINNINGS) else shown
+    return safe(_disarmed(value if isinstance(value, str) else _joined(value)))
+
+
+def _disarmed(text: str) -> str:
+    """Text with `'` before each =, +, - or @ that would begin a cell. A spreadsheet may cut lines
+    at another character than our comma, in many countries at the semicolon, and where the cell
+    then begins is inside of ours."""
+    shown = _BEGINNING.sub(_with_mark, text)
+    return f"'{shown}" if text.startswith(BLANK_BEGINNINGS) else shown
+
+
+def _with_mark(gap: re.Match[str]) -> str:
+    begins = not gap.start() or not SEPARATORS.isdisjoint(gap[0])
+    return f"{gap[0]}'" if begins else gap[0]
 
 
 def _joined(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return "; ".join(str(item) for item in value)
+        return LIST_SEPARATOR.join(str(item) for item in value)
     return to_json(value)
