@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -291,6 +292,23 @@ async def test_holds_by_tenant_query_trace_and_time(store: Store, what: dict[str
     await holds.release(store.state, "case")
     await store.manager().apply("ada", "policy")
     assert await store.hits() == {}
+
+
+@pytest.mark.parametrize("relative", ["now-30d", "now-1M"])
+async def test_a_hold_does_not_loosen_by_itself(store: Store, relative: str) -> None:
+    """What it covered when it was placed, 40 days ago, is still covered, though the time in its
+    query is relative; under its id a later one that covers less is refused."""
+    await store.write(document(1, 60), document(2, 90))
+    at = (datetime.now(UTC) - timedelta(days=40)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    placed = store.hold("case", query=f"@timestamp >= {relative}")
+    placed = msgspec.structs.replace(placed, at=at)
+    await holds.put(store.state, placed)
+    assert await holds.covered(store.connection, store.namespace, placed) == 1
+    await store.manager().apply("ada", "policy")
+    assert set(await store.hits()) == {"acme-60-00001"}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with pytest.raises(holds.HoldTaken):
+        await holds.put(store.state, msgspec.structs.replace(placed, at=now))
 
 
 async def test_an_id_stands_for_one_hold(store: Store) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -39,7 +40,8 @@ SUMMARY_ROUNDING = {"summary-hour": "||/h", "summary-day": "||/d"}
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """One hold. It covers documents of `kinds` that match all that is given."""
+    """One hold. It covers documents of `kinds` that match all that is given. Times in `query` that
+    are relative are so to `at`: what it covers does not become less by itself."""
 
     id: str
     reason: str
@@ -94,7 +96,7 @@ def query_of(hold: Hold, kind: str) -> Dsl | None:
             wanted.append({"term": {field: {"value": value}}})
     if hold.query:
         try:
-            wanted.append(compile_query(hold.query, fields))
+            wanted.append(_compiled(hold, fields))
         except QueryError:
             if kind in SUMMARY_KINDS:
                 return None  # it asks for what rows do not have
@@ -105,6 +107,33 @@ def query_of(hold: Hold, kind: str) -> Dsl | None:
     if bounds:
         wanted.append({"range": {"@timestamp": bounds}})
     return {"bool": {"filter": wanted}}
+
+
+def _compiled(hold: Hold, fields: FieldList) -> Dsl:
+    """The hold's query as of the moment it was placed. Raises QueryError."""
+    try:
+        at = datetime.fromisoformat(hold.at)
+    except ValueError:  # no command of ours wrote that
+        return compile_query(hold.query, fields)
+    anchored: Dsl = _anchored(compile_query(hold.query, fields, at), hold.at)
+    return anchored
+
+
+def _anchored(dsl: Any, at: str) -> Any:
+    """The DSL with what is left of `now` in its ranges (now-1y, now-1M/d) as of `at`."""
+    if isinstance(dsl, list):
+        return [_anchored(one, at) for one in dsl]
+    if not isinstance(dsl, dict):
+        return dsl
+    found = {name: _anchored(one, at) for name, one in dsl.items()}
+    for field, bounds in found.get("range", {}).items():
+        found["range"][field] = {name: _since(bound, at) for name, bound in bounds.items()}
+    return found
+
+
+def _since(bound: Any, at: str) -> Any:
+    is_relative = isinstance(bound, str) and bound.startswith("now")
+    return f"{at}||{bound.removeprefix('now')}" if is_relative else bound
 
 
 def checked(hold: Hold) -> Hold:
@@ -118,15 +147,13 @@ def checked(hold: Hold) -> Hold:
     return found
 
 
-def _scope(hold: Hold) -> tuple[Any, ...]:
-    """What a hold covers, to compare; who put it, when and why is not part of it."""
-    kinds = frozenset(hold.kinds)
-    return (kinds, hold.tenant, hold.trace, hold.query, hold.since, hold.until)
+def _scope(hold: Hold) -> dict[str, Dsl | None]:
+    """What a hold covers, by kind, to compare; who put it and why is not part of it, and when only
+    where its query has relative times."""
+    return {kind: query_of(hold, kind) for kind in hold.kinds}
 
 
-def _now() -> Any:
-    from datetime import UTC, datetime
-
+def _now() -> datetime:
     return datetime.now(UTC)
 
 
