@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.access_service import Service, running_service
+from tests.access_service import KeptAudit, Service, running_service
 from tests.integration.search.test_search import Book, make_row, stamp
 from tests.integration.summaries.book import Book as SummaryBook
 from tests.integration.summaries.book import spread_out
@@ -23,8 +23,10 @@ from tests.waiting import until
 
 from gatebook.processors.serve.access.caller import act_of_route
 from gatebook.processors.serve.access.guard import OPEN, routes_without_permission
+from gatebook.processors.serve.access.state import ConsoleState
 from gatebook.processors.serve.app import create_app, describe
 from gatebook.processors.serve.routes import ROOMS, console, tail
+from gatebook.processors.serve.settings import ServeSettings
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.settings import ElasticsearchSettings
 
@@ -372,6 +374,103 @@ def position(line: bytes, form: str) -> str:
         return f"{document['@timestamp']},{document['event']['id']}"
     at, event_id, *_ = next(csv.reader([line.decode()]))
     return "" if at.endswith("@timestamp") else f"{at},{event_id}"
+
+
+async def test_an_export_of_a_relative_time_stays_what_it_was(api: Api) -> None:
+    """`now` in its query is when it was made: cut, and gone on with half an hour later, it is the
+    same bytes."""
+    await api.write(60)
+    async with await api.client() as client:
+        body = {"query": "@timestamp >= now-100m", "since": "all"}
+        made = await good(client.post("/exports", json=body), 201)
+        path = f"/exports/{made['id']}/data"
+        whole = (await client.get(path)).content
+        lines = whole.splitlines(keepends=True)
+        assert 30 < len(lines) == made["total"] < 60
+        pass_time(api, timedelta(minutes=30))
+        after = position(lines[4], "ndjson")
+        rest = await client.get(path, params={"after": after})
+        assert b"".join(lines[:5]) + rest.content == whole
+        assert rest.headers["x-gatebook-done"] == "5"
+
+
+def pass_time(api: Api, span: timedelta) -> None:
+    """So much later than now by the service's clock, from here on."""
+    state = api.service.app.state
+    state.deps = replace(state.deps, clock=lambda: datetime.now(UTC) + span)
+
+
+async def test_an_export_that_is_over_is_deleted(api: Api) -> None:
+    """After its 7 days nobody can read it, and the next export that is made takes it away: its
+    query may name somebody."""
+    await api.write(1)
+    kept = ConsoleState(api.book.connection, api.book.namespace)
+    async with await api.client() as client:
+        old = await good(client.post("/exports", json={"query": "user.id:gus"}), 201)
+        pass_time(api, timedelta(days=6))
+        await good(client.post("/exports", json={}), 201)
+        assert len(await kept.find("export")) == 2
+        pass_time(api, timedelta(days=7, hours=1))
+        assert (await client.get(f"/exports/{old['id']}")).status_code == 404
+        await good(client.post("/exports", json={}), 201)
+    left = await kept.find("export")
+    assert len(left) == 2
+    assert "user.id:gus" not in str(left)
+
+
+class HeldAudit(KeptAudit):
+    """Takes long over the first reading of an export."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_come, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def record(self, caller: Any, action: str, *more: Any) -> None:
+        if action == "export.read" and not self.has_come.is_set():
+            self.has_come.set()
+            await self.goes_on.wait()
+        await super().record(caller, action, *more)
+
+
+async def test_no_more_exports_are_read_at_once_than_may_be(api: Api) -> None:
+    """Also where the second comes while the first is being recorded; a place is free again once
+    its reading has ended, or could not be recorded."""
+    await api.write(3)
+    state, audit = api.service.app.state, HeldAudit()
+    state.deps, state.audit = replace(state.deps, settings=ServeSettings(max_exports=1)), audit
+    async with await api.client() as client:
+        ids = [(await good(client.post("/exports", json={}), 201))["id"] for _ in range(2)]
+        first, second = (f"/exports/{one}/data" for one in ids)
+        reading = asyncio.create_task(client.get(first))
+        await audit.has_come.wait()
+        for path in (first, second):
+            refused = await client.get(path)
+            assert refused.status_code == 429, path
+            assert refused.json()["error"]["type"] == "too_many_exports"
+        assert audit.of("export.read")[-1]["export"] == ids[1]
+        audit.goes_on.set()
+        assert len((await reading).content.splitlines()) == 3
+        audit.broken = True
+        assert (await client.get(second)).status_code == 503
+        audit.broken = False
+        assert (await client.get(second)).status_code == 200
+
+
+async def test_what_was_exported_is_recorded(api: Api) -> None:
+    """Query, kind, range, form and fields, both when it is made and when it is read."""
+    await api.write(3)
+    async with await api.client() as client:
+        body = {"query": "user.id:user-1", "since": "3h", "format": "csv", "fields": ["user.id"]}
+        made = await good(client.post("/exports", json=body), 201)
+        await client.get(f"/exports/{made['id']}/data")
+    (making,), (reading,) = (api.service.audit.of(f"export.{act}") for act in ("make", "read"))
+    wanted = {"query": "user.id:user-1", "kind": "access", "format": "csv", "fields": "user.id"}
+    wanted["export"] = made["id"]
+    assert wanted.items() <= making.items()
+    assert wanted.items() <= reading.items()
+    assert (making["since"], making["total"], making.get("until")) == ("3h", "1", None)
+    assert (making["from"], making["to"]) == (reading["since"], reading["until"])
+    assert making["from"] < stamp(BEGAN) < making["to"]
 
 
 async def test_an_exported_table_runs_no_formula(api: Api) -> None:

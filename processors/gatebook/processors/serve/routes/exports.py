@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from gatebook.processors.search import export
 from gatebook.processors.search.export import Spec
-from gatebook.processors.search.question import Question, stamp
+from gatebook.processors.search.question import ALL_TIME, Question, moment, stamp
 from gatebook.processors.search.service import refresh
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.state import ConsoleState, Kept
@@ -28,7 +27,7 @@ from gatebook.processors.serve.models import (
     ExportStage,
     ExportState,
 )
-from gatebook.processors.serve.reader import Reader
+from gatebook.processors.serve.reader import Reader, asked_range, range_of
 from gatebook.processors.serve.released import Released
 
 room = APIRouter(prefix=API, tags=["exports"])
@@ -37,6 +36,7 @@ MayAsk = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.state"))]
 MayRead = Annotated[Acts, Depends(requires(Permission.EXPORT, "export.read"))]
 KIND = "export"
 KEPT_SECONDS = 7 * 86_400.0
+SWEPT_AT_ONCE = 100
 Id = Annotated[
     str, Path(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$", description="Of the export.")
 ]
@@ -58,10 +58,11 @@ async def make(request: Request, acts: MayMake, body: ExportRequest) -> ExportMa
     """Decide what is exported: the query, an absolute range, and only what was taken in until now.
     Nothing is stored but that; the lines are read when they are asked for, for 7 days."""
     reader = Reader(request, acts.caller)
-    acts.trying("export.make", query=body.query, kind=body.kind)
+    asked = _told(body.query, body.kind, body.format, body.fields)
+    asked |= asked_range(body.since, body.until)
+    acts.trying("export.make", **asked)
     until = reader.until(body.until)
     question = reader.question(body.query, body.since, until, body.kind)
-    fields = reader.known(body.kind, body.fields)
     spec = Spec(
         query=body.query,
         kind=body.kind,
@@ -69,20 +70,21 @@ async def make(request: Request, acts: MayMake, body: ExportRequest) -> ExportMa
         since=question.since,
         until=question.until,
         taken_in_until=stamp(reader.now),
-        fields=fields,
+        fields=reader.known(body.kind, body.fields),
     )
     await refresh(reader.connection, reader.namespace, body.kind)
     lines = await export.count(reader.connection, reader.namespace, _bounded(reader, spec))
     detail = await reader.detail(question)
     export_id = secrets.token_urlsafe(12)
-    await acts.record("export.make", query=body.query, export=export_id, total=str(lines))
+    told = {**asked, **range_of(question), "export": export_id, "total": str(lines)}
+    await acts.record("export.make", **told)
     created = reader.now.timestamp()
+    await _sweep(_state(request), created)
     kept = {
         "type": KIND,
         "owner": acts.caller.id,
         "created_at": created,
         "expires_at": created + KEPT_SECONDS,
-        "now": reader.now.isoformat(),
         "spec": msgspec.to_builtins(spec),
         "total": lines,
         "done": 0,
@@ -127,20 +129,24 @@ async def data(
     kept = await _mine(request, acts, id)
     reader = Reader(request, acts.caller)
     spec = msgspec.convert(kept.source["spec"], Spec)
+    told = _told(spec.query, spec.kind, spec.format, spec.fields)
+    told |= {"since": spec.since or ALL_TIME, "until": spec.until or "", "export": id}
+    acts.trying("export.read", **told, after=after)
     question = _bounded(reader, spec)
     done = 0
     if after:
         export.parse_position(after)
         done = await export.done_before(reader.connection, reader.namespace, question, after)
     exporting = reader.registry.exporting
-    if id in exporting or len(exporting) >= deps_of(request).settings.max_exports:
-        raise Refused(429, "too_many_exports", "too many exports are read now", "wait", None, 30)
-    await acts.record("export.read", query=spec.query, export=id, after=after)
-    exporting[id] = done
+    release = _booked(exporting, id, done, deps_of(request).settings.max_exports)
+    try:
+        await acts.record("export.read", **told, after=after)
+    except BaseException:
+        release()
+        raise
     lines = export.chunks(
         reader.connection, reader.namespace, question, spec, after, reader.document
     )
-    release = _releasing(exporting, id)
     headers = {
         "content-disposition": f'attachment; filename="gatebook-{id}.{spec.format}"',
         "x-gatebook-total": str(kept.source["total"]),
@@ -154,7 +160,20 @@ async def data(
     )
 
 
-def _releasing(exporting: dict[str, int], export_id: str) -> Callable[[], None]:
+def _told(query: str, kind: str, form: str, fields: Sequence[str] | None) -> dict[str, str]:
+    """What is exported, as details of an act."""
+    return {"query": query, "kind": kind, "format": form, "fields": ",".join(fields or ())}
+
+
+def _booked(
+    exporting: dict[str, int], export_id: str, done: int, at_most: int
+) -> Callable[[], None]:
+    """Take a place among the exports that are read now; what gives it back. Nothing is awaited
+    between the look and the taking, so no two take the last one. Raises Refused."""
+    if export_id in exporting or len(exporting) >= at_most:
+        raise Refused(429, "too_many_exports", "too many exports are read now", "wait", None, 30)
+    exporting[export_id] = done
+
     def release() -> None:
         exporting.pop(export_id, None)
 
@@ -179,8 +198,17 @@ async def _finish(request: Request, export_id: str, done: int) -> None:
         await state.replace(kept, {**kept.source, "state": "done", "done": done})
 
 
+async def _sweep(state: ConsoleState, now: float) -> None:
+    """Delete exports that can be read no more: their queries may name persons. Some at a time,
+    those that are left with the next export that is made."""
+    for kept in (await state.expired(KIND, now))[:SWEPT_AT_ONCE]:
+        await state.delete(kept.id)
+
+
 def _bounded(reader: Reader, spec: Spec) -> Question:
-    """The question of a spec, for who asks now."""
+    """The question of a spec, for who asks now. Relative times in the query mean what they meant
+    when the export was made, however late it is read."""
+    reader.now = moment(spec.taken_in_until)
     asked = reader.question(spec.query, spec.since, spec.until, spec.kind)
     return export.bounded(asked, spec)
 
@@ -198,6 +226,7 @@ async def _mine(request: Request, acts: Acts, export_id: str) -> Kept:
     """The caller's own export. Raises Refused (404)."""
     kept = await _state(request).get(_document(export_id))
     is_mine = kept is not None and kept.source.get("owner") == acts.caller.id
-    if kept is None or not is_mine or kept.source["expires_at"] < time.time():
+    now = deps_of(request).clock().timestamp()
+    if kept is None or not is_mine or kept.source["expires_at"] < now:
         raise Refused(404, "not_found", "you have no export with this id", "make a new one")
     return kept
