@@ -42,7 +42,7 @@ class KeptAudit:
         """See Audit."""
         self.acts.append((action, outcome, {**details, "route": http.route}, caller))
 
-    async def record(
+    async def look(
         self,
         caller: Caller | None,
         action: str,
@@ -54,6 +54,8 @@ class KeptAudit:
         if self.broken:
             raise Unrecorded("the spool is full")
         self.note(caller, action, outcome, details, http)
+
+    record = look
 
     def of(self, action: str) -> list[dict[str, str]]:
         """The details of the acts with this name."""

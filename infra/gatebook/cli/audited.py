@@ -1,9 +1,9 @@
 """What is looked at, and by whom, goes into the log that is looked at.
 
 `RecordedAudit` is the search service's Audit; `looked` records a look by a command: on the disk
-before the first byte of its output. Where it cannot be recorded the command says so once and goes
-on; Kafka is not waited for. Acts that show or take content are recorded by `privileged` or
-`record`, and are not done where that cannot be.
+before the first byte of its output. Where it cannot be recorded, nothing is shown; Kafka is not
+waited for. Acts that show or take content are recorded by `privileged` or `record`, and are not
+done where that cannot be.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ START_SECONDS = 5.0
 # Who waits for events has looked after so long, whether some came or not.
 HOLD_SECONDS = 5.0
 WAITING = frozenset({"search.tail"})
+# What shows nothing of the log: an auditor's own copy is verified on any machine.
+SHOWN_ANYWAY = frozenset({"archive.verify"})
 # Looks at one thing, that fail where there is no such thing; a search that finds nothing does not.
 OF_ONE = frozenset({"event.view", "event.around", "finding.view"})
 _STATUS_OF_EXIT = {1: "404", 2: "400", 3: "503"}
@@ -97,6 +99,17 @@ class RecordedAudit:
         event = event_of(caller, action, outcome, details, http, self._component)
         self._recorder.emit(Look(event))
 
+    async def look(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """See Audit."""
+        await self._durable(event_of(caller, action, outcome, details, http, self._component))
+
     async def record(
         self,
         caller: Caller | None,
@@ -106,11 +119,14 @@ class RecordedAudit:
         http: HttpFacts,
     ) -> None:
         """See Audit."""
-        from gatebook.producers.accounts import NotDurable
-
         event = event_of(caller, action, outcome, details, http, self._component)
         if action not in LOGINS:
             event["event"] |= {"category": "iam", "type": "admin"}
+        await self._durable(event)
+
+    async def _durable(self, event: dict[str, Any]) -> None:
+        from gatebook.producers.accounts import NotDurable
+
         try:
             await self._recorder.emit_durable_async(Look(event))
         except NotDurable as error:
@@ -202,8 +218,8 @@ def service_settings() -> ProducerSettings:
 def looked(action: str, **details: str) -> CommandLook:
     """Record a look by this command: on the disk before the first byte of its output, or before
     `commit` returns; else at its end, with how it ended. What fails after that is recorded once
-    more, as a failure. Never raises; where the look cannot be recorded the command says so
-    once."""
+    more, as a failure. Where it cannot be recorded, whoever writes output gets Unrecorded and
+    nothing is shown, but of actions in SHOWN_ANYWAY."""
     # What a producer says of a broker that is away is no matter of this command: the spool has it.
     logging.getLogger("gatebook.producers").setLevel(logging.CRITICAL)
     look = CommandLook(action, details)
@@ -246,18 +262,23 @@ class CommandLook(threading.Thread):
         self._decided = threading.Event()  # on the disk, or told that it is not
         self._ended = threading.Event()
         self._failure: dict[str, str] = {}
-        self._has_complained = False
+        self._unrecorded = ""  # why not, until somebody was told
 
     def tell(self, **details: str) -> None:
         """Add what the command has learned of its task; before `commit` and output."""
         self._details = {**self._details, **details}
 
     def commit(self) -> None:
-        """Return once the look is on the disk, as a success, or somebody was told that it is not.
-        Harmless where it was decided before."""
+        """Return once the look is on the disk, as a success. Raises Unrecorded where it is not.
+        Harmless once the command has ended."""
         self._wanted.set()
-        if not self._ended.is_set() and not self._decided.wait(START_SECONDS):
-            self._complain(f"the spool takes longer than {START_SECONDS:g} s")
+        if self._ended.is_set():
+            return
+        if not self._decided.wait(START_SECONDS):
+            self._unrecorded = f"the spool takes longer than {START_SECONDS:g} s"
+        if self._unrecorded and self._action not in SHOWN_ANYWAY:
+            why, self._unrecorded = self._unrecorded, ""
+            raise Unrecorded(f"this look cannot be recorded ({why}), so nothing is shown")
 
     def run(self) -> None:
         """See Thread."""
@@ -269,7 +290,8 @@ class CommandLook(threading.Thread):
             self._recorder = recorder
             self._follow(recorder)
         except (GatebookError, OSError, ImportError) as error:
-            self._complain(str(error) if isinstance(error, GatebookError) else type(error).__name__)
+            is_ours = isinstance(error, GatebookError)
+            self._unrecorded = str(error) if is_ours else type(error).__name__
         finally:
             self._decided.set()
 
@@ -306,8 +328,5 @@ class CommandLook(threading.Thread):
             self.join(START_SECONDS)
             if self._recorder is not None:
                 self._recorder.close(COMMAND_FLUSH_SECONDS)
-
-    def _complain(self, what: str) -> None:
-        if not self._has_complained:
-            self._has_complained = True
-            click.echo(f"gatebook: this look is not recorded: {what}", err=True)
+            if self._unrecorded:
+                click.echo(f"gatebook: this look is not recorded: {self._unrecorded}", err=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 def before_first_output(act: Callable[[], None]) -> None:
     """Have `act` called before anything reaches what standard output is now. It is called at once
-    where that is no stream of bytes, or is closed. What it raises, the one who writes gets.
+    where that is no stream of bytes, or is closed. What it raises, the one who writes gets; what
+    was to be written then is dropped, and `sys.stdout` is again what it was.
 
     `sys.stdout` is another text stream from here on: of the same descriptor, encoding and
     buffering, and writing through the one before, which stays open.
@@ -31,6 +32,10 @@ def before_first_output(act: Callable[[], None]) -> None:
     )
 
 
+_USED: list[Any] = []
+"""Streams that somebody may be writing to right now: `print` only borrows `sys.stdout`."""
+
+
 class _Gate(io.RawIOBase):
     """The bytes of a text stream, and what is done before the first of them."""
 
@@ -38,17 +43,28 @@ class _Gate(io.RawIOBase):
         super().__init__()
         self._shown = shown  # kept: a text stream that nobody has closes its descriptor
         self._act = act
-        self._is_open = False
+        self._is_open = self._is_shut = False
         self.name = getattr(shown, "name", "<stdout>")
 
     def write(self, data: Any) -> int | None:
         """See RawIOBase: as many bytes as were taken, None where that would have to wait."""
+        if self._is_shut or not data:  # click tries a stream by writing nothing
+            return len(data)
         if not self._is_open:
-            self._act()
-            self._is_open = True
+            self._open()
         taken: int | None = self._shown.buffer.write(data)
         self._shown.buffer.flush()
         return taken
+
+    def _open(self) -> None:
+        try:
+            self._act()
+        except BaseException:
+            self._is_shut = True
+            _USED.append(sys.stdout)
+            sys.stdout = self._shown
+            raise
+        self._is_open = True
 
     def writable(self) -> bool:
         """See IOBase."""

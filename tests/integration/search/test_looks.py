@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -181,14 +182,26 @@ async def test_what_failed_after_it_showed_something_is_both(book: Watched) -> N
     assert told == ["success", "failure"]
 
 
-async def test_without_a_spool_a_look_says_so_once_and_goes_on(book: Watched) -> None:
-    """What is looked for is shown; standard output stays clean."""
-    await book.write(*rows(2))
+@pytest.mark.parametrize("action", SHOWING)
+async def test_without_a_spool_nothing_is_shown(book: Watched, action: str) -> None:
+    """A look that cannot be recorded is refused, in one line and what to do."""
+    await book.write(*rows(5))
     book.spool.write_text("")
-    done = book.command(*SHOWING["search, lines"])
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 2
-    assert done.stderr.count("this look is not recorded") == 1
+    done = book.command(*SHOWING[action])
+    assert done.returncode == 6
+    assert done.stdout == ""
+    assert done.stderr.count("cannot be recorded") == 1
+    assert "GATEBOOK_SPOOL_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_in_json_a_look_that_cannot_be_recorded_is_an_error_alone(book: Watched) -> None:
+    """Who reads standard output as JSON gets the error, and nothing of the log."""
+    await book.write(*rows(5))
+    book.spool.write_text("")
+    done = book.command("search", "--json", "user.id:gus")
+    assert done.returncode == 6
+    assert "cannot be recorded" in json.loads(done.stdout)["error"]
 
 
 async def test_ctrl_c_ends_a_tail_that_is_recorded_once(book: Watched) -> None:

@@ -152,10 +152,20 @@ def test_a_search_is_found_by_the_next_search(pipeline: Pipeline) -> None:
     assert made["token"] not in str(pipeline.documents())
 
 
+LOOKS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/api/v1/search", {"query": ""}),
+    ("/api/v1/histogram", {"query": ""}),
+    ("/api/v1/facets", {"query": "", "fields": ["user.id"]}),
+    ("/api/v1/overview", {}),
+    ("/api/v1/findings", {}),
+    ("/api/v1/tail", {}),
+)
+
+
 async def test_nothing_is_shown_that_is_not_recorded(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While acts cannot be made durable, no content is opened; looking goes on."""
+    """While acts cannot be made durable, nothing is shown and nothing done."""
     Desk(pipeline)
     event = said("ada")
     pipeline.publish([event])
@@ -182,8 +192,9 @@ async def test_nothing_is_shown_that_is_not_recorded(
             refused = await client.post(path, json=body)
             assert refused.status_code == 503
             assert "sings for" not in refused.text
-            looked = await client.post("/api/v1/search", json={"query": ""})
-            assert looked.status_code == 200
+            for path, body in LOOKS:
+                looked = await client.request("POST" if body else "GET", path, json=body)
+                assert (looked.status_code, looked.json()["error"]["type"]) == (503, "unrecorded")
             made = await client.post("/api/v1/exports", json={"query": "", "format": "csv"})
             assert made.status_code == 503
     wait_until("the act is indexed", lambda: "serve event.reveal" in acts(pipeline), 60)

@@ -3,11 +3,12 @@
 The service does not know how events are recorded: whoever starts it gives it an `Audit`. Routes
 use the request's `Acts`:
 
-    acts.note("search", query=text, total=str(total))           goes on at once
-    await acts.record("event.reveal", reason=why, event=id)     durable when it returns
+    await acts.look("search", query=text)                       a look, durable when it returns
+    await acts.record("event.reveal", reason=why, event=id)     a privileged act, likewise
+    acts.note("access.refused", FAILURE)                        goes on at once
 
-What shows or takes content, and what changes something, is recorded with `record` before it is
-shown or done; where that cannot be, Unrecorded is raised and nothing is shown or done.
+Whatever is shown or done is recorded before; where that cannot be, Unrecorded is raised and
+nothing is shown or done. Only what was refused or failed is noted on the way: it showed nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ class Audit(Protocol):
     ) -> None:
         """Take an act without waiting. It is not durable on return. Never raises."""
 
+    async def look(
+        self,
+        caller: Caller | None,
+        action: str,
+        outcome: str,
+        details: Mapping[str, str],
+        http: HttpFacts,
+    ) -> None:
+        """Returns once the event of a look is durable. Raises Unrecorded."""
+
     async def record(
         self,
         caller: Caller | None,
@@ -71,7 +82,7 @@ class Audit(Protocol):
         details: Mapping[str, str],
         http: HttpFacts,
     ) -> None:
-        """Returns once the act's event is durable. Raises Unrecorded."""
+        """`look` for a privileged act: one that shows or takes content, or changes something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +99,14 @@ class Acts:
         act's failure. Details that are told again replace those before."""
         self.tried.update({**_given(details), ACT: action})
 
-    def done(self, /, **details: str) -> None:
-        """Note that what was tried succeeded, before its answer goes out."""
+    async def done(self, /, **details: str) -> None:
+        """Record that what was tried succeeded, before its answer goes out. Raises Unrecorded."""
         tried = {name: text for name, text in self.tried.items() if name != ACT}
-        self.note(self.tried[ACT], **{**tried, **details})
+        await self.look(self.tried[ACT], **{**tried, **details})
+
+    async def look(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
+        """See Audit.look. Details that are empty are left out."""
+        await self.audit.look(self.caller, action, outcome, _given(details), self.http)
 
     def note(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
         """See Audit.note. Details that are empty are left out."""

@@ -18,6 +18,9 @@ class _NoAudit:
     def note(self, *_given: Any) -> None:
         """Nothing."""
 
+    async def look(self, *_given: Any) -> None:
+        """Nothing."""
+
     async def record(self, *_given: Any) -> None:
         """Nothing."""
 

@@ -43,7 +43,7 @@ async def histogram(
     reader.countable(body.kind, [body.split_by] if body.split_by else [])
     acts.trying("search.histogram", **range_of(question))
     found = await reader.histogram(question, body.buckets, body.split_by)
-    acts.done()
+    await acts.done()
     return HistogramAnswer(
         since=found.since,
         until=found.until,
@@ -67,7 +67,7 @@ async def facets(request: Request, acts: MayFacets, body: FacetsRequest) -> Face
     reader.countable(body.kind, body.fields)
     acts.trying("search.facets", **range_of(question))
     found = await reader.facets(question, body.fields, body.size)
-    acts.done()
+    await acts.done()
     return FacetsAnswer(
         since=found.since or question.since,
         until=found.until or question.until,

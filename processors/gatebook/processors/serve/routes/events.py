@@ -66,7 +66,7 @@ async def event(request: Request, acts: MaySee, id: Id) -> EventAnswer:
     cited = [hit for hit in hits if hit.id != id]
     access = next((hit.source for hit in own if kind_of(hit.index) == "access"), None)
     related = await reader.related(access) if access else []
-    acts.done()
+    await acts.done()
     return EventAnswer(
         documents=[reader.shown(hit) for hit in own],
         cited_by=[Cited(**reader.shown(hit).model_dump()) for hit in cited],
@@ -98,7 +98,7 @@ async def around(
     if access is None:
         raise nothing("no access has this id, or none that you may see")
     found = await reader.around(access, by, before, after)
-    acts.done()
+    await acts.done()
     return AroundAnswer(
         by=by,
         value=found.value,

@@ -76,7 +76,7 @@ async def findings(
     found = problems(hit.source for hit in hits)
     wanted = [p for p in found if state == "all" or p.state in OPEN_STATES]
     shown = [_item(reader, problem) for problem in wanted[:MAX_SHOWN]]
-    acts.done()
+    await acts.done()
     return FindingsAnswer(total=len(wanted), findings=shown)
 
 
@@ -101,7 +101,7 @@ async def finding(request: Request, acts: MaySee, incident: Incident) -> Finding
     members, latest = await _cited(reader, incident)
     problem = problems(hit.source for hit in reversed(members))
     baseline = await _baseline(reader, latest)
-    acts.done()
+    await acts.done()
     return FindingAnswer(
         finding=reader.document(latest),
         state=problem[0].state,

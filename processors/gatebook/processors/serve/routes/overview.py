@@ -77,7 +77,7 @@ async def overview(
         _storage(reader),
         _pipeline(reader),
     )
-    acts.done()
+    await acts.done()
     return OverviewAnswer(
         since=traffic.since,
         until=traffic.until,

@@ -22,6 +22,6 @@ MayRead = Annotated[Acts, Depends(requires(Permission.RETENTION_READ, "retention
 async def retention(request: Request, acts: MayRead) -> RetentionAnswer:
     """The last run, the policy it had, the days of which details are gone or thinned out, and, for
     whoever may put holds or set retention up, the holds that stand."""
-    acts.note("retention.view")
+    await acts.look("retention.view")
     deps = deps_of(request)
     return await lasting.retention(deps.connection, deps.namespace, acts.caller)

@@ -58,7 +58,7 @@ async def save(request: Request, acts: MaySave, body: SavedSearchRequest) -> Sav
         "created_at": reader.now.timestamp(),
         "created": stamp(reader.now),
     }
-    acts.note("search.save", name=body.name, query=body.query)
+    await acts.look("search.save", name=body.name, query=body.query)
     await state.create(_document(identity), source)
     return _told(Kept(_document(identity), source, (0, 0)), acts)
 
@@ -75,7 +75,7 @@ async def delete(request: Request, acts: MayDelete, id: Id) -> Response:
     kept = await _state(request).get(_document(id))
     if kept is None or kept.source.get("owner") != acts.caller.id:
         raise Refused(404, "not_found", "you have no saved search with this id")
-    acts.note("search.unsave", name=str(kept.source["name"]))
+    await acts.look("search.unsave", name=str(kept.source["name"]))
     await _state(request).delete(kept.id)
     return Response(status_code=204)
 

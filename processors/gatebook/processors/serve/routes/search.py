@@ -51,7 +51,7 @@ async def search(request: Request, acts: MaySearch, body: SearchRequest) -> Sear
         place = {"pit": page.place.view, "after": page.place.after, "total": page.place.total}
         cursor = cursors.write(acts.caller.id, asked, {**place, "now": reader.now.isoformat()})
         await _remember(request, reader, page.place.view)
-    acts.done()
+    await acts.done()
     return SearchAnswer(
         since=question.since,
         until=question.until,

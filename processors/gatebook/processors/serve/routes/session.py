@@ -63,7 +63,7 @@ async def session(request: Request, acts: Known) -> SessionAnswer:
 @room.get("/tokens", summary="API tokens", responses=answers())
 async def tokens(request: Request, acts: MayList) -> TokensAnswer:
     """What is known of the API tokens of one's tenants; the tokens themselves are not."""
-    acts.note("token.list")
+    await acts.look("token.list")
     found = await _tokens(request).list()
     mine = [_told(facts) for facts in found if within(acts.caller, facts.tenants)]
     return TokensAnswer(tokens=mine)
