@@ -113,6 +113,59 @@ async def test_full_disks_take_the_policys_steps_in_order_and_never_what_is_held
     assert await keeper.forces(await keeper.look()) == {}  # nothing more may go
 
 
+FULL_DISKS = POLICY.replace(b'"30d"', b'"400d"') + (
+    b'\n[disk]\nwarn_percent = 50\nact_percent = 60\nkeep_at_least = "7d"\n'
+    b'order = ["delete_oldest"]\n'
+)
+
+
+async def test_what_full_disks_take_is_found_out_with_few_requests_for_each_day(
+    store: Store,
+) -> None:
+    """Each day is looked at once, however many there are: disks fill up while it is found out."""
+    policy = Policy.read(FULL_DISKS)
+    manager = store.manager(FULL_DISKS)
+    asked, request = [], store.connection.request
+
+    async def counted(method: str, path: str, **given: Any) -> Any:
+        asked.append(path)
+        return await request(method, path, **given)
+
+    async def large() -> tuple[int, int]:
+        return 9 * 10**12, 10**13
+
+    async def requests() -> int:
+        asked.clear()
+        keeper = DiskKeeper(manager, policy, large)
+        forces = await keeper.forces(await keeper.look())
+        assert len(forces) == len(await store.indices())
+        return len(asked)
+
+    store.connection.request = counted  # type: ignore[method-assign]  # passes all of them on
+    try:
+        await store.write(*(document(1, 20 + n) for n in range(4)))
+        few = await requests()
+        await store.write(*(document(1, 30 + n) for n in range(8)))
+        assert await requests() <= 3 * few
+    finally:
+        store.connection.request = request  # type: ignore[method-assign]
+
+
+async def test_full_disks_take_no_more_than_it_needs(store: Store) -> None:
+    """After each index it is measured again: a guess that was too high costs no day."""
+    await store.write(*(document(1, 20 + n) for n in range(4)))
+
+    async def usage() -> tuple[int, int]:
+        return (9 * 10**12, 10**13) if len(await store.indices()) > 2 else (4, 10)
+
+    await DiskKeeper(store.manager(FULL_DISKS), Policy.read(FULL_DISKS), usage).free("ada")
+    assert await store.indices() == [f"access-{day(21)}", f"access-{day(20)}"]
+    assert [act.details["indices"] for act in store.acts if act.action == "retention.apply"] == [
+        "1",
+        "1",
+    ]
+
+
 async def test_one_run_at_a_time_and_a_dead_one_is_taken_over(store: Store) -> None:
     """A second process is refused while the first may live; once its lease has ended it is not."""
     now = [time.time()]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gatebook.processors.retention import metrics
 from gatebook.processors.retention.elastic import Cluster, IndexState
 from gatebook.processors.retention.manager import Manager
-from gatebook.processors.retention.plan import ACCESS, DISK, Force
+from gatebook.processors.retention.plan import ACCESS, DISK, Force, Item
 from gatebook.processors.retention.policy import FULL, REDACTED, Policy, age_seconds
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 STRIPS = {"strip_full": (FULL,), "strip_redacted": (FULL, REDACTED)}
 COPY_ROOM = 1.2  # a rewrite needs room for the copy
 FINE, WARN, ACT, HELPLESS = range(4)
+REASON = "disks are full"
+MEASURED_SECONDS = 1.1  # Elasticsearch looks at its disks once a second
 Usage = Callable[[], Awaitable[tuple[int, int]]]
 
 
@@ -63,23 +66,31 @@ class DiskKeeper:
             log.error("disks of Elasticsearch are %.0f %% full: freeing", 100 * found.ratio)
         return found
 
+    async def free(self, by: str) -> None:
+        """Let go one index after the other, and look after each, until it is enough. Raises what
+        Manager.apply raises; what is left to do is found out anew then."""
+        for index, force in (await self.forces(await self.look())).items():
+            await self._manager.apply(by, REASON, {index: force}, only=(index,))
+            await asyncio.sleep(MEASURED_SECONDS)
+            if (await self.look()).state != ACT:
+                return
+
     async def forces(self, found: Pressure) -> dict[str, Force]:
         """What has to go, by index: the steps of the policy in order, oldest days first, until
-        enough is freed. Empty where nothing may go: then a person has to act."""
+        enough would be freed. Empty where nothing may go: then a person has to act."""
         if found.state != ACT:
             return {}
         chosen: dict[str, Force] = {}
         left = found.excess
         for step in self._policy.file.disk.order:
-            for index in await self._candidates(step, found):
+            if left < 0:
+                return chosen
+            old = [i for i in await self._candidates(step, found) if i.name.name not in chosen]
+            for index, freed in (await self._freed(old, _force(step))).items():
                 if left < 0:
                     return chosen
-                if index.name.name in chosen:
-                    continue
-                freed = await self._freed(index, _force(step))
-                if freed:
-                    chosen[index.name.name] = _force(step)
-                    left -= freed
+                chosen[index] = _force(step)
+                left -= freed
         if not chosen:
             metrics.DISK_STATE.set(HELPLESS)
             log.critical("disks are full, and the policy lets nothing go: add disks, or change it")
@@ -101,17 +112,20 @@ class DiskKeeper:
             return [one for one in old if one.name.name in held]
         return old
 
-    async def _freed(self, index: IndexState, force: Force) -> int:
-        """About how many bytes would be free; 0 where nothing would be done. What is held stays,
-        so an index that is held as a whole frees nothing."""
-        plan = await self._manager.plan({index.name.name: force})
-        items = [one for one in plan.items if one.index == index.name.name and one.why == DISK]
-        if not items:
-            return 0
-        item = items[0]
-        if force.drop:
-            return index.bytes * sum(item.drop.values()) // max(1, item.documents)
-        return index.bytes * max(item.strip.values(), default=0) // max(1, item.documents) // 2
+    async def _freed(self, old: Sequence[IndexState], force: Force) -> dict[str, int]:
+        """About how many bytes would be free, by index, in order; without those of which nothing
+        would be done. What is held stays, so an index that is held as a whole frees nothing."""
+        names = [one.name.name for one in old]
+        plan = await self._manager.plan(dict.fromkeys(names, force), only=set(names))
+        items = {item.index: item for item in plan.items if item.why == DISK}
+        found = {one: _bytes_freed(items[one], force) for one in names if one in items}
+        return {name: freed for name, freed in found.items() if freed}
+
+
+def _bytes_freed(item: Item, force: Force) -> int:
+    if force.drop:
+        return item.bytes * sum(item.drop.values()) // max(1, item.documents)
+    return item.bytes * max(item.strip.values(), default=0) // max(1, item.documents) // 2
 
 
 def _force(step: str) -> Force:

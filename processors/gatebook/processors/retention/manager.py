@@ -11,7 +11,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -74,20 +74,25 @@ class Manager:
         people = await people_of(self.cluster, subjects)
         return all_holds(await own_holds(self.state), subjects, people)
 
-    async def plan(self, forces: Mapping[str, Force] | None = None) -> Plan:
-        """What a run would do now. Changes nothing (but for an index of one document, where it has
-        to find out whether a codec can be had)."""
-        return (await self._plan(forces))[0]
+    async def plan(
+        self, forces: Mapping[str, Force] | None = None, only: Collection[str] | None = None
+    ) -> Plan:
+        """What a run would do now; `only`: with these indices, and no topics. Changes nothing (but
+        for an index of one document, where it has to find out whether a codec can be had)."""
+        return (await self._plan(forces, only))[0]
 
     async def _plan(
-        self, forces: Mapping[str, Force] | None
+        self, forces: Mapping[str, Force] | None, only: Collection[str] | None
     ) -> tuple[Plan, dict[tuple[str, str], Closed]]:
         policy = Policy.read(self.policy_text)
         compress = policy.file.cold.best_compression
         if compress:
             compress = await self.cluster.has_best_compression()
         planner = Planner(self.cluster, self.state, policy)
-        plan, gates = await planner.plan(await self.holds(), self.clock_ns(), forces, compress)
+        holds, now_ns = await self.holds(), self.clock_ns()
+        plan, gates = await planner.plan(holds, now_ns, forces, compress, only)
+        if only is not None:
+            return plan, gates
         if self.topics is not None:
             changes = tuple(await self.topics.changes(policy))
             plan = msgspec.structs.replace(plan, topics=changes)
@@ -106,17 +111,19 @@ class Manager:
         reason: str,
         forces: Mapping[str, Force] | None = None,
         asked: bool = False,
+        only: Collection[str] | None = None,
     ) -> dict[str, Any] | None:
-        """Go on with a run that has not ended; else plan and do a new one. The certificate; None
-        where nothing is due. `asked`, by a person: it is recorded also then, and also that a run
-        is gone on with. Raises Busy, Away, NotReplaced, PolicyInvalid, and what recording
-        and summaries raise; the run stays then, to be gone on with."""
+        """Go on with a run that has not ended; else plan and do a new one, with `only` these
+        indices. The certificate; None where nothing is due. `asked`, by a person: it is recorded
+        also then, and also that a run is gone on with. Raises Busy, Away, NotReplaced,
+        PolicyInvalid, and what recording and summaries raise; the run stays then, to be gone on
+        with."""
         await self._take()
         try:
             self.refused = ()
             run = await self.unfinished()
             if run is None:
-                run = await self._begun(by, reason, forces, asked)
+                run = await self._begun(by, reason, forces, asked, only)
             elif asked:
                 await self._resumed(run, by, reason)
             found = None if run is None else await self._done(run, by)
@@ -166,10 +173,15 @@ class Manager:
     # -- a run --------------------------------------------------------------------------------
 
     async def _begun(
-        self, by: str, reason: str, forces: Mapping[str, Force] | None, asked: bool
+        self,
+        by: str,
+        reason: str,
+        forces: Mapping[str, Force] | None,
+        asked: bool,
+        only: Collection[str] | None,
     ) -> Stored | None:
         """A new run, with its items; None where nothing is due."""
-        plan, gates = await self._plan(forces)
+        plan, gates = await self._plan(forces, only)
         topics = [one for one in plan.topics if not one.waiting]
         self.refused = tuple(one for one in plan.topics if one.waiting)
         is_due = bool(plan.items or topics)

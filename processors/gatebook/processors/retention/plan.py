@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -212,9 +212,11 @@ class Planner:
         now_ns: int,
         forces: Mapping[str, Force] | None = None,
         compress: bool = False,
+        only: Collection[str] | None = None,
     ) -> tuple[Plan, dict[tuple[str, str], Closed]]:
         """The plan as of now, and what sinks have to be told of it, by kind and slot. `forces`: by
-        index. `compress`: cold days are written anew with best_compression."""
+        index. `compress`: cold days are written anew with best_compression. `only`: names of the
+        indices that are looked at; None: all."""
         records = await self._records()
         items: list[Item] = []
         gates: dict[tuple[str, str], Closed] = {}
@@ -222,6 +224,8 @@ class Planner:
         looked_at = 0
         for kind in (*KINDS, *SUMMARY_KINDS):
             for index in await self._cluster.indices(kind):
+                if only is not None and index.name.name not in only:
+                    continue
                 looked_at += 1
                 force = (forces or {}).get(index.name.name, Force())
                 found, weighed = await self._look(

@@ -121,7 +121,4 @@ class Schedule:
         policy = Policy.read(self.manager.policy_text)
         now = self.manager.clock_ns() / 1e9
         await cut_large_days(self.manager.cluster, self.manager.state, policy, now)
-        keeper = DiskKeeper(self.manager, policy)
-        forces = await keeper.forces(await keeper.look())
-        if forces:
-            await self.manager.apply(self.by, "disks are full", forces)
+        await DiskKeeper(self.manager, policy).free(self.by)
