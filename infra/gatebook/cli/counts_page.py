@@ -1,8 +1,11 @@
-"""`gatebook search --histogram` and `--facets`: counts instead of events."""
+"""`gatebook search --histogram` and `--facets`: counts instead of events, by the same rule as the
+service's.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +16,17 @@ if TYPE_CHECKING:
     from gatebook.processors.retention.missing import Gap
     from gatebook.processors.search.facets import Facets
     from gatebook.processors.search.fields import FieldList
-    from gatebook.processors.search.histogram import Histogram
+    from gatebook.processors.search.histogram import Histogram, Source
     from gatebook.processors.sinks.connection import Connection
 
 BUCKETS = 48
 BAR_CHARACTERS = 50
 VALUES = 10
+COUNTED_IN: Mapping[Source, str] = {
+    "details": "",
+    "summaries": ", counted from hourly summaries",
+    "both": ", counted from hourly summaries and details",
+}
 
 
 async def counted(
@@ -33,12 +41,13 @@ async def counted(
     split_by: str | None,
     facets: str | None,
 ) -> tuple[Histogram | None, Facets | None, list[Gap] | None]:
-    """The histogram and the facets, each where it is asked for, of the same events; and what is
-    missing of them (see gaps_of). Raises BadRequest for a field that cannot be counted."""
-    from gatebook.processors.search.facets import facets as count_values
+    """The histogram and the facets, each where it is asked for, of the same events, by summaries
+    where the service would count so; and the days of which details are gone (see gaps_of). Raises
+    BadRequest for a field that cannot be counted."""
     from gatebook.processors.search.fields import fields_of
-    from gatebook.processors.search.histogram import histogram
     from gatebook.processors.search.question import ask_for, countable
+    from gatebook.processors.search.summed import Counts
+    from gatebook.processors.serve.settings import ServeSettings
 
     now, known = datetime.now(UTC), fields_of(kind)
     question = ask_for(query, since, until, kind, now=now)
@@ -48,12 +57,23 @@ async def counted(
     for name in (*names, *([split_by] if split_by else [])):
         _known(name, known)
         countable(name, known)
+    long_range = timedelta(days=ServeSettings.from_env().summaries_after_days)
+    gaps = await gaps_of(connection, namespace, question)
+    counts = Counts(connection, namespace, now, long_range, is_summed=gaps is not None)
     over_time = values = None
     if is_over_time:
-        over_time = await histogram(connection, namespace, question, BUCKETS, split_by, now=now)
+        over_time = await counts.histogram(question, BUCKETS, split_by)
     if names:
-        values = await count_values(connection, namespace, question, names, VALUES)
-    return over_time, values, await gaps_of(connection, namespace, question)
+        values = await counts.facets(question, names, VALUES)
+    return over_time, values, gaps
+
+
+def of_details(histogram: Histogram | None, facets: Facets | None) -> bool:
+    """Whether anything was counted in details alone, of which some may be gone."""
+    sources = [histogram.source] if histogram else []
+    if facets:
+        sources += [facets.source, *(facet.source for facet in facets.facets.values())]
+    return "details" in sources
 
 
 def _known(name: str, known: FieldList) -> None:
@@ -100,7 +120,8 @@ def _print_histogram(found: Histogram) -> None:
         at = bucket.at.strftime("%Y-%m-%d %H:%M:%S")
         click.echo(f"{at}  {bucket.count:>10,}  {bar}{'  ' if parts else ''}{parts}".rstrip())
     seconds = found.interval.total_seconds()
-    click.echo(f"{found.total:,} in intervals of {seconds:g} s (UTC)", err=True)
+    whence = COUNTED_IN[found.source]
+    click.echo(f"{found.total:,} in intervals of {seconds:g} s (UTC){whence}", err=True)
 
 
 def _histogram_told(found: Histogram) -> dict[str, Any]:
@@ -122,10 +143,12 @@ def _print_facets(found: Facets) -> None:
 
     for name, facet in found.facets.items():
         about = "" if facet.exact else "; counts are near enough"
+        if facet.source != found.source:
+            about += "; counted in the details that are there"
         click.echo(f"{name}  ({facet.distinct:,} values{about})")
         for value, count in facet.values:
             click.echo(f"  {count:>10,}  {render(name, value, 80)}")
         for count, what in ((facet.other, "(other values)"), (facet.missing, "(none)")):
             if count:
                 click.echo(f"  {count:>10,}  {what}")
-    click.echo(f"of {found.total:,} events", err=True)
+    click.echo(f"of {found.total:,} events{COUNTED_IN[found.source]}", err=True)

@@ -209,6 +209,9 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
     joined by and, or, not and parentheses. Words without a field are looked for in prompts,
     answers and reasons. Times are in UTC.
 
+    Counts of long ranges (GATEBOOK_SERVE_SUMMARIES_AFTER_DAYS), and of days whose details are
+    gone, are of hourly summaries where these can answer; the answer says which were counted.
+
     Exit codes: 0 something matched, 1 nothing matched, 2 the query or an option is wrong,
     3 Elasticsearch cannot be reached or did not answer in full.
     """
@@ -254,7 +257,7 @@ def search(query: tuple[str, ...], kind: str, fields: str, list_fields: bool, **
 
 def _count(query: str, kind: str, given: dict[str, Any]) -> None:
     """Counts over time or by value, instead of events."""
-    from gatebook.cli.counts_page import counted, print_counts
+    from gatebook.cli.counts_page import counted, of_details, print_counts
 
     histogram, facets, gaps = run_on_cluster(
         lambda connection: counted(
@@ -270,7 +273,8 @@ def _count(query: str, kind: str, given: dict[str, Any]) -> None:
         )
     )
     print_counts(histogram, facets, gaps, given["as_json"])
-    tell_gaps(gaps)
+    if of_details(histogram, facets):
+        tell_gaps(gaps)
     found = histogram or facets
     if found is None or not found.total:
         sys.exit(EXIT_NO_MATCH)

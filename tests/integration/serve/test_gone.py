@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +17,7 @@ import pytest
 from tests.access_service import Service, running_service
 from tests.integration.summaries.book import Book, documents, spread_out
 
+from gatebook.cli.counts_page import BUCKETS
 from gatebook.processors.retention.elastic import Cluster
 from gatebook.processors.retention.manager import Manager
 from gatebook.processors.retention.state import State
@@ -179,6 +185,65 @@ async def test_a_query_narrows_summaries_too(log: Log) -> None:
         failed = sum(d["event"]["outcome"] == "failure" for d in wanted)
         assert left["source"] == left["facets"]["user.id"]["source"] == "details"
         assert 0 < left["total"] < failed
+
+
+async def counted(log: Log, *arguments: str) -> Any:
+    """`gatebook search` of accesses, as a person counts them."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "gatebook.cli.main", "search", *arguments],
+        env={
+            **os.environ,
+            "GATEBOOK_ELASTICSEARCH_URL": log.book.url,
+            "GATEBOOK_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+            "GATEBOOK_NAMESPACE": log.book.namespace,
+            "GATEBOOK_SPOOL_DIR": str(log.home / "spool"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_the_command_line_counts_as_the_service_does(log: Log) -> None:
+    """Where details are gone, --histogram and --facets are of summaries, as the API's; they say so
+    to people and to programs, and warn only where details alone could be counted."""
+    fields = ["user.id", "organization.id"]
+    split = {"since": SINCE, "split_by": "organization.id", "buckets": BUCKETS}
+    of_all = ("--since", SINCE, "--split-by", "organization.id", "--facets", ",".join(fields))
+    async with await log.ask("analyst") as client:
+        whole = await counted(log, *of_all, "--json")
+        await log.takes_days()
+        by_time = await good(client.post("/histogram", json=split))
+        by_value = await good(client.post("/facets", json={"since": SINCE, "fields": fields}))
+    after = await counted(log, *of_all, "--json")
+    told, before = json.loads(after.stdout), json.loads(whole.stdout)
+    histogram, facets = told["histogram"], told["facets"]
+    assert before["histogram"]["source"] == before["facets"]["source"] == "details"
+    assert histogram["total"] == before["histogram"]["total"] == by_time["total"] == EVENTS
+    assert histogram["source"] == facets["source"] == by_time["source"] != "details"
+    assert parts_of(histogram) == parts_of(before["histogram"]) == parts_of(by_time)
+    for name in fields:
+        values = [[one["value"], one["count"]] for one in by_value["facets"][name]["values"]]
+        assert facets["facets"][name]["values"] == values
+    assert "not all that was taken in" not in after.stderr
+    shown = await counted(log, *of_all)
+    assert f"{EVENTS} in intervals of" in shown.stderr
+    assert f"of {EVENTS} events, counted from hourly summaries" in shown.stderr
+    some = await counted(log, "--since", SINCE, "--facets", f"user.id,{STATUS}")
+    assert "counted in the details that are there" in some.stdout
+    assert "not all that was taken in is there" in some.stderr
+
+
+def parts_of(histogram: Mapping[str, Any]) -> Counter[str]:
+    """Counts by value over all buckets; what has none is in no part."""
+    parts: Counter[str] = Counter()
+    for bucket in histogram["buckets"]:
+        parts.update(bucket["parts"])
+        assert sum(bucket["parts"].values()) <= bucket["count"]
+    assert set(parts) == {"acme", "wayne"}
+    return parts
 
 
 def tenant(document: Mapping[str, Any]) -> str:

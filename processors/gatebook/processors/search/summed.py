@@ -1,13 +1,17 @@
-"""Counts over long ranges, from summaries: a few documents an hour instead of every access."""
+"""Counts over long ranges, from summaries: a few documents an hour instead of every access; and
+the one rule by which the service and the command line take them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
+from gatebook.processors.retention.missing import gaps
 from gatebook.processors.search.dsl import Dsl
 from gatebook.processors.search.facets import Facet, Facets
+from gatebook.processors.search.facets import facets as count_values
 from gatebook.processors.search.histogram import (
     Bucket,
     Histogram,
@@ -16,12 +20,80 @@ from gatebook.processors.search.histogram import (
     first_time,
     interval_for,
 )
+from gatebook.processors.search.histogram import histogram as count_over_time
 from gatebook.processors.search.question import Question, moment, stamp
 from gatebook.processors.sinks.connection import Connection
 from gatebook.processors.summaries import answer
 from gatebook.processors.summaries.rollup import covered
 
 HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of one who asks, at a moment: by summaries where the range is longer than
+    `long_range`, or reaches to where details are gone, and summaries can answer; else by the
+    details that are there. What was counted stands in `source`. filters: those of who asks.
+    is_summed False: by details alone. Every method raises SearchFailed, Unreachable."""
+
+    client: Connection
+    namespace: str
+    now: datetime
+    long_range: timedelta
+    filters: Sequence[Dsl] = ()
+    is_summed: bool = True
+
+    async def histogram(
+        self, question: Question, buckets: int, split_by: str | None = None
+    ) -> Histogram:
+        """Counts over time. Raises BadRequest, too."""
+        found = None
+        if await self._asks_summaries(question):
+            found = await from_summaries(
+                self.client, self.namespace, question, buckets, split_by, self.filters
+            )
+        return found or await count_over_time(
+            self.client, self.namespace, question, buckets, split_by, now=self.now
+        )
+
+    async def facets(self, question: Question, fields: Sequence[str], size: int) -> Facets:
+        """Facets; the fields were checked before. The total and the fields that summaries keep are
+        of summaries where a histogram would be; the others are of the details that are there."""
+        given = (self.client, self.namespace, question)
+        found = None
+        if await self._asks_summaries(question):
+            found = await facets_from_summaries(*given, fields, size, self.filters)
+        if found is None:
+            return await count_values(*given, fields, size)
+        left = [name for name in fields if name not in found.facets]
+        if not left:
+            return found
+        details = await count_values(*given, left, size)
+        known = {**details.facets, **found.facets}
+        return replace(found, facets={name: known[name] for name in fields})
+
+    async def figures(
+        self, question: Question, fields: Sequence[str], size: int
+    ) -> answer.Figures | None:
+        """Accesses, tokens and values of fields by summaries, where a histogram would be of them;
+        None: the details have to be counted. The fields were checked before."""
+        if not await self._asks_summaries(question):
+            return None
+        return await figures_from_summaries(
+            self.client, self.namespace, question, fields, size, self.filters
+        )
+
+    async def _asks_summaries(self, question: Question) -> bool:
+        """Whether summaries are asked first."""
+        if not self.is_summed or question.kind != "access":
+            return False
+        if question.since is None:
+            return True
+        until = moment(question.until) if question.until else self.now
+        if until - moment(question.since) > self.long_range:
+            return True
+        given = (question.kind, question.since, question.until)
+        return bool(await gaps(self.client, self.namespace, *given))
 
 
 async def from_summaries(
@@ -54,7 +126,7 @@ async def from_summaries(
         return None
     by_time = {bucket.at: bucket for bucket in found.buckets}
     rows = [
-        Bucket(at, by_time[at].count, {v: n for v, n in by_time[at].parts.items() if v})
+        Bucket(at, by_time[at].count, {v: n for v, n in by_time[at].parts.items() if v and n})
         if at in by_time
         else Bucket(at, 0)
         for at in filled(found.since, found.until, interval)

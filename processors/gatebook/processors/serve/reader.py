@@ -8,17 +8,17 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import Request
 
-from gatebook.processors.search import facets as facets_of
 from gatebook.processors.search import histogram as histogram_of
 from gatebook.processors.search.around import AROUND_BY, Around, around, related
 from gatebook.processors.search.asking import TIME_FORMAT, BadRequest, Hit, ask, hit_of
 from gatebook.processors.search.display import value_at
+from gatebook.processors.search.facets import Facets
 from gatebook.processors.search.fields import FieldList, fields_of
 from gatebook.processors.search.question import (
     Question,
@@ -31,11 +31,7 @@ from gatebook.processors.search.question import (
     stamp,
 )
 from gatebook.processors.search.service import Tail
-from gatebook.processors.search.summed import (
-    facets_from_summaries,
-    figures_from_summaries,
-    from_summaries,
-)
+from gatebook.processors.search.summed import Counts
 from gatebook.processors.serve import lasting, models
 from gatebook.processors.serve.access.caller import Caller, scope_filter
 from gatebook.processors.serve.access.masking import (
@@ -220,51 +216,21 @@ class Reader:
     async def histogram(
         self, question: Question, buckets: int, split_by: str | None = None
     ) -> histogram_of.Histogram:
-        """Counts over time, by summaries where the range is long, or reaches to where details are
-        gone, and summaries can answer."""
-        found = None
-        if question.kind == "access" and await self._is_long(question):
-            found = await from_summaries(
-                self.connection, self.namespace, question, buckets, split_by, self.filters
-            )
-        return found or await histogram_of.histogram(
-            self.connection, self.namespace, question, buckets, split_by, now=self.now
-        )
+        """See Counts.histogram."""
+        return await self._counts.histogram(question, buckets, split_by)
 
-    async def _is_long(self, question: Question) -> bool:
-        if question.since is None or question.until is None:
-            return question.since is None
-        long = timedelta(days=self._settings.summaries_after_days)
-        if moment(question.until) - moment(question.since) > long:
-            return True
-        return not (await self.detail(question)).complete
-
-    async def facets(
-        self, question: Question, fields: Sequence[str], size: int
-    ) -> facets_of.Facets:
-        """Facets; the fields were checked before. The total and the fields that summaries keep are
-        of summaries where a histogram would be; the others are of the details that are there."""
-        given = (self.connection, self.namespace, question)
-        found = None
-        if question.kind == "access" and await self._is_long(question):
-            found = await facets_from_summaries(*given, fields, size, self.filters)
-        if found is None:
-            return await facets_of.facets(*given, fields, size)
-        left = [name for name in fields if name not in found.facets]
-        if not left:
-            return found
-        details = await facets_of.facets(*given, left, size)
-        known = {**details.facets, **found.facets}
-        return replace(found, facets={name: known[name] for name in fields})
+    async def facets(self, question: Question, fields: Sequence[str], size: int) -> Facets:
+        """See Counts.facets."""
+        return await self._counts.facets(question, fields, size)
 
     async def figures(self, question: Question, fields: Sequence[str], size: int) -> Figures | None:
-        """Accesses, tokens and values of fields by summaries, where a histogram would be of them;
-        None: the details have to be counted. The fields were checked before."""
-        if question.kind != "access" or not await self._is_long(question):
-            return None
-        return await figures_from_summaries(
-            self.connection, self.namespace, question, fields, size, self.filters
-        )
+        """See Counts.figures."""
+        return await self._counts.figures(question, fields, size)
+
+    @property
+    def _counts(self) -> Counts:
+        long_range = timedelta(days=self._settings.summaries_after_days)
+        return Counts(self.connection, self.namespace, self.now, long_range, self.filters)
 
     async def aggregate(
         self, question: Question, aggregations: dict[str, Any], total: bool = False
