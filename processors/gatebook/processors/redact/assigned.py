@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .probe import Found, Probe, is_drawn, is_placeholder, is_variable, plain
+from .probe import Found, Probe, is_drawn, is_placeholder, plain
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
 _SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
@@ -22,8 +22,8 @@ _OPERATOR = (
 )
 _SPOKEN = rb"""[ \t][^\n:="'.<>{}]{0,28}:[ \t]{1,3}"""
 _WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""
-_AFTER_NAME = re.compile(_SUFFIX + _TYPE + _MARKUP + _OPERATOR + _WRAPPED)
-_AFTER_SPEECH = re.compile(_SPOKEN)
+AFTER_NAME = re.compile(_SUFFIX + _TYPE + _MARKUP + _OPERATOR + _WRAPPED)
+AFTER_SPEECH = re.compile(_SPOKEN)
 _OPTION = re.compile(rb"--?[a-z0-9\-]{0,40}\Z")
 _VALUE_BYTES = 144
 """What may stand between a name and its value, and twenty bytes of that, take less."""
@@ -37,23 +37,23 @@ def _is_plain(data: bytes, start: int) -> bool:
 
 
 _OPTION_END = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}")
-_BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
+BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
 
 # Arrows, dashes, the Chinese "is", the first entry of a list.
-_POINTED = re.compile(
+POINTED = re.compile(
     rb"""s?["'\]*`)]{0,3}\s{0,3}(?:-{1,2}>|\xe2\x86\x92|\xe2\x80[\x93\x94]|-[ \t]|\xe6\x98\xaf"""
     rb"""|:[ \t]{0,3}\r?\n[ \t]{0,16}-[ \t])\s{0,3}"""
 )
-_PHRASE = re.compile(
+PHRASE = re.compile(
     rb"""s?[ ](?:for|of|to|on|at|in)[ ][^\n:="'.<>{},;]{1,40}?[ ](?:is|was|be|ist)[ ](?:now[ ])?"""
 )
 
 _WAYS = (
-    (_AFTER_NAME, 0.0, 8),
-    (_AFTER_SPEECH, 3.2, 16),
-    (_BESIDE, 3.2, 24),
-    (_POINTED, 2.8, 16),
-    (_PHRASE, 3.2, 16),
+    (AFTER_NAME, 0.0, 8),
+    (AFTER_SPEECH, 3.2, 16),
+    (BESIDE, 3.2, 24),
+    (POINTED, 2.8, 16),
+    (PHRASE, 3.2, 16),
 )
 """What may stand between name and value, and the entropy and size that the value then needs."""
 
@@ -77,7 +77,7 @@ _NAMES_ONLY = re.compile(
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
     data = probe.data
-    stated = _stated(probe)
+    stated = stated_before(probe)
     if not stated and _is_plain(data, probe.end):
         return
     if _NAMES_ONLY.match(data, probe.end):
@@ -113,7 +113,7 @@ _NO_MORE = re.compile(
 )
 
 
-def _stated(probe: Probe) -> Found | None:
+def stated_before(probe: Probe) -> Found | None:
     """What is said to be the secret that is named here: `I typed ... as my password`."""
     data, start = probe.data, probe.start
     if not _NO_MORE.match(data, probe.end):
@@ -207,7 +207,6 @@ def is_unspeakable(value: bytes, least_run: int, most_vowels: float) -> bool:
     return max(map(len, _CONSONANTS.findall(lowered)), default=0) >= least_run
 
 
-_MIXED = re.compile(rb"[0-9]|[a-z][A-Z]{1,3}[a-z]|[a-z][!$%&#][A-Za-z]")
 _CAMEL_RUN = re.compile(rb"[A-Z][a-z]{3,}|[a-z]{5,}")
 
 
@@ -215,70 +214,3 @@ def is_identifier(value: bytes) -> bool:
     """Tell `SponsoredProductsRemoteSearch`: nearly all of it is in capitalised words."""
     runs = _CAMEL_RUN.findall(value)
     return len(runs) > 2 and sum(map(len, runs)) >= 0.7 * len(value)
-
-
-_QUOTED = re.compile(rb"""[*`]{0,2}(?:"([^"\n]{4,200})"|'([^'\n]{4,200})')""")
-_BARE = re.compile(rb"""[*`]{0,2}([^\s"'`,;&<>|{}]{4,200})""")
-
-
-def assigned_password(probe: Probe) -> Iterator[Found]:
-    """Accept an assigned password: any after `=`, in quotes or a tag, a mixed one in prose."""
-    data = probe.data
-    if probe.value.lower() == b"pass" and not _is_pass(probe):
-        return
-    operator = _AFTER_NAME.match(data, probe.end)
-    if operator:
-        found = _password(probe, operator.end(), explicit=_is_explicit(operator[0]))
-        if found:
-            yield found
-            return
-    for after in (_AFTER_SPEECH, _BESIDE, _POINTED, _PHRASE):
-        spoken = after.match(data, probe.end)
-        found = _password(probe, spoken.end(), explicit=False) if spoken else None
-        if found and _MIXED.search(data, found.start, found.end):
-            yield found
-            return
-    stated = _stated(probe)
-    if stated and _is_mixed(stated.of(data)):
-        yield stated
-
-
-def _is_mixed(value: bytes) -> bool:
-    return bool(_MIXED.search(value)) and not (is_wordy(value) or is_variable(value))
-
-
-# Chinese stops, commas and exclamation marks, which end a value that stands in a sentence.
-_WIDE_STOP = re.compile(rb"\xe3\x80[\x81\x82\x8d]|\xef\xbc[\x81\x89\x8c\x9b\x9f]")
-_PASS_BEFORE = re.compile(rb"[_\-.\"'&;]\Z")
-_PASS_AFTER = re.compile(rb"\s{0,2}=[^=]|[\"']\s{0,2}:")
-
-
-def _is_pass(probe: Probe) -> bool:
-    """`pass=` and `smtp_pass: `; not `PASS: test_it` nor the pass over the mountains."""
-    left, right = probe.data[max(0, probe.start - 1) : probe.start], probe.data[probe.end :][:1]
-    if left.isalpha() or right.isalpha():
-        return False
-    assigned = _PASS_AFTER.match(probe.data, probe.end) is not None
-    return assigned or (right == b":" and _PASS_BEFORE.search(left) is not None)
-
-
-def _is_explicit(operator: bytes) -> bool:
-    return b"=" in operator or b">" in operator or b"{" in operator
-
-
-def _password(probe: Probe, start: int, explicit: bool) -> Found | None:
-    match = _QUOTED.match(probe.data, start)
-    quoted = match is not None
-    match = match or _BARE.match(probe.data, start)
-    if match is None:
-        return None
-    start, end = match.span(match.lastindex or 0)
-    value = probe.data[start:end].rstrip(b"\\*")
-    if not (quoted or explicit):
-        value = _WIDE_STOP.split(value, 1)[0]
-        value = value.rstrip(b".,;:)]*`")  # what ends in `!` may be a password that does
-        if len(value) < 5 or (value.isalpha() and value[1:].islower()):
-            return None
-    if is_variable(value):
-        return None
-    return Found(start, start + len(value), plain(value))

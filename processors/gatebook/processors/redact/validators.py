@@ -18,7 +18,6 @@ import re2
 from stdnum import numdb
 
 from .assigned import (
-    assigned_password,
     assigned_secret,
     is_identifier,
     is_random_token,
@@ -27,6 +26,7 @@ from .assigned import (
 from .coins import crypto
 from .dates import birth_date
 from .national import checked, ssn
+from .passwords import assigned_password
 from .phones import phone, phone_alone, phone_announced, phone_nanp
 from .probe import (
     Found,
