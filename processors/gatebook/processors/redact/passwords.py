@@ -52,11 +52,12 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
             yield found
             return
     stated = stated_before(probe)
-    if stated and _is_mixed(stated.of(data)):
+    if stated and is_mixed(stated.of(data)):
         yield stated
 
 
-def _is_mixed(value: bytes) -> bool:
+def is_mixed(value: bytes) -> bool:
+    """Tell what may be a password where words could stand, too: with a digit or mixed cases."""
     return bool(_MIXED.search(value)) and not (is_wordy(value) or is_variable(value))
 
 
@@ -176,7 +177,7 @@ def _more(probe: Probe, operator: bytes, end: int) -> Iterator[Found]:
     for _ in range(_MORE):
         joint = _AND.match(probe.data, end)
         found = _password(probe, joint.end(), b"") if joint else None
-        if found is None or not _is_mixed(found.of(probe.data)):
+        if found is None or not is_mixed(found.of(probe.data)):
             return
         yield found
         end = found.end

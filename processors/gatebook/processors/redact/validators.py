@@ -26,7 +26,7 @@ from .assigned import (
 from .coins import crypto
 from .dates import birth_date
 from .national import checked, ssn
-from .passwords import assigned_password
+from .passwords import assigned_password, is_mixed
 from .phones import phone, phone_alone, phone_announced, phone_nanp
 from .probe import (
     Found,
@@ -91,6 +91,12 @@ def dotted(probe: Probe) -> Iterator[Found]:
 def option(probe: Probe) -> Iterator[Found]:
     """Accept what is given to a program as a secret, unless it is a variable."""
     if not is_variable(probe.value):
+        yield _whole(probe)
+
+
+def mixed(probe: Probe) -> Iterator[Found]:
+    """Accept what is no word, variable or identifier: with a digit, or mixed as passwords are."""
+    if is_mixed(probe.value):
         yield _whole(probe)
 
 
@@ -491,6 +497,7 @@ VALIDATORS: dict[str, Validator] = {
     "token": token,
     "unread_token": unread_token,
     "option": option,
+    "mixed": mixed,
     "drawn": drawn,
     "dotted": dotted,
     "assigned_secret": assigned_secret,
@@ -519,7 +526,7 @@ VALIDATORS: dict[str, Validator] = {
 }
 
 NARROWING = frozenset(
-    {"any", "token", "unread_token", "drawn", "dotted", "checked", "ssn", "birth_date"}
+    {"any", "token", "unread_token", "mixed", "drawn", "dotted", "checked", "ssn", "birth_date"}
     | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
     | {"high_entropy", "iban"}
 )
