@@ -23,8 +23,9 @@ from gatebook.processors.redact.ahead import (
     WORD,
     Read,
     part_keys,
-    secret_kind,
+    texts_with_keys,
 )
+from gatebook.processors.redact.keyed import is_keyed
 
 MAX_EVENT_BYTES = 16 * 1024
 """Of the texts of one event. Of a larger one nothing is said: its own reading costs more by far."""
@@ -41,7 +42,8 @@ class Part:
     said: list[str]
     """Its texts; those of content in the order signals are looked for."""
     others: list[str]
-    """Keys of objects, and what is split over the parts of a list, put together."""
+    """Keys of objects, objects that are read with their keys, and what is split over the parts of
+    a list, put together."""
     plain: bool = True
 
 
@@ -100,7 +102,7 @@ class Screen:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._known: set[str] = set()
-        """Short words in which no rule begins, and that as a key name no credential."""
+        """Short words in which no rule begins."""
         limits = redactor.limits
         self._most = min(
             MAX_EVENT_BYTES, limits.text_bytes, limits.json_bytes, limits.json_nodes
@@ -127,7 +129,7 @@ class Screen:
         return Texts(named, content, size) if size <= self._most else None
 
     def _add(self, part: Part, value: Any, said: list[str]) -> None:
-        part.plain = self._gather(value, self._depth, said, part.others) and part.plain
+        part.plain = self._gather(value, self._depth, said, part.others, False) and part.plain
 
     def look(self, events: Sequence[Texts | None]) -> list[Look]:
         """What is known of each event; of None, nothing. Raises nothing."""
@@ -176,45 +178,54 @@ class Screen:
             if len(text) <= MAX_WORD_CHARS and WORD.fullmatch(text) and text not in suspects:
                 if len(self._known) >= MAX_WORDS:
                     self._known.clear()
-                if not secret_kind(text):
-                    self._known.add(text)
+                self._known.add(text)
 
     # ---- gathering -----------------------------------------------------------------------------
 
-    def _gather(self, value: Any, room: int, said: list[str], others: list[str]) -> bool:
+    def _gather(
+        self, value: Any, room: int, said: list[str], others: list[str], keyed: bool
+    ) -> bool:
         """Gather the texts of a value; False where it asks for more than to read them: a key names
-        a credential, a number is as long as a card, or what else a walk would have to see."""
+        a credential, a number is as long as a card, or what else a walk would have to see.
+        `keyed`: it is in an object that is read with its keys."""
         kind = type(value)
         if kind is str:
             said.append(value)
             return True
         if kind is dict:
-            return room > 0 and self._object(value, room - 1, said, others)
+            return room > 0 and self._object(value, room - 1, said, others, keyed)
         if kind is list:
-            return room > 0 and self._list(value, room - 1, said, others)
+            return room > 0 and self._list(value, room - 1, said, others, keyed)
         if kind is int or kind is float:
             return bool(abs(value) < LEAST_LONG_NUMBER)
         return value is None or kind is bool
 
-    def _object(self, items: dict[str, Any], room: int, said: list[str], others: list[str]) -> bool:
+    def _object(
+        self, items: dict[str, Any], room: int, said: list[str], others: list[str], keyed: bool
+    ) -> bool:
         plain = True
+        if not keyed and is_keyed(items):
+            keyed = True
+            texts, plain = texts_with_keys(items, room)
+            others.extend(texts)
         for key, item in items.items():
             if key not in self._known:
                 others.append(key)
-                plain = plain and not secret_kind(key)
             if type(item) is str:  # as `_gather` does; most are
                 said.append(item)
             else:
-                plain = self._gather(item, room, said, others) and plain
+                plain = self._gather(item, room, said, others, keyed) and plain
         return plain
 
-    def _list(self, items: list[Any], room: int, said: list[str], others: list[str]) -> bool:
+    def _list(
+        self, items: list[Any], room: int, said: list[str], others: list[str], keyed: bool
+    ) -> bool:
         if keys := part_keys(items):
             parts = [item[key] if key else item for item, key in zip(items, keys, strict=True)]
             others.append("".join(parts))
         plain = True
         for item in items:
-            plain = self._gather(item, room, said, others) and plain
+            plain = self._gather(item, room, said, others, keyed) and plain
         return plain
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from .errors import RedactionFailed
+from .keyed import is_keyed, written
 
 if TYPE_CHECKING:
     from .engine import Redactor
@@ -27,26 +29,6 @@ LEAST_LONG_NUMBER = 1e11
 WORD = re.compile(r"[a-z_]{1,24}")
 MAX_WORD_CHARS = 24
 MAX_WORDS = 4096
-_PLAIN_KEYS: set[str] = set()
-"""Such words that are keys and name no credential."""
-
-_SECRET_KEYS = {
-    "password": re.compile(r"(?:.*_)?(?:password|passwd|passphrase|pwd)"),
-    "api_key": re.compile(
-        r"(?:.*_)?(?:api_?key|secret|secret_?(?:access_)?key|client_?secret|access_?token"
-        r"|refresh_?token|id_?token|auth_?token|authorization|bearer|private_?key|credentials?)"
-    ),
-}
-
-
-def secret_kind(key: str) -> str:
-    """Return the kind of credential that a key names, or an empty string."""
-    return _kind_of(key.strip().lower().replace("-", "_")[:64])
-
-
-@lru_cache(maxsize=1024)
-def _kind_of(name: str) -> str:
-    return next((kind for kind, names in _SECRET_KEYS.items() if names.fullmatch(name)), "")
 
 
 def part_key(item: Any) -> str | None:
@@ -112,7 +94,7 @@ class ReadAhead:
             return UNREAD  # names are read in their own texts, and each costs much
         plain = True
         for value in values:
-            plain = self._gather(value, 0) and plain
+            plain = self._gather(value, 0, keyed=False) and plain
         if self._chars > self._most or self._nodes > self.redactor.limits.json_nodes:
             return UNREAD
         texts = self._texts
@@ -141,8 +123,9 @@ class ReadAhead:
                 return found
         return found
 
-    def _gather(self, value: Any, depth: int) -> bool:
-        """Gather the texts of a value; False where it may ask for more than to read its texts."""
+    def _gather(self, value: Any, depth: int, keyed: bool) -> bool:
+        """Gather the texts of a value; False where it may ask for more than to read its texts.
+        `keyed`: it is in an object that is read with its keys."""
         self._nodes += 1
         if depth > self._depth or self._chars > self._most:
             return False
@@ -151,9 +134,9 @@ class ReadAhead:
             self._text(value)
             return True
         if kind is dict:
-            return self._object(value, depth + 1)
+            return self._object(value, depth, keyed)
         if kind is list:
-            return self._list(value, depth + 1)
+            return self._list(value, depth + 1, keyed)
         if kind is int or kind is float:
             return bool(abs(value) < LEAST_LONG_NUMBER)
         return value is None or kind is bool
@@ -163,30 +146,41 @@ class ReadAhead:
         if text not in self._known:
             self._texts.append(text)
 
-    def _object(self, items: dict[Any, Any], depth: int) -> bool:
+    def _object(self, items: dict[Any, Any], depth: int, keyed: bool) -> bool:
         plain = True
+        if not keyed and is_keyed(items):
+            plain, keyed = self._keyed(items, depth), True
         for key, item in items.items():
             if type(key) is not str:
                 return False
             self._text(key)
-            plain = self._gather(item, depth) and plain
-            if key not in _PLAIN_KEYS and not self._is_plain_key(key):
-                plain = False
+            plain = self._gather(item, depth + 1, keyed) and plain
         return plain
 
-    def _is_plain_key(self, key: str) -> bool:
-        if secret_kind(key):
-            return False
-        if len(_PLAIN_KEYS) < MAX_WORDS and WORD.fullmatch(key):
-            _PLAIN_KEYS.add(key)
-        return True
+    def _keyed(self, items: dict[Any, Any], depth: int) -> bool:
+        """The same of an object that is read with its keys, and of all in it."""
+        texts, plain = texts_with_keys(items, self._depth - depth)
+        for text in texts:
+            self._text(text)
+        return plain
 
-    def _list(self, items: list[Any], depth: int) -> bool:
+    def _list(self, items: list[Any], depth: int, keyed: bool) -> bool:
         keys = part_keys(items)
         if keys:
             parts = [item[key] if key else item for item, key in zip(items, keys, strict=True)]
             self._text("".join(parts))
         plain = True
         for item in items:
-            plain = self._gather(item, depth) and plain
+            plain = self._gather(item, depth, keyed) and plain
         return plain
+
+
+def texts_with_keys(items: dict[Any, Any], most_depth: int) -> tuple[list[str], bool]:
+    """The texts that an object is read as, with its keys; False where a key names a credential,
+    or where it is no such value."""
+    try:
+        chunks = written(items, most_depth)
+    except RedactionFailed:  # the walk comes to it again, and says so
+        return [], False
+    plain = not any(said.kind for chunk in chunks for said in chunk.values)
+    return [chunk.text for chunk in chunks], plain

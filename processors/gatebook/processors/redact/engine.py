@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ from .ahead import UNREAD, Read, ReadAhead, Redacted
 from .allow import AllowList
 from .budget import Budget
 from .errors import RedactionFailed, RuleInvalid
+from .keyed import Chunk
 from .masks import Pseudonyms, find_masks, render
 from .national import check_of
 from .ner import Entity, NerPool, merged
@@ -161,8 +163,8 @@ class Redactor:
         """Return a JSON value redacted, keys and numbers included, and the counts: a copy, or the
         value itself where nothing was found.
 
-        Strings under a key that names a credential (`password`, `api_key`) are masked whole. A
-        value split over the parts of a list (the chunks of a stream) is masked in its first part
+        An object is read with its keys, as its JSON text would be (see `keyed`); what stands
+        under the name of a credential (`password`, `apiKey`) is masked whole. A value split over the parts of a list (the chunks of a stream) is masked in its first part
         and taken out of the others. `path` labels the failure. Raises RedactionFailed beyond the
         limits or on other types.
         """
@@ -307,6 +309,24 @@ class Redactor:
             pieces = _spread(pieces, masks)
         raise RedactionFailed(RedactionFailed.UNSTABLE)
 
+    def mask_values(self, chunk: Chunk, tenant: str, counts: Counter[str]) -> list[str]:
+        """Mask what is found in the values of an object that is read with its keys, and return
+        them; each is still to be redacted. What is found between them is none of them."""
+        seams = [said.before.encode("utf-8", "surrogatepass") for said in chunk.values]
+        values = [said.text.encode("utf-8", "surrogatepass") for said in chunk.values]
+        after = chunk.after.encode("utf-8", "surrogatepass")
+        for _ in range(self.limits.passes):
+            whole = b"".join([*chain.from_iterable(zip(seams, values, strict=True)), after])
+            text = whole.decode("utf-8", "surrogatepass")
+            raw, budget = self._admit(text)
+            clusters = self._clusters(text, raw, budget, tenant)
+            masks = [(s, e, self._mask_of(w, mixed, tenant)) for s, e, w, mixed in clusters]
+            values, touching = _spread_over(seams, values, masks)
+            if not touching:
+                return [value.decode("utf-8", "surrogatepass") for value in values]
+            counts.update(clusters[number][2].rule.kind for number in touching)
+        raise RedactionFailed(RedactionFailed.UNSTABLE)
+
     def _named(self, text: str) -> list[_Span]:
         """What the plug-in for names sees, as findings."""
         if self.ner is None or not _MAY_NAME.search(text):
@@ -439,6 +459,31 @@ def _spread(pieces: Sequence[bytes], masks: Sequence[tuple[int, int, bytes]]) ->
         result.append(b"".join((*kept, piece[at - position :])))
         position = end
     return result
+
+
+def _spread_over(
+    seams: Sequence[bytes], values: Sequence[bytes], masks: Sequence[tuple[int, int, bytes]]
+) -> tuple[list[bytes], list[int]]:
+    """Cut the masked extents out of the values, each of which stands behind a seam; the mask goes
+    into the first that its extent touches. Beside them, the numbers of the masks that touch one."""
+    result: list[bytes] = []
+    touching: list[int] = []
+    position = first = 0
+    for seam, value in zip(seams, values, strict=True):
+        begin = at = position + len(seam)
+        position = begin + len(value)
+        while first < len(masks) and masks[first][1] <= begin:
+            first += 1
+        kept, number = [], first
+        while number < len(masks) and masks[number][0] < position:
+            start, stop, mask = masks[number]
+            kept.append(value[at - begin : max(start, at) - begin])
+            if not touching or touching[-1] < number:
+                kept.append(mask)
+                touching.append(number)
+            at, number = min(stop, position), number + 1
+        result.append(b"".join((*kept, value[at - begin :])) if kept else value)
+    return result, touching
 
 
 # One word is an identifier more often than a name; a model would be asked for each of them.

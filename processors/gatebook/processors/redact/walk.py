@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .ahead import LEAST_LONG_NUMBER, MAX_WORDS, WORD, Redacted, part_keys, secret_kind
+from .ahead import LEAST_LONG_NUMBER, MAX_WORDS, WORD, Redacted, part_keys
 from .errors import RedactionFailed
+from .keyed import Chunk, Said, is_keyed, number_text, refilled, written
 from .masks import is_mask, render
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class JsonWalk:
         self.nodes = 0
         self.bytes = 0
 
-    def value(self, value: Any, depth: int) -> JSON:
+    def value(self, value: Any, depth: int, keyed: bool = False) -> JSON:
+        """The value redacted. `keyed`: it is in an object that was read with its keys."""
         self._enter(depth)
         if value is None or isinstance(value, bool):
             return value
@@ -37,9 +39,9 @@ class JsonWalk:
         if isinstance(value, int | float):
             return self._number(value)
         if isinstance(value, list | tuple):
-            return [self.value(item, depth + 1) for item in self._joined(value)]
+            return [self.value(item, depth + 1, keyed) for item in self._joined(value)]
         if isinstance(value, dict):
-            return self._object(value, depth)
+            return self._object(value, depth, keyed)
         raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
 
     def _enter(self, depth: int) -> None:
@@ -89,27 +91,45 @@ class JsonWalk:
         """A card written as a JSON number becomes its mask, a string."""
         if abs(number) < LEAST_LONG_NUMBER or number != number or abs(number) > 1e40:
             return number
-        written = format(number, ".0f") if isinstance(number, float) else str(number)
-        redacted = self._text(written)
-        return number if redacted == written else redacted
+        digits = number_text(number)
+        redacted = self._text(digits)
+        return number if redacted == digits else redacted
 
-    def _object(self, items: dict[Any, Any], depth: int) -> JSON:
+    def _object(self, items: dict[Any, Any], depth: int, keyed: bool) -> JSON:
+        if not keyed and is_keyed(items):
+            items, keyed = self._with_keys(items, depth), True
         result: dict[str, Any] = {}
         for key, item in items.items():
             if not isinstance(key, str):
                 raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-            kind = secret_kind(key) if isinstance(item, str) and item else ""
             name = _unused(self._text(key), result)
-            result[name] = self._secret(kind, item) if kind else self.value(item, depth + 1)
+            result[name] = self.value(item, depth + 1, keyed)
         return result
 
-    def _secret(self, kind: str, text: str) -> str:
-        if len(text) > self.redactor.limits.text_bytes:
+    def _with_keys(self, items: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        """Mask what keys and values say together; each value is still to be redacted."""
+        chunks = written(items, self.redactor.limits.json_depth - depth)
+        texts: Iterator[str] = (text for chunk in chunks for text in self._chunk(chunk))
+        filled: dict[Any, Any] = refilled(items, texts)
+        return filled
+
+    def _chunk(self, chunk: Chunk) -> list[str]:
+        """The values of a chunk, in order."""
+        read = self.read.get(chunk.text)
+        if read and not read.counts:
+            masked = [said.text for said in chunk.values]
+        else:
+            masked = self.redactor.mask_values(chunk, self.tenant, self.counts)
+        return list(map(self._secret, chunk.values, masked))
+
+    def _secret(self, said: Said, masked: str) -> str:
+        """The whole of a value masked, where its key says so and no rule masked all of it."""
+        if not said.kind or is_mask(masked.encode("utf-8", "surrogatepass")):
+            return masked
+        if len(said.text) > self.redactor.limits.text_bytes:
             raise RedactionFailed(RedactionFailed.OVERSIZE)
-        if is_mask(text.encode("utf-8", "surrogatepass")):
-            return text
-        self.counts[kind] += 1
-        return render(self.redactor.pseudonyms.of(kind, text, self.tenant), "")
+        self.counts[said.kind] += 1
+        return render(self.redactor.pseudonyms.of(said.kind, said.text, self.tenant), "")
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:

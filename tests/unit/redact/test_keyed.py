@@ -1,0 +1,187 @@
+"""Objects are read with their keys: as arguments of tools, they come out as their JSON would."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatebook.processors.redact import RedactionFailed, Redactor, default_rules
+from gatebook.processors.redact.keyed import secret_kind
+from gatebook.processors.redact.rules import expand, split_marks
+from gatebook.processors.redact.walk import JsonWalk
+from gatebook.processors.screen import Screen
+
+REDACTOR = Redactor.default(b"a key for tests only")
+ARGUMENTS = {
+    "ssn": "536904399",
+    "dateOfBirth": "1985-05-17",
+    "tax_id": "36574261809",
+    "phone": "4155552671",
+    "dbPassword": "Zq9kkQx1!",
+    "password": 448812,
+    "token": "k9x7w5z3q1m2n4b6",
+}
+MASK = re.compile(r"\[[A-Z][A-Z0-9_]*_e1_[A-Z2-7]{16}(?::[^\]]{1,70})?\]")
+
+
+def tool_use(arguments: Any) -> list[Any]:
+    """Messages as Anthropic's format and Ollama's have them: arguments are objects."""
+    block = {"type": "tool_use", "id": "t1", "name": "lookup", "input": arguments}
+    call = {"function": {"name": "lookup", "arguments": arguments}}
+    return [
+        {"role": "assistant", "content": [block]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+
+
+def arguments_in(messages: Any) -> list[Any]:
+    block, call = messages
+    return [block["content"][0]["input"], call["tool_calls"][0]["function"]["arguments"]]
+
+
+def test_what_a_key_says_is_heard_in_arguments_that_are_objects() -> None:
+    """In both formats, and batches of events are read alike."""
+    messages = tool_use(ARGUMENTS)
+    redacted, counts = REDACTOR.redact_json(messages)
+    for given_back in arguments_in(redacted):
+        assert all(MASK.fullmatch(value) for value in given_back.values()), given_back
+    assert sum(counts.values()) == 2 * len(ARGUMENTS)
+    values = {"input_messages": messages}
+    screen = Screen(REDACTOR)
+    look = screen.look([screen.texts([], values, 900)])[0]
+    assert look.content is not None
+    read = look.content.settled(REDACTOR, "")
+    assert REDACTOR.redact_values(values, read=read)[0] == {"input_messages": redacted}
+    assert arguments_in(messages) == [ARGUMENTS, ARGUMENTS]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"password": ["x"]},
+        {"password": {"value": "x"}},
+        {"password": 448812},
+        {"password": [{"type": "plain", "of": ["x"]}]},
+        {"name": "password", "value": "x"},
+        {"name": "DB_PASSWORD", "value": "x"},
+        {"value": "x", "key": "DB_PASSWORD"},
+        {"env": [{"name": "A", "value": "production"}, {"name": "DB_PASSWORD", "value": "x"}]},
+        {"userPassword": "x"},
+        {"DBPassword": "x"},
+        {"PGPASSWORD": "x"},
+        {"passcode": "x"},
+        {"pass": "x"},
+        {"pw": "x"},
+        {"cookie": "x"},
+        {"Set-Cookie": "x"},
+        {"Passwort": "x"},
+        {"openaiApiKey": "x"},
+        {"refreshToken": "x"},
+        {"new_password2": "x"},
+        {"a" * 200 + "_password": "x"},
+    ],
+)
+def test_whatever_stands_below_the_name_of_a_credential_is_masked(value: dict[str, Any]) -> None:
+    """Texts, numbers, lists, objects, and the value of a pair of a name and a value."""
+    redacted, counts = REDACTOR.redact_json(value)
+    written = json.dumps(redacted)
+    assert '"x"' not in written
+    assert "448812" not in written
+    assert set(counts) <= {"password", "api_key"}
+    assert REDACTOR.redact_json(redacted) == (redacted, {})
+    assert "production" in written or "production" not in json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"password": {"type": "string", "description": "The user's password", "minLength": 8}},
+        {"properties": {"api_key": {"type": "string"}}, "required": ["api_key", "password"]},
+        {"password": None, "secret": True, "cookie": ""},
+        {"max_tokens": 12, "token": "hello", "compass": "north", "password_hash": "md5"},
+        {"name": "password", "description": "What it is"},
+        {"name": "colour", "value": "green"},
+        {"token_count": 412, "key": "value", "title": "Secrets of the sea"},
+    ],
+)
+def test_what_only_speaks_of_credentials_stays(value: dict[str, Any]) -> None:
+    """Declarations of tools, what is left empty, and names that only sound alike."""
+    assert REDACTOR.redact_json(value) == (value, {})
+
+
+def test_a_value_masked_by_a_rule_under_the_name_of_a_credential_is_the_rule_s() -> None:
+    """Its mask is the one it has in a text: it can be told there, too. What a rule masks in part
+    only is masked whole, by its own text."""
+    by_rule, _ = REDACTOR.redact_json({"password": "hunter2hunter"})
+    assert by_rule == {"password": REDACTOR.redact_text("password=hunter2hunter").text[9:]}
+    in_part, _ = REDACTOR.redact_json({"password": "of ada@example.com"})
+    assert isinstance(in_part, dict)
+    assert MASK.fullmatch(str(in_part["password"]))
+
+
+def unquoted(text: str) -> bool:
+    return text.isprintable() and text.isascii() and not set(text) & set('"\\[]{}')
+
+
+VALUED = [split_marks(expand(case)) for rule in default_rules() for case in rule.positive]
+TEXTS = sorted({text for text, _ in VALUED if unquoted(text)})
+VALUES = sorted({value for _, values in VALUED for value in values if unquoted(value)})
+KEYS = ["city", "ssn", "phone", "dob", "note", "iban", "birthDate", "token", "taxId", "q", "state"]
+scalars = st.one_of(
+    st.sampled_from(VALUES), st.sampled_from(TEXTS), st.integers(0, 10**16), st.booleans()
+)
+objects = st.dictionaries(
+    st.sampled_from(KEYS),
+    st.one_of(scalars, st.dictionaries(st.sampled_from(KEYS), scalars, min_size=1, max_size=3)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(objects)
+def test_an_object_comes_out_as_its_json_text_does(value: dict[str, Any]) -> None:
+    """The same masks in the same places: what one form hides, the other does not show."""
+    redacted, _ = REDACTOR.redact_json(value)
+    text = REDACTOR.redact_text(json.dumps(value)).text
+    assert is_among(MASK.findall(text), iter(MASK.findall(json.dumps(redacted))))
+
+
+def is_among(masks: list[str], all_masks: Iterator[str]) -> bool:
+    """In this order; a value that is read alone as well may show more than among its neighbours."""
+    return all(mask in all_masks for mask in masks)
+
+
+def test_values_of_a_large_object_are_masked_in_all_of_its_texts() -> None:
+    """An object that is written as several texts loses no value, and keeps all others."""
+    rows = [{"city": "x" * 50, "ssn": "536904399", "n": number} for number in range(600)]
+    redacted, counts = REDACTOR.redact_json({"rows": rows, "more": 1})
+    assert counts == {"ssn": 600}
+    assert isinstance(redacted, dict)
+    assert [row["n"] for row in redacted["rows"]] == list(range(600))  # type: ignore[union-attr,call-overload,index]  # as it went in
+
+
+def test_an_object_that_is_too_deep_or_no_json_is_refused_as_before() -> None:
+    """With its keys it is read within the same bounds."""
+    deep: dict[str, Any] = {"ssn": "536904399"}
+    for _ in range(200):
+        deep = {"password": deep}
+    for value, reason in ((deep, "too_deep"), ({"ssn": {1: "x"}}, "unknown_type")):
+        with pytest.raises(RedactionFailed) as caught:
+            REDACTOR.redact_json(value)
+        assert caught.value.reason == reason
+        with pytest.raises(RedactionFailed):
+            JsonWalk(REDACTOR, "", {}).value(value, 0)
+
+
+def test_names_of_messages_and_tools_name_no_credential() -> None:
+    """What is left out of reading with its keys, because its keys are a protocol's, hides none."""
+    from gatebook.processors.redact.keyed import FAMILIAR
+
+    assert not [key for key in FAMILIAR if secret_kind(key)]
