@@ -203,6 +203,14 @@ def test_a_time_in_a_query_that_no_event_can_have_is_refused(text: str) -> None:
         compile_query(f"@timestamp < {text}", ACCESS, NOW)
 
 
+@pytest.mark.parametrize("rest", ["-1M", "-1y/y", "-2h+20m", "+1h"])
+def test_what_the_server_has_to_reckon_it_reckons_from_our_now(rest: str) -> None:
+    """So that the same question, asked again later, is the same."""
+    compiled = compile_query(f"@timestamp >= now{rest}", ACCESS, NOW)
+    wanted = f"2026-11-23T12:30:15.500000Z||{rest}"
+    assert compiled == {"range": {"@timestamp": {"gte": wanted}}}
+
+
 @pytest.mark.parametrize("text", ["1970-01-01", "2262-01-01", "10000d"])
 def test_the_outermost_times_are_points_in_time(text: str) -> None:
     """Whoever means `all that there is` may write it as dates."""

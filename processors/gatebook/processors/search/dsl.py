@@ -242,12 +242,15 @@ def _plain_ip(text: str) -> str:
 
 
 def _absolute(text: str, now: datetime) -> str | None:
-    """now-1h and 15m by our clock; a part of a date (2026-11) and now/d are left to the server."""
+    """now-1h and 15m by our clock; a part of a date (2026-11) is left to the server, and so are
+    months, years and sums (now-1M, now-1d+2h), but from our `now` on."""
     try:
         relative = text[:1].isdigit() and not _TIME.fullmatch(text)
         return parse_time(text, now) if relative or text.startswith("now") else _time(text)
     except TimeError:
-        return _time(text)
+        found = _time(text)
+        is_sum = found is not None and text.startswith("now")
+        return f"{parse_time('now', now)}||{text[3:]}" if is_sum else found
 
 
 def _time(text: str) -> str | None:
