@@ -185,3 +185,38 @@ def test_names_of_messages_and_tools_name_no_credential() -> None:
     from gatebook.processors.redact.keyed import FAMILIAR
 
     assert not [key for key in FAMILIAR if secret_kind(key)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "DB_PASSWORD", "value": "Zq9kkQx1!"}',
+        '[{"key":"password","value":"Zq9kkQx1!"}]',
+        '{\n  "name": "DB_PASSWORD",\n  "value": "Zq9kkQx1!"\n}',
+        "env:\n  - name: DB_PASSWORD\n    value: Zq9kkQx1!\n",
+        "- name: DB_PASSWORD\r\n  value: Zq9kkQx1!",
+        '- name: "DB_PASSWORD"\n  value: "Zq9kkQx1!"',
+        '{"name":"API_TOKEN","value":"k9x7w5z3q1m2n4b6"}',
+        "env:\n- name: API_TOKEN\n  value: k9x7w5z3q1m2n4b6",
+    ],
+)
+def test_the_value_of_a_pair_in_a_text_is_masked(text: str) -> None:
+    """As JSON, as a manifest: the value goes, and the word `value` stays."""
+    found = REDACTOR.find(text)
+    assert [one.value for one in found] == [
+        "k9x7w5z3q1m2n4b6" if "TOKEN" in text else "Zq9kkQx1!",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db1"}}}',
+        "- name: DB_PASSWORD\n  valueFrom:\n    secretKeyRef:\n      name: db1-login\n",
+        '{"name": "API_TOKEN", "value": "${TOKEN_1}"}',
+        '{"type": "password", "label2": "Choose one"}',
+    ],
+)
+def test_a_pair_without_a_value_stays(text: str) -> None:
+    """What comes from elsewhere, and the key of what comes next."""
+    assert REDACTOR.redact_text(text).counts == {}

@@ -17,7 +17,9 @@ _OPERATOR = (
     rb"""|["']\s{1,3}value\s{0,2}=\s{0,2}"""
     rb"""|:[ \t]{0,3}[|>][-+]?[ \t]{0,3}\r?\n[ \t]{1,16}"""
     rb"""|\s{0,3}(?:=>|[:?.]{0,3}={1,3}|:{1,3}|\|{1,2})\s{0,3}"""
-    rb"""|(?<=["']),\s{0,3}"""
+    rb"""|(?<=["']),\s{0,24}["']value["']\s{0,3}:\s{0,3}"""
+    rb"""|\r?\n[ \t]{0,24}value:[ \t]{1,3}"""
+    rb"""|(?<=["']),\s{0,3}(?!["'][\w.\-]{1,40}["']\s{0,3}:)"""
     rb"""|\s{1,3}(?:is|are|was|to|equals|lautet|ist|est|es)\s{1,3}(?:now\s|set to\s)?)"""
 )
 _SPOKEN = rb"""[ \t][^\n:="'.<>{}]{0,28}:[ \t]{1,3}"""
@@ -37,7 +39,7 @@ def _is_plain(data: bytes, start: int) -> bool:
 
 
 _OPTION_END = re.compile(rb"[a-z\-]{0,16}[ \t]{1,3}")
-BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8})(?:of |for )?")
+BESIDE = re.compile(rb"[ \t]{0,2}(?:[ \t]|\r?\n[ \t]{0,8}(?![\w.\-]{1,40}:\s))(?:of |for )?")
 
 # Arrows, dashes, the Chinese "is", the first entry of a list.
 POINTED = re.compile(

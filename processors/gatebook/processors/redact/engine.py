@@ -164,9 +164,10 @@ class Redactor:
         value itself where nothing was found.
 
         An object is read with its keys, as its JSON text would be (see `keyed`); what stands
-        under the name of a credential (`password`, `apiKey`) is masked whole. A value split over the parts of a list (the chunks of a stream) is masked in its first part
-        and taken out of the others. `path` labels the failure. Raises RedactionFailed beyond the
-        limits or on other types.
+        under the name of a credential (`password`, `apiKey`) is masked whole. A value split over
+        the parts of a list (the chunks of a stream) is masked in its first part and taken out of
+        the others. `path` labels the failure. Raises RedactionFailed beyond the limits or on other
+        types.
         """
         if not read and read is not None:
             read = self.read_ahead((value,), tenant=tenant)
