@@ -10,7 +10,7 @@ from .probe import Found, Probe, is_drawn, is_placeholder, plain
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
 _SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
-_TYPE = rb"""(?:\s?:?\s{1,3}(?:[sS]tring|str|char\*?)\b)?"""
+_TYPE = rb"""(?:\[[0-9]{0,4}\])?(?:\s?:?\s{1,3}(?:[sS]tring|str|char\*?)\b)?"""
 _MARKUP = rb"""["'\]*`)]{0,3}"""
 _OPERATOR = (
     rb"""(?:>\s{0,16}"""
@@ -20,7 +20,12 @@ _OPERATOR = (
     rb"""|(?<=["']),\s{0,24}["']value["']\s{0,3}:\s{0,3}"""
     rb"""|\r?\n[ \t]{0,24}value:[ \t]{1,3}"""
     rb"""|(?<=["']),\s{0,3}(?!["'][\w.\-]{1,40}["']\s{0,3}:)"""
-    rb"""|\s{1,3}(?:is|are|was|to|equals|lautet|ist|est|es)\s{1,3}(?:now\s|set to\s)?)"""
+    rb"""|\s{1,3}(?:is|are|was|to|equals|lautet|ist|sind|est|sont|es|son|\xc3\xa9|\xc3\xa8|sono"""
+    rb"""|\xc3\xa4r|er|jest|je|l\xc3\xa0|\xd1\x8d\xd1\x82\xd0\xbe|\xd9\x87\xd9[\x88\x8a])"""
+    rb"""\s{1,3}(?:now\s|set to\s)?"""
+    # Particles: Japanese wa and ga, Chinese shi and wei, Korean neun, eun, ga and i.
+    rb"""|\s{0,2}(?:\xe3\x81[\xaf\x8c]|\xe6\x98\xaf|\xe4\xb8\xba|\xe7\x82\xba|\xeb\x8a\x94"""
+    rb"""|\xec\x9d[\x80\xb4]|\xea\xb0\x80)\s{0,2})"""
 )
 _SPOKEN = rb"""[ \t][^\n:="'.<>{}]{0,28}:[ \t]{1,3}"""
 _WRAPPED = rb"""(?:\{\s{0,3}["']value["']\s{0,3}:\s{0,3})?"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .assigned import AFTER_NAME, AFTER_SPEECH, BESIDE, PHRASE, POINTED, is_wordy, stated_before
 from .probe import Found, Probe, is_variable, plain
@@ -35,9 +35,16 @@ _SIGIL = re.compile(
 
 def assigned_password(probe: Probe) -> Iterator[Found]:
     """Accept an assigned password: any after `=`, in quotes or a tag, a mixed one in prose."""
-    data = probe.data
-    if _is_other_name(probe) or (probe.value.lower() == b"pass" and not _is_pass(probe)):
+    demand = _demand(probe)
+    if demand is None or _is_other_name(probe):
         return
+    for found in _assigned(probe):
+        if demand(probe.data, found):
+            yield found
+
+
+def _assigned(probe: Probe) -> Iterator[Found]:
+    data = probe.data
     operator = AFTER_NAME.match(data, probe.end) or _attributes(probe)
     if operator:
         found = _password(probe, operator.end(), operator[0])
@@ -45,6 +52,10 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
             yield found
             yield from _more(probe, operator[0], found.end)
             return
+    called = _called(probe)
+    if called:
+        yield called
+        return
     for after in (AFTER_SPEECH, BESIDE, POINTED, PHRASE):
         spoken = after.match(data, probe.end)
         found = _password(probe, spoken.end(), b"") if spoken else None
@@ -59,6 +70,14 @@ def assigned_password(probe: Probe) -> Iterator[Found]:
 def is_mixed(value: bytes) -> bool:
     """Tell what may be a password where words could stand, too: with a digit or mixed cases."""
     return bool(_MIXED.search(value)) and not (is_wordy(value) or is_variable(value))
+
+
+# Chinese, Japanese and Korean put no space around a value: their letters end it, and begin none.
+_WIDE = re.compile(rb"[\xe0-\xed][\x80-\xbf]{2}")
+
+
+def _before_wide(value: bytes) -> bytes:
+    return _WIDE.split(value, maxsplit=1)[0]
 
 
 _SUFFIX = re.compile(rb"[A-Za-z0-9_.\-]{1,48}")
@@ -82,15 +101,81 @@ def _is_other_name(probe: Probe) -> bool:
 _WIDE_STOP = re.compile(rb"\xe3\x80[\x81\x82\x8d]|\xef\xbc[\x81\x89\x8c\x9b\x9f]")
 _PASS_BEFORE = re.compile(rb"[_\-.\"'&;]\Z")
 _PASS_AFTER = re.compile(rb"\s{0,2}=[^=]|[\"']\s{0,2}:")
+_LOGIN_BEFORE = re.compile(
+    rb"(?i)\b(?:user(?:name| id)?|login|e-?mail|account|ssid|benutzer|usuario|utilisateur|my)\b"
+    rb"[^\n]{0,60}(?:\n[ \t]{0,8}|[,;/ ])\Z"
+)
+_SURE = frozenset(
+    {"password", "passwd", "passphrase", "passcode", "pwd", "passwort", "kennwort", "contraseña"}
+    | {"mot de passe", "senha", "wachtwoord"}
+)
+_SHORT = frozenset(("pw", "pswd", "psw", "psk", "pass"))
+_Demand = Callable[[bytes, Found], bool]
 
 
-def _is_pass(probe: Probe) -> bool:
-    """`pass=` and `smtp_pass: `; not `PASS: test_it` nor the pass over the mountains."""
+def _demand(probe: Probe) -> _Demand | None:
+    """What is asked of a value behind this name; None: it is part of a longer word."""
+    name = plain(probe.value).lower()
+    if name in _SURE:
+        return _any
     left, right = probe.data[max(0, probe.start - 1) : probe.start], probe.data[probe.end :][:1]
-    if left.isalpha() or right.isalpha():
-        return False
+    if (name[0].isascii() and left.isalpha()) or (name[-1].isascii() and right.isalpha()):
+        return None
+    if name == "pass":
+        return _demand_of_pass(probe, left, right)
+    return _quoted_or_mixed if name in _SHORT else _mixed
+
+
+def _demand_of_pass(probe: Probe, left: bytes, right: bytes) -> _Demand:
+    """`pass=` and `smtp_pass: `; not `PASS: test_it` nor the pass over the mountains."""
     assigned = _PASS_AFTER.match(probe.data, probe.end) is not None
-    return assigned or (right == b":" and _PASS_BEFORE.search(left) is not None)
+    if assigned or (right == b":" and _PASS_BEFORE.search(left) is not None):
+        return _any
+    before = max(0, probe.start - 100)
+    return _mixed if _LOGIN_BEFORE.search(probe.data, before, probe.start) else _strong
+
+
+def _any(data: bytes, found: Found) -> bool:
+    return True
+
+
+_CALL = re.compile(rb"[A-Za-z_][\w.]{0,80}\(")
+
+
+def _mixed(data: bytes, found: Found) -> bool:
+    value = found.of(data)
+    return len(value) > _MIN_BYTES and is_mixed(value) and not _CALL.match(value)
+
+
+def _quoted_or_mixed(data: bytes, found: Found) -> bool:
+    quoted = data[max(0, found.start - 1) : found.start] in (b'"', b"'")
+    return _mixed(data, found) or (quoted and b" " not in found.of(data))
+
+
+_STRONG = re.compile(
+    rb"(?=.{0,60}[0-9])(?=.{0,60}[a-z])(?=.{0,60}[A-Z])(?=.{0,60}[!@#$%^&*?]).{6,64}"
+)
+
+
+def _strong(data: bytes, found: Found) -> bool:
+    return _STRONG.fullmatch(found.of(data)) is not None
+
+
+# `set_password("...")`: only what is done with a password has one for its argument.
+_SETTER = re.compile(
+    rb"(?i)(?:set|with|change|update|reset|check|verify|hash|encrypt|encode)_?(?:[a-z]{1,8}_)?\Z"
+)
+_ARGUMENT = re.compile(rb"""\(\s{0,4}(?:"([^"\s]{4,200})"|'([^'\s]{4,200})')\s{0,4}[,)]""")
+
+
+def _called(probe: Probe) -> Found | None:
+    """The first argument of a call that is named for what it does with a password."""
+    call = _ARGUMENT.match(probe.data, probe.end)
+    if not call or not _SETTER.search(probe.data, max(0, probe.start - 18), probe.start):
+        return None
+    start, end = call.span(call.lastindex or 0)
+    value = probe.data[start:end]
+    return None if is_variable(value) else Found(start, end, plain(value))
 
 
 _TAG_BEFORE = re.compile(rb"<(?:[A-Za-z0-9_]{1,24}:)?\Z")
@@ -117,10 +202,15 @@ def _password(probe: Probe, start: int, operator: bytes) -> Found | None:
         return None
     start, end = span
     value = probe.data[start:end].rstrip(b"\\*")
+    if not (quoted or probe.value.isascii()):
+        value = _before_wide(value)
+    if len(value) < _MIN_BYTES:
+        return None
     if not (quoted or _is_explicit(operator)):
         value = _WIDE_STOP.split(value, 1)[0]
         value = value.rstrip(b".,;:)]*`")  # what ends in `!` may be a password that does
-        if len(value) < 5 or (value.isalpha() and value[1:].islower()):
+        word = plain(value)
+        if len(value) < 5 or (word.isalpha() and word[1:].islower()):
             return None
     if _stands_for_one(probe, operator, value) or (not quoted and _is_compared(operator, value)):
         return None

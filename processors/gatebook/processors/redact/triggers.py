@@ -79,7 +79,10 @@ class Triggers:
             if not (rule.trigger or rule.keywords or i in anchored)
         ]
         self._marks = [
-            (word.encode("utf-8"), i) for i, rule in enumerate(rules) for word in _short(rule)
+            (word.encode("utf-8"), i)
+            for i, rule in enumerate(rules)
+            if i not in anchored
+            for word in _short(rule)
         ]
         self._needs = {i: len(rule.context) > 0 for i, rule in enumerate(rules)}
         self._groups = {name: _Group(rules, name) for name in _TRIGGERS}

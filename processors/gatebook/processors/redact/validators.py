@@ -7,6 +7,7 @@ text runs into `RedactionFailed` instead of time.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import socket
@@ -97,6 +98,23 @@ def option(probe: Probe) -> Iterator[Found]:
 def mixed(probe: Probe) -> Iterator[Found]:
     """Accept what is no word, variable or identifier: with a digit, or mixed as passwords are."""
     if is_mixed(probe.value):
+        yield _whole(probe)
+
+
+_MAX_LOGIN_BYTES = 512
+_LOGIN = re.compile(r"[^:\x00\s]{0,128}(?::|\x00[^\x00]{1,128}\x00)[^\x00]{1,256}")
+
+
+def encoded_login(probe: Probe) -> Iterator[Found]:
+    """Accept base64 of `user:password`, or of both after a null byte each."""
+    if len(probe.value) > _MAX_LOGIN_BYTES:
+        return
+    bare = probe.value.rstrip(b"=")
+    try:
+        decoded = base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True).decode("utf-8")
+    except ValueError:
+        return
+    if decoded.replace("\x00", "").isprintable() and _LOGIN.fullmatch(decoded):
         yield _whole(probe)
 
 
@@ -498,6 +516,7 @@ VALIDATORS: dict[str, Validator] = {
     "unread_token": unread_token,
     "option": option,
     "mixed": mixed,
+    "encoded_login": encoded_login,
     "drawn": drawn,
     "dotted": dotted,
     "assigned_secret": assigned_secret,
@@ -526,7 +545,8 @@ VALIDATORS: dict[str, Validator] = {
 }
 
 NARROWING = frozenset(
-    {"any", "token", "unread_token", "mixed", "drawn", "dotted", "checked", "ssn", "birth_date"}
+    {"any", "token", "unread_token", "mixed", "encoded_login", "drawn", "dotted", "checked", "ssn"}
+    | {"birth_date"}
     | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
     | {"high_entropy", "iban"}
 )
