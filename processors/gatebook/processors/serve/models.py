@@ -471,10 +471,25 @@ class FindingItem(Told):
 
 
 class FindingsAnswer(Told):
-    """Incidents, newest first."""
+    """Incidents, newest first; where there are more than fit, those of the first answer are the
+    gravest. `total` counts all that were asked for."""
 
     total: int
     findings: list[FindingItem]
+    by_severity: Annotated[
+        dict[str, int],
+        Field(description="Incidents of this state by severity, of every severity."),
+    ]
+    complete: Annotated[bool, Field(description="Whether all findings of the time were read.")] = (
+        True
+    )
+    unread: Annotated[
+        int,
+        Field(description="Findings, the oldest, that were not: what only they tell is left out."),
+    ] = 0
+    unread_before: Annotated[
+        At, Field(description="The time before which they are; null: all were read.")
+    ] = None
 
 
 class Point(Told):

@@ -20,6 +20,7 @@ from gatebook.processors.search.asking import TIME_FORMAT, BadRequest, Hit, ask,
 from gatebook.processors.search.display import value_at
 from gatebook.processors.search.facets import Facets
 from gatebook.processors.search.fields import FieldList, fields_of
+from gatebook.processors.search.paging import close_view, first_page, next_page
 from gatebook.processors.search.question import (
     Question,
     Scope,
@@ -53,6 +54,9 @@ NO_HITS: dict[str, Any] = {"hits": {"hits": [], "total": {"value": 0}}}
 _KIND = re.compile(r"-(" + "|".join(KINDS) + r")-")
 LAG_FRESH_SECONDS = 1.0
 MAX_CITED = 100
+NEWEST_FIRST = "@timestamp:desc,event.id:desc"
+FACTS_A_PAGE = 5_000
+FACTS_VIEW_SECONDS = 60.0
 
 
 @dataclass
@@ -210,6 +214,26 @@ class Reader:
         found = await ask(self.connection, path, absent=NO_HITS, json=body)
         hits = found["hits"]
         return int(hits["total"]["value"]), [hit_of(hit) for hit in hits["hits"]]
+
+    async def facts(
+        self, question: Question, fields: Sequence[str], most: int
+    ) -> tuple[int, list[Hit]]:
+        """How many match, and these fields of the newest `most` of them, of one point in time;
+        unmasked."""
+        given: dict[str, Any] = {
+            "keep_seconds": FACTS_VIEW_SECONDS,
+            "source": {"includes": list(fields)},
+        }
+        order = sort_order(NEWEST_FIRST, fields_of(question.kind))
+        size = min(FACTS_A_PAGE, most)
+        page = await first_page(self.connection, self.namespace, question, order, size, **given)
+        hits = list(page.hits)
+        while page.place is not None and len(hits) < most:
+            page = await next_page(self.connection, question, order, size, page.place, **given)
+            hits += page.hits
+        if page.place is not None:
+            await close_view(self.connection, page.place.view)
+        return page.total, hits[:most]
 
     # -- counts
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from gatebook.processors.alerts.base import CLOSED
+from gatebook.processors.alerts.severity import rank
 from gatebook.processors.alerts.verdicts import (
     BY_LABEL,
+    FINDING_ID_LABEL,
     Problem,
     judged,
     newest_firing,
@@ -21,7 +24,7 @@ from gatebook.processors.search.asking import Hit
 from gatebook.processors.search.baseline import series
 from gatebook.processors.search.display import value_at
 from gatebook.processors.search.query import QueryError
-from gatebook.processors.search.question import stamp
+from gatebook.processors.search.question import Question, stamp
 from gatebook.processors.serve.access.caller import Permission, Refused, requires
 from gatebook.processors.serve.access.masking import MASK
 from gatebook.processors.serve.audit import Acts
@@ -49,10 +52,24 @@ MayList = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.list"))]
 MaySee = Annotated[Acts, Depends(requires(Permission.SEARCH, "finding.view"))]
 MayJudge = Annotated[Acts, Depends(requires(Permission.VERDICT, "finding.verdict"))]
 MayAcknowledge = Annotated[Acts, Depends(requires(Permission.VERDICT, "finding.acknowledged"))]
-MAX_DOCUMENTS = 5_000
+MAX_DOCUMENTS = 100_000
 MAX_SHOWN = 500
 MAX_MEMBERS = 500
+# What tells incidents, and how they stand: of documents of which there may be very many.
+FACTS = (
+    "@timestamp",
+    "event.id",
+    "event.kind",
+    "event.action",
+    "event.reason",
+    "gatebook.incident",
+    "gatebook.severity",
+    "gatebook.verdict",
+    f"labels.{FINDING_ID_LABEL}",
+    f"labels.{BY_LABEL}",
+)
 OPEN_STATES = ("firing", "acknowledged")
+Severity = Literal["info", "warning", "error", "critical"]
 Incident = Annotated[
     str,
     Path(min_length=1, max_length=512, description="Id of the incident, or of one finding of it."),
@@ -67,17 +84,56 @@ async def findings(
         Literal["open", "all"], Query(description="open: firing or acknowledged.")
     ] = "open",
     since: Annotated[Since, Query()] = "7d",
+    severity: Annotated[Severity | None, Query(description="Only of this one.")] = None,
+    offset: Annotated[
+        int,
+        Query(ge=0, le=MAX_DOCUMENTS, description="How many to leave out, of the gravest first."),
+    ] = 0,
 ) -> FindingsAnswer:
-    """Incidents of a time, newest first, each with its latest finding."""
+    """Incidents of a time, each with its latest finding: at most 500, newest first. Where there
+    are more, the gravest are answered first and `offset` gives the others; each answer is of its
+    own moment."""
     reader = Reader(request, acts.caller)
-    acts.trying("finding.list", state=state, since=since)
+    shown_from = str(offset) if offset else ""
+    asked = {"state": state, "since": since, "severity": severity or "", "offset": shown_from}
+    acts.trying("finding.list", **asked)
     question = reader.question("", since, None, "finding")
-    _total, hits = await reader.documents(question, MAX_DOCUMENTS)
-    found = problems(hit.source for hit in hits)
-    wanted = [p for p in found if state == "all" or p.state in OPEN_STATES]
-    shown = [_item(reader, problem) for problem in wanted[:MAX_SHOWN]]
+    documents, hits = await reader.facts(question, FACTS, MAX_DOCUMENTS)
+    found = problems({"gatebook": {}, **hit.source} for hit in hits)
+    of_state = [p for p in found if state == "all" or p.state in OPEN_STATES]
+    wanted = [p for p in of_state if severity is None or _severity(p) == severity]
+    shown = _page(wanted, offset)
+    by_severity = Counter(map(_severity, of_state))
+    await _read_whole(reader, question, shown)
+    unread = documents - len(hits)
     await acts.done()
-    return FindingsAnswer(total=len(wanted), findings=shown)
+    return FindingsAnswer(
+        total=len(wanted),
+        findings=[_item(reader, problem) for problem in shown],
+        by_severity=by_severity,
+        complete=not unread,
+        unread=unread,
+        unread_before=str(hits[-1].source["@timestamp"]) if unread else None,
+    )
+
+
+def _severity(problem: Problem) -> str:
+    return str(problem.finding["gatebook"].get("severity") or "")
+
+
+def _page(wanted: Sequence[Problem], offset: int) -> list[Problem]:
+    """Of incidents, newest first, as many as one answer has, the gravest ones; newest first."""
+    graver = sorted(range(len(wanted)), key=lambda at: (-rank(_severity(wanted[at])), at))
+    return [wanted[at] for at in sorted(graver[offset : offset + MAX_SHOWN])]
+
+
+async def _read_whole(reader: Reader, question: Question, incidents: Sequence[Problem]) -> None:
+    """Give each its finding's whole document."""
+    by_id = {problem.finding["event"]["id"]: problem for problem in incidents}
+    narrowed = question.narrowed({"ids": {"values": list(by_id)}})
+    _total, hits = await reader.documents(narrowed, MAX_SHOWN)
+    for hit in hits:
+        by_id[hit.id].finding = hit.source
 
 
 def _item(reader: Reader, problem: Problem) -> FindingItem:
