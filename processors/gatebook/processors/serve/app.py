@@ -20,8 +20,10 @@ from gatebook.processors.serve.routes import ROOMS, console
 DESCRIPTION = """\
 Search in the access log of model services.
 
-What is looked at, shown or changed, and every request that failed, is itself an event of the log;
-`x-act` of an operation is its event.action there.
+What is looked at or shown of the log, or of what others saved, what is changed, and every request
+that failed, is itself an event of the log; `x-act` of an operation is its event.action there. What
+shows nothing of these is recorded where it fails alone: who calls, which fields there are, whether
+a query can be understood, how far an export of one's own is, one's own saved searches.
 
 Times are UTC. Requests take a range as `since` and `until`; answers tell it in absolute times as
 `from` and `to`: send `from` as `since` (`all` where it is null) and `to` as `until` to get the same

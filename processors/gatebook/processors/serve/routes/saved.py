@@ -28,10 +28,13 @@ Id = Annotated[str, Path(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$"
 
 @room.get("/saved-searches", summary="Saved searches", responses=answers())
 async def saved(request: Request, acts: MayList) -> SavedSearches:
-    """The caller's own, and those that others share with the same tenants."""
+    """The caller's own, and those that others share with the same tenants: what others search for
+    is shown only where that is in the log."""
     found = await _state(request).find(KIND)
-    mine = [_told(kept, acts) for kept in found if _may_see(kept, acts)]
-    return SavedSearches(saved_searches=mine)
+    told = [_told(kept, acts) for kept in found if _may_see(kept, acts)]
+    if not all(one.mine for one in told):
+        await acts.look("search.list_saved")
+    return SavedSearches(saved_searches=told)
 
 
 @room.post(
