@@ -15,6 +15,8 @@ from gatebook.cli.columns import print_columns
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gatebook.cli.subject_commands import Desk
     from gatebook.processors.archive.manifest import Manifest, Wanted
     from gatebook.processors.archive.restore import Restored
@@ -226,33 +228,40 @@ def _is_relative(text: str) -> bool:
 
 def _wanted(query: str, given: dict[str, Any]) -> Wanted:
     """What is asked for, with times made absolute. Raises TimeError, WrongArchive."""
-    from datetime import UTC, datetime
-
     from gatebook.processors.archive.export import codec_of
     from gatebook.processors.archive.manifest import Wanted
     from gatebook.processors.search.dsl import compile_query
     from gatebook.processors.search.fields import fields_of
+    from gatebook.processors.search.question import stamp
     from gatebook.processors.search.times import parse_time
 
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = _now()
     since = "" if given["since"] == "all" else parse_time(given["since"], now)
     # An archive that says it goes up to a time to come would be whole before its events are.
     until = min(parse_time(given["until"], now), parse_time("now", now), key=_comparable)
     if since and _comparable(since) >= _comparable(until):
         raise click.UsageError("the time range is empty: --until is not later than --since")
-    compile_query(query, fields_of(given["kind"]))  # before anything is recorded
+    compile_query(query, fields_of(given["kind"]), now)  # before anything is recorded
     return Wanted(
         kind=given["kind"],
         query=query,
         since=since,
         until=until,
         asked=(given["since"], given["until"]),
+        relative_to=stamp(now),
         format=given["format_"],
         codec=codec_of(given["codec"], given["format_"]),
         file_bytes=int(given["file_mib"] * MIB),
         with_text=given["with_text"],
         with_names=given["with_names"],
     )
+
+
+def _now() -> datetime:
+    """This moment, to the second."""
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _comparable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 POINT: `mid-file` (a file is half written), `after-file` (a file is whole, which is not noted yet),
 `after-progress` (it is noted), `before-manifest` (all files are there), `after-manifest`.
+Where DAYS_AGO is set, the command is given so many days before now.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatebook.cli import main
+from gatebook.cli import archive_commands, main
 from gatebook.processors.archive import export
 from gatebook.processors.archive.container import AvroWriter
 
@@ -55,6 +57,13 @@ def set_trap(point: str) -> None:
         export.write_manifest = _dying(written, 1, before=point == "before-manifest")
 
 
+def set_clock(days_ago: int) -> None:
+    """Begin then."""
+    then = datetime.now(UTC).replace(microsecond=0) - timedelta(days=days_ago)
+    archive_commands._now = lambda: then
+
+
 if __name__ == "__main__":
     set_trap(sys.argv[1])
+    set_clock(int(os.environ.get("DAYS_AGO", "0")))
     main.main(sys.argv[2:])

@@ -9,22 +9,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.integration.archive.archive_tools import EVERYTHING, REASON, export, fill, verify
+from tests.integration.archive.archive_tools import (
+    EVERYTHING,
+    QUERY,
+    REASON,
+    export,
+    fill,
+    verify,
+)
 from tests.integration.archive.export_child import POINTS
 from tests.integration.privacy.subject_tools import Desk, said
 from tests.pipeline import Pipeline
+from tests.waiting import wait_until
 
 CHILD = Path(__file__).with_name("export_child.py")
 SMALL = ("--file-mib", "0.003")
 SAME = ("documents", "root", "files", "left_out")
 
 
-def killed_export(desk: Desk, point: str, folder: Path, *more: str) -> None:
+def killed_export(desk: Desk, point: str, folder: Path, *more: str, **environment: str) -> None:
     """The command, in a process that dies at the point."""
     command = ("archive", "export", str(folder), *EVERYTHING, *REASON, *SMALL, *more)
     done = subprocess.run(
         [sys.executable, str(CHILD), point, *command],
-        env=desk.pipeline.environment(),
+        env=desk.pipeline.environment(**environment),
         capture_output=True,
         text=True,
         timeout=120,
@@ -74,7 +82,10 @@ def test_what_came_in_while_it_was_dead_is_not_left_out(pipeline: Pipeline, tmp_
     desk = fill(pipeline)
     killed_export(desk, "after-progress", tmp_path)
     pipeline.publish([said("latecomer", "metadata", days_ago=20)], producer="p2")
-    pipeline.wait_indexed(41)
+    wait_until(
+        "the latecomer is indexed",
+        lambda: any(d["user"].get("id") == "latecomer" for d in pipeline.documents()),
+    )
     manifest = export(desk, tmp_path, *SMALL)
     assert manifest["documents"] == 41
     assert verify(tmp_path / manifest["name"]).returncode == 0
@@ -95,3 +106,25 @@ def test_the_name_alone_goes_on_with_an_export(pipeline: Pipeline, tmp_path: Pat
     assert same(desk.json(*alone)) == calm
     assert stamps(tmp_path / "dead" / "case-7", ["access-00001.avro"]) == before
     assert "no unfinished archive" in desk.run(*alone, expect=2).stderr
+
+
+def test_a_relative_time_in_its_query_stays_what_it_was(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Begun two days ago, killed and gone on with now: `now` is then, so the files are kept and
+    hold what was asked for; the signed manifest says which moment it was. Once it is whole, the
+    same words mean something else."""
+    desk = fill(pipeline)
+    words = ("and @timestamp >= now-36h", "--name", "case-8", "--file-mib", "0.001")
+    killed_export(desk, "after-progress", tmp_path, *words, DAYS_AGO="2")
+    before = stamps(tmp_path / "case-8", ["access-00001.avro"])
+    manifest = export(desk, tmp_path, *words)
+    assert manifest["documents"] == 20, "those of two and three days ago"
+    assert stamps(tmp_path / "case-8", ["access-00001.avro"]) == before
+    assert (manifest["relative_to"][:19], manifest["query"][-7:]) == (
+        manifest["until"][:19], "now-36h"
+    )  # fmt: skip
+    assert verify(tmp_path / "case-8").returncode == 0
+    range_ = ("--since", "all", "--until", manifest["until"])
+    refused = desk.run(
+        "archive", "export", str(tmp_path), QUERY, *words, *REASON, *range_, expect=2
+    )
+    assert "another" in refused.stderr

@@ -131,8 +131,8 @@ class Exporter:
 
     def _existing(self, wanted: Wanted) -> Manifest:
         found = read_manifest(self.store, self.signer.public)
-        same = (found.kind, found.query, found.since, found.until)
-        if same != (wanted.kind, wanted.query, wanted.since, wanted.until):
+        asks = (found.kind, found.query, query_of(found))
+        if asks != (wanted.kind, wanted.query, query_of(wanted)):
             what = f"{found.kind} from {found.since or 'the beginning'} up to {found.until}"
             raise WrongArchive(
                 f"the archive {self.name} is whole, and another one ({what})",
@@ -234,6 +234,7 @@ class Exporter:
             query=wanted.query,
             since=wanted.since,
             until=wanted.until,
+            relative_to=wanted.relative_to,
             documents=progress.documents,
             root=progress.of_tree().root,
             tree=TREE,

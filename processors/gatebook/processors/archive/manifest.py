@@ -23,13 +23,15 @@ TREE = "RFC 6962 tree of SHA-256 over `id LF event.hash`, in the order of the fi
 
 class Wanted(Struct, frozen=True, kw_only=True):
     """What is to be archived. Times are absolute; empty means without bound. `asked` are the
-    times as they were written, by which a repeated command is known."""
+    times as they were written, by which a repeated command is known. `relative_to` is the moment
+    that `now` stands for in the query, however long the export takes."""
 
     kind: str = "access"
     query: str = ""
     since: str = ""
     until: str = ""
     asked: tuple[str, str] = ("", "")
+    relative_to: str = ""
     format: str = "avro"
     codec: str = "deflate"
     file_bytes: int = 256 * 1024 * 1024
@@ -38,12 +40,13 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     def same_as(self, other: Wanted) -> bool:
         """Whether the same was asked for, at whatever time."""
-        free = {"since": "", "until": ""}
+        free = {"since": "", "until": "", "relative_to": ""}
         return msgspec.structs.replace(self, **free) == msgspec.structs.replace(other, **free)
 
     def is_asked_by(self, other: Wanted) -> bool:
         """Whether `other` asks for this: in the same words, or for the range they stood for."""
-        return self.same_as(other) or msgspec.structs.replace(other, asked=self.asked) == self
+        ours = {"asked": self.asked, "relative_to": self.relative_to}
+        return self.same_as(other) or msgspec.structs.replace(other, **ours) == self
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -95,7 +98,8 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """A whole archive. `fields_left_out` stay erasable, so no file holds them."""
+    """A whole archive. `fields_left_out` stay erasable, so no file holds them. `relative_to` is
+    empty in archives of before it was kept."""
 
     name: str
     namespace: str
@@ -113,6 +117,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     started_at: str
     created_at: str
     tool: dict[str, str]
+    relative_to: str = ""
     format: str = FORMAT
     public_key: str = ""
     signature: str = ""

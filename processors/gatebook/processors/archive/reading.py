@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gatebook.processors.archive.manifest import Wanted
+from gatebook.processors.archive.manifest import Manifest, Wanted
 from gatebook.processors.search.dsl import Dsl, compile_query
 from gatebook.processors.search.fields import fields_of
+from gatebook.processors.search.question import moment
 from gatebook.processors.search.service import TIME_FORMAT, SearchFailed
 from gatebook.processors.sinks.connection import Connection, Unreachable
 
@@ -33,12 +34,13 @@ class Stored:
     source: dict[str, Any]
 
 
-def query_of(wanted: Wanted, since: str = "") -> Dsl:
-    """What matches: intents, too, unlike in a search, for an archive is all there is.
-    Raises QueryError."""
+def query_of(wanted: Wanted | Manifest, since: str = "") -> Dsl:
+    """What matches: intents, too, unlike in a search, for an archive is all there is. Relative
+    times in the query are absolute: each page and each run asks the same. Raises QueryError."""
     bounds = {"gte": since or wanted.since, "lt": wanted.until}
     bounds = {name: text for name, text in bounds.items() if text}
-    compiled = compile_query(wanted.query, fields_of(wanted.kind))
+    now = moment(wanted.relative_to) if wanted.relative_to else None
+    compiled = compile_query(wanted.query, fields_of(wanted.kind), now)
     within: list[Dsl] = [{"range": {"@timestamp": bounds}}] if bounds else []
     return {"bool": {"filter": [*within, compiled]}}
 
