@@ -102,6 +102,14 @@ def test_an_archive_holds_no_text_and_no_name_unless_asked(desk: Desk, tmp_path:
     found = {r["id"]: r["document"].encode() for r in avro_records(tmp_path / "bold", bold)}
     assert found == live
 
+    desk.run("archive", "drop", "--restored", "--yes", "--reason", "begin anew")
+    folder = folder_of(tmp_path / "bold", bold)
+    for how in (("--no-text",), ()):
+        done = desk.json("archive", "restore", str(folder), "--reason", "a test", *how)
+        assert (done["documents"], done["rejected"], done["erased"]) == (len(live), 0, 0)
+        assert searched(desk, "--restored") == live, how
+        desk.run("archive", "drop", "--restored", "--yes", "--reason", "begin anew")
+
 
 def avro_records(root: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """As any Avro library reads them."""
