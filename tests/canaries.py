@@ -119,6 +119,8 @@ _WEIGHTED = [kind for kind in _MAKERS for _ in range(1 if kind in ("private_key"
 _LETTERS = bytes(c | 32 if 65 <= c <= 90 else c for c in range(256))
 _NOT_PLAIN = bytes(c for c in range(256) if not chr(c).isascii() or not chr(c).isalnum())
 _DIGIT_RUN = re.compile(rb"[0-9]+(?:[ .()/+\-]{1,3}[0-9]+)*")
+# Numbers that nobody wrote: nine decimals of a second, a run of digits within a digest.
+_DRAWN = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]+Z|[0-9a-f]{32,}")
 _ESCAPE = re.compile(rb"""\\+(u[0-9A-Fa-f]{4}|["'/bfnrt])""")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
 _CONTROL = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b" ", b"f": b" "}
@@ -158,7 +160,7 @@ class Scanner:
         plain = _plain(data)
         windows = {plain[at : at + CORE_CHARS] for at in range(len(plain) - CORE_CHARS + 1)}
         yield from (self._cores[core] for core in windows & self._cores.keys())
-        for match in _DIGIT_RUN.finditer(data):
+        for match in _DIGIT_RUN.finditer(_DRAWN.sub(b" ", data)):
             groups = re.findall(rb"[0-9]+", match[0])
             for first, last in itertools.combinations(range(len(groups) + 1), 2):
                 if last - first <= _GROUPS:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.docker_engines import choose_for_tests
 from tests.pipeline import Pipeline
 
@@ -20,6 +21,12 @@ from gatebook.engines.engines import Engines
 from gatebook.engines.processes import free_ports
 from gatebook.engines.progress import Quiet
 from gatebook.engines.settings import EngineSettings
+
+# Properties are tried with the same examples in every run, however slow the machine is just now.
+settings.register_profile(
+    "gatebook", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("gatebook")
 
 
 class RunningEngines:

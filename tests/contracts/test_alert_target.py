@@ -41,7 +41,7 @@ BEARER = "hunter2hunter2"
 SETTINGS = AlertSettings(
     alert_allow_private=True,
     alert_deadline_seconds=20.0,
-    alert_request_timeout_seconds=0.5,
+    alert_request_timeout_seconds=5.0,
     alert_first_pause_seconds=0.01,
     alert_longest_pause_seconds=0.05,
     search_base_url="https://search.example.org/",
@@ -235,12 +235,15 @@ async def test_a_passing_failure_is_retried(
     ids=["429", "500", "no answer in time"],
 )
 async def test_failed_but_persisted_anyway_calls_once(
-    answer: Answer, case: Case, receiver: Receiver, target: AlertTarget
+    answer: Answer, case: Case, receiver: Receiver
 ) -> None:
     """The target took it and said no, or did not answer: the retry is the same alert. Slack has
     no key to tell by: the message is there twice, under one incident."""
     receiver.answer_next_with(answer)
+    hasty = msgspec.structs.replace(SETTINGS, alert_request_timeout_seconds=1.0)
+    target = make(case, receiver.url, hasty if answer.delay_seconds else SETTINGS)
     assert outcome(await target.deliver(finding())) == ("success", "", case.accepted, 2)
+    await target.close()
     assert len(receiver.open_keys) == 1
     assert receiver.opened == (1 if case.deduplicates else 2)
 

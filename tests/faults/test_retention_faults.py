@@ -171,11 +171,11 @@ async def test_a_run_that_may_live_elsewhere_is_waited_for_no_longer_than_its_le
     try:
         case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
         assert case.run("fill").returncode == -signal.SIGKILL
-        until = time.time() + 6
+        until = time.time() + 15
         await store.state.change("lock", lambda s: moved(s, until), {})
         (left,) = (await store.manager().status())["blocked"]
         assert (left["why"], left["until"]) == ("rewriting", until)
-        assert await asyncio.wait_for(store.write(case.late), 40) == BulkOutcome(indexed=1)
+        assert await asyncio.wait_for(store.write(case.late), 60) == BulkOutcome(indexed=1)
         assert time.time() > until
         await case.ends_well()
     finally:
@@ -191,7 +191,7 @@ async def test_retention_opens_what_was_left_before_anything_else(
     try:
         case = await Case(pipeline, store, tmp_path).only_rewritten.prepared()
         assert case.run("fill").returncode == -signal.SIGKILL
-        await store.state.change("lock", lambda s: moved(s, time.time() + 3), {})
+        await store.state.change("lock", lambda s: moved(s, time.time() + 10), {})
         manager = store.manager(case.policy.read_bytes(), lock=Lock(store.state, 60))
         stopping = asyncio.Event()
         seen: list[list[Any]] = []
@@ -204,7 +204,7 @@ async def test_retention_opens_what_was_left_before_anything_else(
 
         manager.apply = apply  # type: ignore[method-assign,assignment]  # what comes after the opening
         schedule = Schedule(manager, "ada", 3600, 3600)
-        await asyncio.wait_for(schedule.run_until(stopping), 30)
+        await asyncio.wait_for(schedule.run_until(stopping), 60)
         assert [one["why"] for one in seen[0]] == ["rewriting"]
         assert seen[-1] == []
     finally:

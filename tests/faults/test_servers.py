@@ -223,7 +223,7 @@ def test_workers_that_are_recycled_hand_over_without_a_loss(kind: str, site: Sit
     recycle = ["--workers", "2", "--max-requests", "50", "--max-requests-jitter", "10"]
     threads = ["-k", "gthread", "--threads", "4"] if kind == "wsgi" else []
     with site.server(gunicorn(*recycle, *threads), SERVICE_KIND=kind) as (process, url):
-        load = Load(url, 4, 400)
+        load = Load(url, 4, 800)
         load.finish()
         end(process)
 

@@ -61,12 +61,21 @@ class Server:
         answer = await self.connection.request("PUT", f"{self.pattern}/_settings", json=setting)
         assert answer.status == 200
 
+    async def looks_at_disks(self, every: str | None) -> None:
+        """How often it looks at its disks, and lifts the block of a full one where there is room;
+        None for its own default."""
+        setting = {"persistent": {"cluster.info.update.interval": every}}
+        answer = await self.connection.request("PUT", "/_cluster/settings", json=setting)
+        assert answer.status == 200
+
 
 @pytest.fixture
 async def server(engines: Any, namespace: str) -> AsyncIterator[Server]:
     found = Server(engines.elasticsearch_url, namespace)
     await setup_elasticsearch(ElasticsearchSettings(url=engines.elasticsearch_url), namespace)
+    await found.looks_at_disks("1d")  # the tests set its block, and lift it
     yield found
+    await found.looks_at_disks(None)
     names = await found.connection.request("GET", f"{found.pattern}/_alias")
     await found.connection.request("DELETE", "/" + ",".join(names.body))
     await found.connection.close()

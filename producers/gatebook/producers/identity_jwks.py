@@ -149,8 +149,8 @@ class SigningKeys:
             self._take(keys, now)
 
     def _note_failure(self, reason: str) -> None:
-        self._failures += 1
         log.warning("keys of the identity provider cannot be fetched: %s", reason)
+        self._failures += 1
 
     def _take(self, keys: Keys, now: float) -> None:
         if not keys:

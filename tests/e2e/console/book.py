@@ -145,9 +145,10 @@ def row(kind: str, document: dict[str, Any], at: int, ingested_at: int) -> Row:
 
 
 def rows(now: int) -> Iterator[Row]:
-    """The last day, an access every six minutes, the newest a minute ago."""
+    """The last twenty hours, an access every five minutes, the newest a minute ago: in the last day
+    for hours to come."""
     for number in range(ACCESSES):
-        at = now - MINUTE - number * 6 * MINUTE
+        at = now - MINUTE - number * 5 * MINUTE
         yield row("access", access(number, at), at, at + SECOND)
     yield row("access", hostile(now - 2 * MINUTE), now - 2 * MINUTE, now - MINUTE)
     evidence = [access(number, 0)["event"]["id"] for number in (10, 40, 70)]
@@ -219,14 +220,15 @@ class Book:
         own = access(7_001, now, service={"name": "gatebook-operator"}, event={"category": "iam"})
         self.write(row("access", own, now, now))
 
-    def write_key_access(self, principal: str) -> None:
-        """An access by a key that is nobody's; its trace is `key-trace`."""
+    def write_key_access(self, principal: str, trace: str = "key-trace") -> None:
+        """An access by a key that is nobody's."""
         now = time.time_ns()
         document = access(
             7_002,
             now,
+            event={"id": str(uuid.uuid5(uuid.NAMESPACE_OID, principal))},
             service={"name": "batch"},
-            trace={"id": "key-trace"},
+            trace={"id": trace},
             gatebook={"principal": principal},
         )
         del document["user"]

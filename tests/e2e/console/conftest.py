@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 from tests.e2e.console.book import Book
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -23,6 +23,8 @@ FLAGS = (
     "--disable-sync",
 )
 Visit = Callable[..., Page]
+PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def chromium(playwright: Playwright) -> str:
@@ -96,7 +98,7 @@ def visit(book: Book, browser: Browser, signed_in: Callable[[str], Any]) -> Iter
         viewport = options.pop("viewport", {"width": 1440, "height": 900})
         state = signed_in(role) if role else None
         context = browser.new_context(viewport=viewport, storage_state=state, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))

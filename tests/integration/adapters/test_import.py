@@ -60,7 +60,7 @@ def test_an_import_killed_in_the_middle_is_complete_and_without_doubles(
     pipeline.start("intake", "index")
     with (tmp_path / "killed.log").open("wb") as output:
         killed = subprocess.Popen([*IMPORT, str(log)], env=pipeline.environment(), stderr=output)
-        wait_until("the first batch", lambda: lines_done(pipeline) > 0)
+        wait_until("the first batch", lambda: lines_done(pipeline) > 0, poll_seconds=0.01)
         killed.kill()
         killed.wait(30)
     before = lines_done(pipeline)

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from tests.integration.demo_model.conftest import serving
+from tests.waiting import wait_until
 
 from gatebook.producers.adapters.proxy import ProxySettings, create_proxy
 from gatebook.producers.adapters.wsgi import GatebookWsgiMiddleware
@@ -132,14 +133,16 @@ def test_a_stream_without_its_end_is_a_failure(front: str, tmp_path: Path) -> No
 def test_the_proxy_says_which_weights_answered(tmp_path: Path) -> None:
     """What ollama tells of the model a request named, read in the background."""
     case, recording = RECORDED["chat_stream"], Recording(tmp_path)
+    recorder = recording.recorder
     with serving(ollama(case)) as upstream_url:
-        app = create_proxy(ProxySettings(upstream_url=upstream_url), recording.recorder)
+        app = create_proxy(ProxySettings(upstream_url=upstream_url), recorder)
         assert isinstance(app.provenance, ModelProvenance)
         assert app.provenance.wait(WAIT_SECONDS)
         with serving(app) as url:
-            for _ in range(2):  # the first access of a model is what makes it asked for
+            for number in (1, 2):  # the first access of a model is what makes it asked for
                 httpx.post(url + case["path"], json=case["request"], trust_env=False)
-                recording.recorder.flush(WAIT_SECONDS)
+                wait_until("it is emitted", lambda n=number: recorder.counters().emitted >= n)
+                recorder.flush(WAIT_SECONDS)
                 assert app.provenance.wait(WAIT_SECONDS)
     first, second = recording.events()
     assert first["gatebook"]["model"]["engine"] == "ollama"

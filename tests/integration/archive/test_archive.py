@@ -135,20 +135,20 @@ def test_parquet_has_a_column_for_each_field(desk: Desk, tmp_path: Path) -> None
 def test_an_end_in_the_future_means_now(desk: Desk, tmp_path: Path) -> None:
     """It is said, and signed as such: given again the same day, the command makes another archive,
     up to a later time, and does not take the first one for whole."""
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d")
-    asked = ("archive", "export", str(tmp_path), QUERY, "--since", "all", "--until", tomorrow)
+    later = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%d")
+    asked = ("archive", "export", str(tmp_path), QUERY, "--since", "all", "--until", later)
     first = desk.run(*asked, *REASON)
-    assert f"--until {tomorrow} lies in the future" in first.stderr
+    assert f"--until {later} lies in the future" in first.stderr
     (folder,) = tmp_path.iterdir()
     before = json.loads((folder / "manifest.json").read_text())
-    assert before["until"] < tomorrow
+    assert before["until"] < later
     end = datetime.fromisoformat(before["until"])
     wait_until("the next second", lambda: datetime.now(UTC) > end + timedelta(seconds=2))
     again = desk.run(*asked, *REASON)
     assert "already" not in again.stderr
     (other,) = set(tmp_path.iterdir()) - {folder}
     after = json.loads((other / "manifest.json").read_text())
-    assert before["until"] < after["until"] < tomorrow
+    assert before["until"] < after["until"] < later
 
 
 def test_relative_times_are_told_as_what_they_stood_for(desk: Desk, tmp_path: Path) -> None:

@@ -147,9 +147,12 @@ def test_workers_scale_and_hand_over_without_loss_or_double(pipeline: Pipeline) 
 
 def test_a_worker_stops_in_good_order(pipeline: Pipeline) -> None:
     """SIGTERM ends each role with exit code 0."""
-    workers = pipeline.start("intake", "index", "detect", "notify")
+    roles = ("intake", "index", "detect", "notify")
+    workers = pipeline.start(*roles)
     pipeline.publish([make_event()])
     pipeline.wait_indexed(1)
+    for role in roles:
+        pipeline.wait_members(role, 1)
     assert [pipeline.kill(worker, TERM) for worker in workers] == [0, 0, 0, 0]
 
 

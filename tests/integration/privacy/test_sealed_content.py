@@ -154,7 +154,7 @@ def test_keys_rotate_under_load_without_loss(pipeline: Pipeline) -> None:
 
     def load() -> None:
         nonlocal sent
-        while not stop.wait(0.005):
+        while not stop.wait(0.02):
             recorder.emit(with_content(f"user{sent % 7}"))
             sent += 1
 

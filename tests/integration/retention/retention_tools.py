@@ -56,16 +56,20 @@ keep_one_in = 4
 """
 
 
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+"""Of the whole run, were it to go on past midnight: no age here is within a day of a limit."""
+
+
 def day(days_ago: int) -> str:
     """The UTC day so long ago, as it stands in names of indices."""
-    return (datetime.now(UTC) - timedelta(days=days_ago)).strftime("%Y.%m.%d")
+    return (TODAY - timedelta(days=days_ago)).strftime("%Y.%m.%d")
 
 
 def document(
     number: int, days_ago: int, tenant: str = "acme", level: str = "metadata", **more: Any
 ) -> dict[str, Any]:
     """An access event as it stands in the index, with content as its level says."""
-    at = datetime.now(UTC).replace(hour=number % 24, minute=0, second=0, microsecond=0)
+    at = TODAY.replace(hour=number % 24)
     found: dict[str, Any] = {
         "@timestamp": (at - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H:%M:%S.000000000Z"),
         "event": {

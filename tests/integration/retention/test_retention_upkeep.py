@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.integration.retention.retention_tools import POLICY, Store, day, document
+from tests.integration.retention.retention_tools import POLICY, TODAY, Store, day, document
 
 from gatebook.processors.retention.disk import DiskKeeper
 from gatebook.processors.retention.holds import put
@@ -43,7 +43,7 @@ async def test_a_large_day_goes_on_in_another_index(store: Store) -> None:
     """From a coming full hour on, by the event's own time: replays of either part meet their first
     copies, and a search sees one day."""
     policy = Policy.read(POLICY + b'\n[size]\nmax_index = "1kb"\n')
-    start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = TODAY
     noon = start + timedelta(hours=12)
 
     def at(hour: int) -> dict[str, Any]:

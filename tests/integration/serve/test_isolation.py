@@ -90,7 +90,7 @@ def with_short_tails(deps: Deps) -> Any:
     async def opened(_document: Any, wanted: Any) -> dict[str, Any]:
         return {layer: {"state": "opened", "content": {"secret": "zebra"}} for layer in wanted}
 
-    short = ServeSettings(tail_seconds=0.2, tail_interval_seconds=0.05)
+    short = ServeSettings(tail_seconds=1.0, tail_interval_seconds=0.05)
     return create_app(replace(deps, settings=short, say=said, reveal=opened))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.access_service import running_service
 
+from gatebook.cli import waiting as waiting_module
 from gatebook.cli.waiting import Waiting
 from gatebook.processors.config import WorkerSettings
 from gatebook.processors.serve.app import create_app
@@ -26,13 +28,16 @@ def kafka_holds(bootstrap: str, topic: str, messages: int, done: int, group: str
     consumer.close()
 
 
-async def test_the_overview_tells_what_waits_for_whom(engines: Any, namespace: str) -> None:
+async def test_the_overview_tells_what_waits_for_whom(
+    engines: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Messages not worked off, by role, to those who see all tenants; nothing to others."""
     counts = {"access.v1": 1, "event.v1": 1}
     given = (engines.kafka_bootstrap, engines.elasticsearch_url, namespace)
     await asyncio.to_thread(setup, *given, partitions=counts)
     topic = topic_name(namespace, ACCESS)
     kafka_holds(engines.kafka_bootstrap, topic, 5, done=2, group=f"{namespace}-intake")
+    monkeypatch.setattr(waiting_module, "BROKER_TIMEOUT_SECONDS", 30.0)  # topics of all tests
     worker = WorkerSettings(kafka_bootstrap=engines.kafka_bootstrap, namespace=namespace)
     url, waiting = engines.elasticsearch_url, Waiting(worker)
     async with running_service(url, namespace, make=create_app, waiting=waiting.roles) as service:

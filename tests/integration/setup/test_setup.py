@@ -258,7 +258,8 @@ def test_the_command_reports_and_exits_by_what_it_found(
     engines: Any, namespace: str, admin: AdminClient
 ) -> None:
     """0 where all is as wanted; 1 where a topic differs harmfully, with the difference named."""
-    admin.create_topics([NewTopic(topic_name(namespace, "alert.v1"), 1, 1)])
+    alert = NewTopic(topic_name(namespace, "alert.v1"), 1, 1)
+    admin.create_topics([alert])[alert.topic].result(30)
     done = command(engines, namespace, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 1

@@ -60,6 +60,21 @@ def content_event() -> dict[str, Any]:
     }
 
 
+def fill(recorder: Recorder) -> int:
+    """Emit until events are but counted, which may take a while: the writer makes them smaller. How
+    many that were."""
+    emitted = 0
+
+    def is_full() -> bool:
+        nonlocal emitted
+        emitted += 1
+        recorder.emit(content_event())
+        return set(recorder.counters().dropped) == {"buffer_full"}
+
+    wait_until("events are but counted", is_full, poll_seconds=0)
+    return emitted
+
+
 def reasons(events: list[dict[str, Any]]) -> list[str]:
     return [event["gatebook"]["capture"]["degraded_reason"] for event in events]
 
@@ -76,8 +91,7 @@ def test_content_goes_first_then_events_are_counted_and_all_comes_back(
         capture_level="redacted",
     )
     published.publisher.down = True
-    for _ in range(400):
-        recorder.emit(content_event())
+    emitted = fill(recorder)
     wait_until("the step is said", lambda: "step counters" in caplog.text)
     counters = recorder.counters()
     fuller = [step for step in counters.steps_entered if step != "full"]  # the writer may catch up
@@ -97,7 +111,7 @@ def test_content_goes_first_then_events_are_counted_and_all_comes_back(
     assert [reason == "" for reason in reasons(events)] == kept
     assert set(reasons(events)) == {"", "buffer"}
     after = recorder.counters()
-    assert len(events) == after.acknowledged == 401 - after.dropped["buffer_full"]
+    assert len(events) == after.acknowledged == emitted + 1 - after.dropped["buffer_full"]
     assert reasons(events).count("buffer") == after.reduced["content"]
     assert published.frames()[-1].header.losses == after.dropped
     said = [r.getMessage() for r in caplog.records if "now recording step" in r.getMessage()]
@@ -170,8 +184,7 @@ def test_the_ladder_is_in_the_metrics(make_recorder: MakeRecorder, published: An
         delivery_mode="best_effort", memory_buffer_max_bytes=64 * 1024, frame_max_bytes=16 * 1024
     )
     published.publisher.down = True
-    for _ in range(100):
-        recorder.emit(content_event())
+    fill(recorder)
     collector, registry = ProducerCollector(), CollectorRegistry()
     collector.add(recorder)
     registry.register(collector)

@@ -155,6 +155,7 @@ def test_close_in_time_leaves_the_rest_in_the_spool_for_the_next_process(
     published.publisher.down = True
     for n in range(20):
         recorder.emit(event(n))
+    wait_until("all is spooled", lambda: recorder.counters().spooled == 20)
     report = recorder.close(0.5)
     assert not report.complete
     assert report.unacknowledged == 20
@@ -193,6 +194,7 @@ def test_a_starting_recorder_sends_what_a_dead_one_left(make_recorder: Any, publ
     published.publisher.down = True
     for n in range(5):
         first.emit(event(n))
+    wait_until("all is spooled", lambda: first.counters().spooled == 5)
     first.close(0.3)
     published.publisher.down = False
 
@@ -214,6 +216,7 @@ def test_losses_of_a_dead_process_are_stated_by_who_adopts_its_spool(
     published.publisher.down = True
     recorder.emit(event(0))
     recorder.emit(None)
+    wait_until("all is spooled", lambda: recorder.counters().spooled == 1)
     recorder.close(0.3)
 
     later = MemoryPublisher()

@@ -10,7 +10,7 @@ from gatebook.processors.sinks.connection import Answer, Connection
 from gatebook.schemas.errors import GatebookError
 
 TIME_FORMAT = "strict_date_optional_time_nanos"
-TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+TRANSIENT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 class SearchFailed(GatebookError):

@@ -167,6 +167,8 @@ class NotifyStage:
             now_ns = time.time_ns()
             due = [(p, desk, desk.tick(now_ns)) for p, desk in self._desks.items()]
             await self._store()
+            if self._stood_still_seconds():  # meanwhile: what is owed may be another's now
+                return
             for partition, desk, jobs in due:
                 for job in jobs:
                     self._begin(partition, desk, job)
