@@ -11,6 +11,9 @@ import msgspec
 from gatebook.producers.formats import AnswerFacts, RequestFacts
 
 _SMALLEST_CUT_CHARS = 64
+_MOST_GROUPS = 40
+"""An account number has 34 characters at most, were each of them alone."""
+_CODE_CHARS = 6
 _NAMES = frozenset({"role", "name", "type", "id", "finish_reason"})  # of a message, not said by it
 
 
@@ -67,9 +70,9 @@ def pack(
 
 
 def _finished(value: Any) -> Any:
-    """The same without the last word of each text."""
+    """The same without the last word of each text, and what may be the rest of a value with it."""
     if isinstance(value, str):
-        return value if value[-1:].isspace() else "".join(value.rsplit(maxsplit=1)[:-1])
+        return _broken_off(value)
     if isinstance(value, list):
         return [_finished(item) for item in value]
     if isinstance(value, dict):
@@ -81,10 +84,47 @@ def _cut(value: Any, max_chars: int) -> Any:
     """The same structure with its long strings cut, at a space: half a word could be half a
     secret, which redaction would not know."""
     if isinstance(value, str) and len(value) > max_chars:
-        head, space, _ = value[:max_chars].rpartition(" ")
-        return head if space else ""
+        return _broken_off(value[:max_chars])
     if isinstance(value, list):
         return [_cut(item, max_chars) for item in value]
     if isinstance(value, dict):
         return {key: _cut(item, max_chars) for key, item in value.items()}
     return value
+
+
+def _broken_off(text: str) -> str:
+    """A text that ends anywhere, without its last word. Where that may belong to a card, a number
+    or an account written in groups, they go, too: as many as one value has, in the same line."""
+    begin = text.rfind("\n") + 1
+    line, word = text[begin:], ""
+    if line and not line[-1].isspace():
+        line, word = _split_off(line)
+    if not word or _may_be_group(word):
+        line = _without_groups(line)
+    rest = text[:begin] + line
+    return rest if rest == text else rest.rstrip()
+
+
+def _split_off(line: str) -> tuple[str, str]:
+    """What stands before the last word, and the word."""
+    *head, word = line.rsplit(maxsplit=1) or [""]
+    return (head[0] if head else ""), word
+
+
+def _without_groups(line: str) -> str:
+    for _ in range(_MOST_GROUPS):
+        rest, word = _split_off(line)
+        if not (word and _may_be_group(word)):
+            break
+        line = rest
+    return line
+
+
+def _may_be_group(word: str) -> bool:
+    """Tell digits, codes such as a bank's, and what stands between groups of them."""
+    letters = [character for character in word if character.isalnum()]
+    return (
+        not letters
+        or any(map(str.isdecimal, letters))
+        or (len(letters) <= _CODE_CHARS and word.isupper())
+    )
