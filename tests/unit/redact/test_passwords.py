@@ -22,6 +22,16 @@ REDACTOR = Redactor.default(b"a pseudonym key for tests only")
             ("hunter2", "Winter2024", "Bb7nn"),
             (" and ", ", not more"),
         ),
+        (
+            "user,password,role\nada,Zq9kkQx1!,admin\n\"bob, jr\",'Yp8jjPw0?',user\n\na,x9y8z7,no",
+            ("Zq9kkQx1!", "Yp8jjPw0?"),
+            ("user,password,role", ",admin", '"bob, jr"', "a,x9y8z7,no"),
+        ),
+        (
+            "| user | Password |\n|:--|---|\n| ada | `Zq9kkQx1!` |\n| bob | Yp8jjPw0? |",
+            ("Zq9kkQx1!", "Yp8jjPw0?"),
+            ("| user | Password |", "| bob |"),
+        ),
         ("the passwords are hunter2 and nobody knows", ("hunter2",), (" and nobody knows",)),
     ],
 )

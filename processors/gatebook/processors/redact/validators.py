@@ -25,6 +25,7 @@ from .assigned import (
     reads,
 )
 from .coins import crypto
+from .columns import password_column
 from .dates import birth_date
 from .national import checked, ssn
 from .passwords import assigned_password, is_mixed
@@ -521,6 +522,7 @@ VALIDATORS: dict[str, Validator] = {
     "dotted": dotted,
     "assigned_secret": assigned_secret,
     "assigned_password": assigned_password,
+    "password_column": password_column,
     "near": near,
     "login": login,
     "manifest": manifest,
@@ -558,5 +560,6 @@ ANCHORED: dict[str, Callable[[Rule], Sequence[str]]] = {
     "vendor_assigned": table_keywords,
     "assigned_secret": lambda rule: rule.keywords,
     "assigned_password": lambda rule: rule.keywords,
+    "password_column": lambda rule: rule.keywords,
 }
 """Validators that read on from each of these keywords; the rule's own pattern is not run."""
