@@ -48,6 +48,10 @@ __all__ = [
 
 PAGE_DOCUMENTS = 1_000
 KEEP_ALIVE = "2m"
+WINDOW = timedelta(seconds=10)
+# A tail that nothing matches has reached what came in so long ago: no worker's clock is further
+# behind ours, and a resumed tail finds nothing there that was given already.
+QUIET = timedelta(minutes=5)
 NO_HITS: Dsl = {"hits": {"hits": []}}
 
 
@@ -167,6 +171,11 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _to_second(at: datetime) -> str:
+    """The full second that a moment is in."""
+    return stamp(at.replace(microsecond=0))
+
+
 class Tail:
     """Documents as they come in, in the order of event.ingested.
 
@@ -183,7 +192,7 @@ class Tail:
         query: str = "",
         kind: str = "access",
         since: str = "now",
-        window: timedelta = timedelta(seconds=10),
+        window: timedelta = WINDOW,
         clock: Callable[[], datetime] = _utc_now,
         scope: Scope = EVERYTHING,
     ) -> None:
@@ -196,36 +205,72 @@ class Tail:
         self._floor = parse_time(since, clock())
         self._newest = ""
         self._shown: dict[tuple[str, str], str] = {}  # index and id to event.ingested
+        self._polled_at = clock()
+        self._left_at = ""  # where the last poll left the rest to the next one, if it did
+
+    def resume(self, place: datetime) -> None:
+        """Go on where another tail was (see `place`). What it gave within `window` before is given
+        again: which of it was, only whoever took it knows."""
+        self._newest = self._left_at = stamp(place)
+        self._floor = stamp(place - self._window)
+
+    def place(self, hit: Hit | None = None) -> str:
+        """From where another tail misses nothing of what this one did not give: after all that it
+        gave, or after one hit of its last poll. A time of event.ingested, to the second."""
+        reached = moment(hit.source["event"]["ingested"] if hit else self._reached())
+        if hit is None and not self._left_at:
+            reached = max(reached, self._polled_at - QUIET)
+        return _to_second(min(reached, self._polled_at))
+
+    def _reached(self) -> str:
+        return self._left_at or self._newest or self._floor
 
     def behind(self, now: datetime) -> timedelta:
         """How old the newest document is that was given; nothing where none was."""
-        return now - moment(self._newest) if self._newest else timedelta()
+        return now - moment(self._reached()) if self._newest else timedelta()
 
     def skip_to(self, now: datetime) -> tuple[str, str]:
         """Give up what came in before `now`, and go on with what comes then. The range, in
         event.ingested, of what is left out."""
-        skipped_from, self._floor = self._newest or self._floor, stamp(now)
-        self._newest, self._shown = "", {}
+        skipped_from, self._floor = self._reached(), stamp(now)
+        self._newest, self._left_at, self._shown, self._polled_at = "", "", {}, now
         return skipped_from, self._floor
 
     async def poll(self, limit: int | None = None) -> list[Hit]:
         """What came in since the last poll, oldest first; with a limit, about so many at most,
         and the next poll goes on there. Raises SearchFailed, Unreachable."""
-        start = self._start()
-        fresh: list[Hit] = []
-        after: list[Any] | None = None
-        while True:
+        start, began_at = self._start(), self._clock()
+        fresh: dict[tuple[str, str], dict[str, Any]] = {}
+        is_cut, after = False, None
+        while not is_cut:
             hits = await self._page(start, after)
             for hit in hits:
-                if limit is not None and len(fresh) >= limit:
+                key = hit["_index"], hit["_id"]
+                if is_cut := limit is not None and len(fresh) >= limit:
                     break
-                if self._is_new(hit):
-                    fresh.append(hit_of(hit))
-            if len(hits) < PAGE_DOCUMENTS or (limit is not None and len(fresh) >= limit):
+                if key not in self._shown:
+                    fresh[key] = hit
+            if len(hits) < PAGE_DOCUMENTS:
                 break
             after = hits[-1]["sort"]
-        self._shown = {key: stamp for key, stamp in self._shown.items() if stamp >= start}
-        return fresh
+        # Had a page failed, nothing of the pages before it would count as shown.
+        self._take(fresh, start, began_at, is_cut)
+        return [hit_of(hit) for hit in fresh.values()]
+
+    def _take(
+        self,
+        fresh: dict[tuple[str, str], dict[str, Any]],
+        start: str,
+        began_at: datetime,
+        is_cut: bool,
+    ) -> None:
+        """Note what a poll gives, and forget what the next one does not come upon."""
+        stamps = {key: str(hit["sort"][0]) for key, hit in fresh.items()}
+        self._newest = max(self._newest, *stamps.values(), "")
+        self._polled_at, self._left_at = began_at, list(stamps.values())[-1] if is_cut else ""
+        since = start.rstrip("Z")  # so it is before all times with more digits
+        known = self._shown | stamps
+        self._shown = {key: stamp for key, stamp in known.items() if stamp >= since}
 
     async def follow(self, interval_seconds: float = 1.0) -> AsyncIterator[Hit]:
         """Hits without end; waits `interval_seconds` between polls."""
@@ -239,9 +284,8 @@ class Tail:
         seen counts only up to our own now."""
         if not self._newest:
             return self._floor
-        newest = datetime.fromisoformat(self._newest[:19] + "+00:00")
-        behind = min(newest, self._clock()) - self._window
-        return max(self._floor, behind.replace(tzinfo=None).isoformat(timespec="seconds") + "Z")
+        behind = min(moment(self._newest), self._clock()) - self._window
+        return max(self._floor, _to_second(behind))
 
     async def _page(self, start: str, after: list[Any] | None) -> list[dict[str, Any]]:
         request: Dsl = {
@@ -259,11 +303,3 @@ class Tail:
             request["search_after"] = after
         found = await ask(self._client, f"/{self._index}/_search", absent=NO_HITS, json=request)
         return list(found["hits"]["hits"])
-
-    def _is_new(self, hit: dict[str, Any]) -> bool:
-        key = hit["_index"], hit["_id"]
-        if key in self._shown:
-            return False
-        self._shown[key] = str(hit["sort"][0])
-        self._newest = max(self._newest, self._shown[key])
-        return True
