@@ -40,6 +40,7 @@ MODE = 0o600  # an access log is for whoever asked for it
 AROUND_BY = (
     "service.name",
     "user.id",
+    "gatebook.principal",
     "trace.id",
     "gen_ai.conversation.id",
     "session.id",
@@ -66,6 +67,7 @@ def around(
       gatebook around 01939a6e-7c00-7000-8000-000000000001
       gatebook around ID --by trace.id        the events of its trace
       gatebook around ID --by user.id         what its user did before and after
+      gatebook around ID --by gatebook.principal    the same of a key or an address
 
     Exit codes: 0 found, 1 no access has this id, 2 wrong usage, 3 Elasticsearch cannot be reached.
     """

@@ -17,6 +17,7 @@ from gatebook.processors.sinks.connection import Connection
 AROUND_BY = (
     "service.name",
     "user.id",
+    "gatebook.principal",
     "trace.id",
     "gen_ai.conversation.id",
     "session.id",

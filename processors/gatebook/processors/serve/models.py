@@ -329,6 +329,7 @@ class FacetsAnswer(Range):
 AroundBy = Literal[
     "service.name",
     "user.id",
+    "gatebook.principal",
     "trace.id",
     "gen_ai.conversation.id",
     "session.id",

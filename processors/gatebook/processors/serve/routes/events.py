@@ -87,8 +87,8 @@ async def around(
     before: Neighbours = 20,
     after: Neighbours = 20,
 ) -> AroundAnswer:
-    """The accesses before and after one: of the same service, person, trace, conversation,
-    session or address, or of all."""
+    """The accesses before and after one: of the same service, person, principal (a caller known by
+    key or address, too), trace, conversation, session or address, or of all."""
     reader = Reader(request, acts.caller)
     acts.trying("event.around", event=id, by=by or "")
     if by is not None:
