@@ -55,11 +55,25 @@ def _goes_on(data: bytes, end: int) -> bool:
     return bool(re.match(rb"[.\-/]?[0-9]", data[end : end + 2]))
 
 
+# What is counted, were it calls: `call 5 functions 1234567 times`.
+_COUNTED = re.compile(
+    rb"(?i)[ ](?:times|users?|people|customers|functions?|calls|requests|records|rows|lines|words"
+    rb"|bytes|tokens|items|events|files|messages|documents|entries|iterations|steps|seconds|minutes"
+    rb"|hours|days|years|ms|[kmg]?b|km|usd|eur|dollars|euros?|percent|mal|fois|veces|volte|vezes|keer)\b|%"
+)
+
+
 def phone_announced(probe: Probe) -> Iterator[Found]:
-    """Accept a number beside a word that announces one, unless it is part of a code."""
+    """Accept a number beside a word that announces one, unless it is counted or part of a code."""
     left = probe.data[max(0, probe.start - 2) : probe.start]
     if not _LEFT_NANP.search(left) and not left[-1:].isalpha():
-        yield from (found for found in phone(probe) if not _goes_on(probe.data, found.end))
+        yield from (found for found in phone(probe) if not _is_more(probe.data, found))
+
+
+def _is_more(data: bytes, found: Found) -> bool:
+    if _goes_on(data, found.end):
+        return True
+    return found.of(data).isdigit() and _COUNTED.match(data, found.end) is not None
 
 
 def phone_alone(probe: Probe) -> Iterator[Found]:
