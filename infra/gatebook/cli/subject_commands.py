@@ -13,6 +13,7 @@ import click
 
 from gatebook.cli.acts import hold_id_option, reason_option
 from gatebook.cli.cluster import run_privileged
+from gatebook.cli.saved_naming import saved_naming, tell_saved
 from gatebook.schemas.errors import GatebookError
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ def subject() -> None:
       gatebook subject erase ada@example.org --tenant acme --reason "request 18" --dry-run
       gatebook subject hold ada@example.org --tenant acme --reason "case 4711"
 
-    ID is the end user where the service names one, else the caller's user id, as the service sent
-    it. Every command is an event of its own, durable before anything is shown or done: where it
-    cannot be recorded, it is refused. Where it then fails, a second event says so (event.outcome
-    failure), with the first one's id in gatebook.attributes.recorded_as.
+    ID is the caller's user id where a person proved who they are (oidc, sso, header); else the end
+    user where the service names one, else the caller's user id; as the service sent it. Every
+    command is an event of its own, durable before anything is shown or done: where it cannot be
+    recorded, it is refused. Where it then fails, a second event says so (event.outcome failure),
+    with the first one's id in gatebook.attributes.recorded_as.
 
     Exit codes: 0 done; 1 not found, or not done in full; 2 wrong usage; 3 Elasticsearch does not
     answer; 4 a legal hold or an erasure stands in the way; 5 the workers are behind; 6 it could
@@ -213,13 +215,14 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
     (but for text in snapshots that could be searched: the certificate names them). The events
     themselves stay: who accessed what, and when. Interrupted, the same command goes on. Asked for
     twice at once, it is one erasure, and its certificate names the other request (also_requested).
+
+    It is refused while a legal hold is on the person, or one of `gatebook retention hold` covers
+    what they wrote: the tenant, events that match, or a time.
     """
 
     async def work(desk: Desk) -> dict[str, Any]:
         from gatebook.cli.privileged import operator
         from gatebook.processors.subjects.erasure import Request
-        from gatebook.processors.subjects.holds import refuse_if_held
-        from gatebook.processors.subjects.state import read_states
 
         eraser = _eraser(desk, given["timeout_seconds"], quiet=as_json)
         person = desk.person(id_, given["tenant"], given["tag"], given["principal"])
@@ -228,9 +231,12 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
         if not plan["documents"] and not plan["keys"]:
             who = (given["tenant"], given["tag"], given["principal"])
             raise await desk.nobody(id_, *who)
+        names = (id_, person.tag, *person.user_ids)
+        saved = await saved_naming(desk.connection, desk.settings.namespace, names)
+        tell_saved(saved)
         if given["dry_run"]:
-            return plan
-        refuse_if_held((await read_states(desk.store, [person.tag]))[person.tag])
+            return {**plan, "saved_searches": saved}
+        await eraser.refuse_if_held(person)
         if not given["yes"]:
             _print_plan(plan)
             click.confirm("Erase this for good?", abort=True, err=True)
@@ -263,6 +269,7 @@ def _written(output: Path | None, text: str) -> bool:
 
 
 def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
+    from gatebook.processors.retention.barring import barring
     from gatebook.processors.subjects.certificate import Signer
     from gatebook.processors.subjects.documents import Documents
     from gatebook.processors.subjects.erasure import Eraser
@@ -277,6 +284,7 @@ def _eraser(desk: Desk, timeout_seconds: float, quiet: bool) -> Eraser:
         Pipeline(desk.settings, desk.own.lease_seconds, desk.witness.record, timeout_seconds),
         told=(lambda step: None) if quiet else (lambda step: click.echo(f"done: {step}", err=True)),
         summaries=lambda tag, before: erase(desk.connection, desk.settings.namespace, tag, before),
+        barring=lambda person: barring(desk.connection, desk.settings.namespace, person),
     )
 
 

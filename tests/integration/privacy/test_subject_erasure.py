@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,78 @@ def test_a_legal_hold_stands_in_the_way(desk: Desk, pipeline: Pipeline) -> None:
     assert [s["holds"][0]["id"] for s in listed["subjects"]] == ["case-4711"]
     desk.subject("release", "ada", "--hold-id", "case-4711")
     assert desk.erase("ada")["documents_with_content"] == 1
+
+
+def test_holds_of_retentions_stand_in_the_way_too(desk: Desk, pipeline: Pipeline) -> None:
+    """A hold by tenant or time bars everybody of it, one by query or trace whom it matches: the
+    erasure names its id and nothing of what it is about, and touches nothing. Others are erased."""
+    pipeline.publish([said("ada"), said("eve")])
+    pipeline.wait_indexed(2)
+    before = desk.of("ada")
+    held = (
+        ("case-1", ("--tenant", TENANT)),
+        ("case-2", ("--query", "user.id:ada and @timestamp >= now-1d")),
+        ("case-3", ("--since", "now-1d")),
+    )
+    for name, what in held:
+        hold_by_retention(desk, name, *what)
+        refused = desk.erase("ada", expect=4)
+        assert f"under legal hold ({name} by " in refused["error"]
+        assert "user.id" not in refused["error"]
+        assert "secret case" not in refused["error"]
+        assert desk.of("ada") == before
+        if name == "case-1":  # also where the person is named by a tag, which names no tenant
+            asked = ("subject", "erase", desk.tag("ada"), "--tag", "--reason", "test")
+            plan = desk.json(*asked, "--dry-run", expect=4)
+            assert [one["id"] for one in plan["holds"]] == [name]
+        desk.run("retention", "release", name, "--reason", "test")
+    hold_by_retention(desk, "elsewhere", "--tenant", "other")
+    hold_by_retention(desk, "eve", "--query", "user.id:eve")
+    hold_by_retention(desk, "long-ago", "--since", "90d", "--until", "60d")
+    assert desk.erase("ada")["documents_with_content"] == 1
+    assert "(eve by " in desk.erase("eve", expect=4)["error"]
+
+
+def test_a_hold_by_tenant_covers_what_is_not_indexed_yet(desk: Desk, pipeline: Pipeline) -> None:
+    """While index stands still, what somebody wrote is in Kafka alone, and is held all the same."""
+    pipeline.kill(pipeline.workers[1])
+    pipeline.publish([said("ada")])
+    tags = pipeline.home / "keys" / "subject-tags.key"
+    wait_until("intake has its keys", tags.exists, 60)
+    key = f"/{pipeline.namespace}-subject-keys/_doc/{desk.tag('ada')}.0"
+    wait_until("intake has sealed it", lambda: pipeline.http.get(key).status_code == 200, 60)
+    hold_by_retention(desk, "case-1", "--tenant", TENANT)
+    assert "case-1" in desk.erase("ada", expect=4)["error"]
+    assert pipeline.http.get(key).status_code == 200
+
+
+def hold_by_retention(desk: Desk, name: str, *what: str) -> None:
+    """Put a hold of retention's."""
+    desk.run("retention", "hold", "--hold-id", name, "--reason", "a secret case", *what)
+
+
+def test_nobody_evades_an_erasure_by_naming_somebody_else(desk: Desk, pipeline: Pipeline) -> None:
+    """Export, hold and erasure of a person who proved who they are reach what they wrote, also
+    where their requests name a random user; end users behind an app's own key go by their names."""
+    mine = [said("alice", gatebook=by("oidc", uuid.uuid4().hex)) for _ in range(3)]
+    others = [said("app", gatebook=by("api_key", "carol")) for _ in range(2)]
+    pipeline.publish(mine + others)
+    pipeline.wait_indexed(5)
+    folder = pipeline.home / "alice"
+    exported = desk.subject("export", "alice", "--reveal", "full", "--output", str(folder))
+    assert exported["documents"] == 3
+    assert all(e["event"]["id"] in (folder / "events.ndjson").read_text() for e in mine)
+    desk.subject("hold", "alice", "--hold-id", "case-1")
+    desk.erase("alice", expect=4)
+    desk.subject("release", "alice", "--hold-id", "case-1")
+    assert desk.erase("alice")["documents_with_content"] == 3
+    for event in mine:
+        shown = desk.json("show", event["event"]["id"], "--reveal", "full", "--reason", "test")
+        assert {layer["state"] for layer in shown["content"].values()} == {"erased"}
+    assert len(desk.of("carol")) == 2
+    assert desk.erase("carol")["documents_with_content"] == 2
+
+
+def by(method: str, named: str) -> dict[str, Any]:
+    """A verified caller who names an end user."""
+    return {"identity": {"method": method, "assurance": "verified", "on_behalf_of": named}}

@@ -107,3 +107,24 @@ def test_two_erasures_at_once_are_one_that_names_both(pipeline: Pipeline) -> Non
         return {d["gatebook"]["attributes"]["reason"] for d in found}
 
     wait_until("both are in the log", lambda: acts() == reasons, 60)
+
+
+def test_a_hold_that_comes_in_before_the_keys_go_stops_the_erasure(pipeline: Pipeline) -> None:
+    """Retention's holds are looked at again right before keys are destroyed: the erasure waits
+    until the hold ends, and then goes on. One that comes in after that stops nothing."""
+    desk = Desk(pipeline)
+    pipeline.publish([said("ada"), said("bob")])
+    pipeline.wait_indexed(2)
+    for user, point in (("ada", "tombstone"), ("bob", "after-delete")):
+        child = start(desk, sys.executable, str(CHILD), point, user, TENANT)
+        _, error = child.communicate(timeout=300)
+        assert child.returncode == -signal.SIGKILL, error
+    hold = ("--hold-id", "case-1", "--tenant", TENANT, "--reason", "test")
+    desk.run("retention", "hold", *hold)
+    before, key = desk.of("ada"), f"/{pipeline.namespace}-subject-keys/_doc/{desk.tag('ada')}.0"
+    assert "case-1" in desk.erase("ada", expect=4)["error"]
+    assert desk.of("ada") == before
+    assert pipeline.http.get(key).status_code == 200
+    assert desk.erase("bob")["documents_with_content"] == 1
+    desk.run("retention", "release", "case-1", "--reason", "test")
+    assert desk.erase("ada")["keys_destroyed"] == [f"{desk.tag('ada')}.0"]

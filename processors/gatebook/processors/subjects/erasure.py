@@ -6,7 +6,8 @@ certificate says the same however often the job was interrupted.
 
 1. request      the event that says who asked, and why, is durable
 2. tombstone    from now on no worker keeps content of events of before; holds were looked at
-3. keys         the subject's keys are destroyed: every sealed copy is unreadable from here on
+3. keys         the subject's keys are destroyed: every sealed copy is unreadable from here on;
+                retention's holds were looked at once more
 4. settle       workers have forgotten the keys, and what they had under way is in the index
 5. index        text and sealed layers are taken out of the documents, names where asked for
 6. summaries    hours and days of before count the person without a name
@@ -32,6 +33,8 @@ from gatebook.processors.subjects.elastic import keys_index
 from gatebook.processors.subjects.state import (
     JOB,
     MAX_TRIES,
+    Hold,
+    SubjectState,
     TooBusy,
     change_state,
     job_id,
@@ -116,7 +119,13 @@ class Surroundings(Protocol):
 Told = Callable[[str], None]
 # Takes a subject, by its tag, out of summaries of before a time in ns; may be done again.
 Summaries = Callable[[str, int], Awaitable[dict[str, Any]]]
+# The holds of others than the subject's own that cover something of a person.
+Barring = Callable[[Person], Awaitable[Sequence[Hold]]]
 Clock = Callable[[], int]
+
+
+async def _nothing_bars(person: Person) -> tuple[Hold, ...]:
+    return ()
 
 
 @dataclass
@@ -131,6 +140,7 @@ class Eraser:
     told: Told = lambda step: None
     clock_ns: Clock = time.time_ns
     summaries: Summaries | None = None
+    barring: Barring = _nothing_bars
 
     async def plan(self, person: Person) -> dict[str, Any]:
         """What an erasure would do now. Changes nothing."""
@@ -139,11 +149,24 @@ class Eraser:
         counts = await self._counted(person, set(ids), self.clock_ns())
         return {
             "subject": person.tag,
-            "holds": [holds.described(hold) for hold in state.holds],
+            "holds": [holds.described(one) for one in (*state.holds, *await self.barring(person))],
             "keys": sorted(await self.store.get(ids)),
             **counts,
             "remains": await self._remains(counts, self.clock_ns()),
         }
+
+    async def refuse_if_held(self, person: Person) -> None:
+        """Raises Held where a hold stands in the way: on the subject, or another one that covers
+        something of theirs. An erasure that destroyed the keys can only be gone on with."""
+        state = (await read_states(self.store, [person.tag]))[person.tag]
+        holds.refuse_if_held(state)
+        last = await self._last(state)
+        if last is None or last.source["done"] or not await self._is_past_keys(last):
+            await self._refuse_if_barred(person)
+
+    async def _refuse_if_barred(self, person: Person) -> None:
+        if found := tuple(await self.barring(person)):
+            raise holds.HeldByRetention(found)
 
     async def run(self, person: Person, request: Request) -> dict[str, Any]:
         """Erase, or go on with an erasure that was interrupted; the certificate.
@@ -177,11 +200,11 @@ class Eraser:
     async def _job(self, person: Person, request: Request) -> Stored:
         """The job under way, or a new one."""
         state = (await read_states(self.store, [person.tag]))[person.tag]
-        before = job_id(person.tag, state.generation - 1)
-        last = (await self.store.get([before])).get(before)
+        last = await self._last(state)
         if last is not None and not last.source["done"]:
             return last
         holds.refuse_if_held(state)
+        await self._refuse_if_barred(person)
         now = self.clock_ns()
         if last is not None and await self._covers(last, person, request, now):
             return last
@@ -198,6 +221,11 @@ class Eraser:
             "steps": {},
         }
         return await self._begun(job_id(person.tag, state.generation), source)
+
+    async def _last(self, state: SubjectState) -> Stored | None:
+        """The job of the generation before: the only one that may be past its tombstone."""
+        before = job_id(state.tag, state.generation - 1)
+        return (await self.store.get([before])).get(before)
 
     async def _begun(self, job: str, source: dict[str, Any]) -> Stored:
         """The job with this request, unless one is past its tombstone: that is gone on with. One
@@ -258,7 +286,10 @@ class Eraser:
 
     async def _tombstone(self, person: Person, job: Stored) -> dict[str, Any]:
         generation, before_ns = job.source["generation"], job.source["before_ns"]
+        state = (await read_states(self.store, [person.tag]))[person.tag]
         try:
+            if state.generation <= generation:  # else it is done, and this a second try
+                await self._refuse_if_barred(person)
             await change_state(
                 self.store,
                 person.tag,
@@ -275,12 +306,21 @@ class Eraser:
 
     async def _keys(self, person: Person, job: Stored) -> dict[str, Any]:
         ids = [key_id(person.tag, number) for number in range(job.source["generation"] + 1)]
+        if not await self._is_past_keys(job):
+            # A hold of retention's may have come in between: then the job waits until it ends.
+            await self._refuse_if_barred(person)
         if "keys_found" not in job.source:
             # Noted before they are destroyed: if we die in between, they are still in the count.
             found = sorted(await self.store.get(ids))
             job = await self._change(job.id, lambda s: {"keys_found": found, **s})
         await self._destroy(ids)
         return {"destroyed": job.source["keys_found"]}
+
+    async def _is_past_keys(self, job: Stored) -> bool:
+        """Whether there is no way back: keys were found, and none is there any more."""
+        if "keys" in job.source["steps"]:
+            return True
+        return "keys_found" in job.source and not await self.store.get(sorted(_key_ids(job)))
 
     async def _destroy(self, ids: Sequence[str]) -> None:
         await self.store.delete(ids)

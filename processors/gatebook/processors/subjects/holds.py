@@ -24,11 +24,19 @@ class Held(GatebookError):
 
     exit_code = EXIT_HELD
     next_step = "`gatebook subject list-holds` shows them; `gatebook subject release` ends one"
+    what = "the subject is"
 
     def __init__(self, holds: tuple[Hold, ...]) -> None:
         who = "; ".join(f"{hold.id} by {hold.by} since {hold.at}" for hold in holds)
-        super().__init__(f"the subject is under legal hold ({who})")
+        super().__init__(f"{self.what} under legal hold ({who})")
         self.holds = holds
+
+
+class HeldByRetention(Held):
+    """A legal hold of retention's covers what the person wrote."""
+
+    next_step = "`gatebook retention holds` shows them; `gatebook retention release` ends one"
+    what = "the subject's events are"
 
 
 class CannotHold(GatebookError):
