@@ -17,23 +17,32 @@ FIRST_DAY, LAST_DAY = "0000.00.00", "9999.99.99"
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A day (`since` inclusive, `until` exclusive) of which details are gone: all of them but
-    those under hold, or all but a sample, one in `keep_one_in`."""
+    those under hold, or all but a sample, one in `keep_one_in`. `unknown`: some are gone, and
+    whether any of them were of the tenants in question is not known."""
 
     since: str
     until: str
     keep_one_in: int | None
     all_gone: bool
+    unknown: bool = False
 
 
 async def gaps(
-    connection: Connection, namespace: str, kind: str, since: str | None, until: str | None
+    connection: Connection,
+    namespace: str,
+    kind: str,
+    since: str | None,
+    until: str | None,
+    tenants: frozenset[str] | None = None,
 ) -> list[Gap]:
-    """What retention took within an absolute range; None: no bound. Empty: all that was taken in
-    is there, but for what an erasure took. Raises SearchFailed, Unreachable."""
+    """What retention took within an absolute range, of these tenants; None: no bound, and all of
+    them. Empty: all that was taken in is there, but for what an erasure took. Raises SearchFailed,
+    Unreachable."""
     first = since[:10].replace("-", ".") if since else FIRST_DAY
     last = _last_day(until) if until else LAST_DAY
     try:
-        found = await missing_ranges(State(Cluster(connection, namespace)), kind, first, last)
+        state = State(Cluster(connection, namespace))
+        found = await missing_ranges(state, kind, first, last, tenants)
     except Away:
         raise SearchFailed(
             "what retention took cannot be found out",
@@ -54,4 +63,5 @@ def _gap(one: Missing) -> Gap:
         until=stamp(day + timedelta(days=1)),
         keep_one_in=one.keep_one_in or None,
         all_gone=not one.thinned,
+        unknown=one.unknown,
     )

@@ -29,6 +29,7 @@ from gatebook.processors.sinks.slots import Closed, Group, group_tag
 ACCESS = "access"
 REPLACE, MERGE = "replace", "merge"
 EXPIRED, COLD, DISK = "expired", "cold", "disk"
+MAX_TENANTS_TOLD = 200  # of a day that is gone; with more of them it is said to be everybody's
 MATCH_ALL: dict[str, Any] = {"match_all": {}}
 
 
@@ -93,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 class Weighed(msgspec.Struct, kw_only=True):
     """What is due in an index: counts by rule and class, or by layer; and what sinks and the
-    record have to be told."""
+    record have to be told. whose: tenants by tag of what is dropped or thinned."""
 
     drop: Counter[str]
     strip: Counter[str]
@@ -103,6 +104,7 @@ class Weighed(msgspec.Struct, kw_only=True):
     dropped: set[str] = msgspec.field(default_factory=set)
     thinned: dict[str, int] = msgspec.field(default_factory=dict)
     stripped: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    whose: dict[str, str] = msgspec.field(default_factory=dict)
     unknown: set[str] = msgspec.field(default_factory=set)
     cited: frozenset[str] = frozenset()
 
@@ -148,6 +150,11 @@ class Judge:
         terms = self._policy.terms(group)
         return f"{terms.rule}/{terms.classes[METADATA]}"
 
+    @property
+    def tells_tenants(self) -> bool:
+        """Whether groups are apart by tenant; other kinds go as a whole."""
+        return self._kind == ACCESS
+
     def unknown(self, group: Group) -> Sequence[str]:
         """Classes on the group's events that the policy does not know."""
         return self._policy.terms(group).unknown_classes if self._kind == ACCESS else ()
@@ -169,6 +176,8 @@ def weigh(
     for group, count in groups.items():
         due, tag = judge.due(group), group_tag(group)
         found.unknown.update(judge.unknown(group))
+        if judge.tells_tenants and (due.drop or due.keep_one_in > 1):
+            found.whose[tag] = group[POSITION["tenant"]]
         if due.drop:
             found.drop[judge.label(group)] += count
             found.dropped.add(tag)
@@ -195,7 +204,21 @@ def closing(weighed: Weighed) -> Closed:
         gone=gone,
         dropped=() if gone else tuple(sorted(weighed.dropped)),
         thinned={} if gone else weighed.thinned,
+        whose=_tenants_of(weighed) if gone else _tags_of(weighed),
     )
+
+
+def _tags_of(weighed: Weighed) -> dict[str, tuple[str, ...]]:
+    tags: dict[str, list[str]] = {}
+    for tag, tenant in sorted(weighed.whose.items()):
+        tags.setdefault(tenant, []).append(tag)
+    return {tenant: tuple(its) for tenant, its in tags.items()}
+
+
+def _tenants_of(weighed: Weighed) -> dict[str, tuple[str, ...]]:
+    """Without their tags: what sinks read does not grow with all days that ever were."""
+    tenants = sorted(set(weighed.whose.values()))
+    return dict.fromkeys(tenants, ()) if len(tenants) <= MAX_TENANTS_TOLD else {}
 
 
 class Planner:

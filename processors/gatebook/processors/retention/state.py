@@ -158,8 +158,22 @@ def with_closed(gates: Gates, kind: str, slot: str, closed: Closed) -> Gates:
         gone=before.gone or closed.gone,
         dropped=tuple(sorted({*before.dropped, *closed.dropped})),
         thinned={**before.thinned, **closed.thinned},
+        whose={} if _is_everybodys(before) or _is_everybodys(closed) else _joined(before, closed),
     )
     return msgspec.structs.replace(gates, closed={**gates.closed, kind: slots})
+
+
+def _is_everybodys(closed: Closed) -> bool:
+    """Whether all is gone, and it is not told apart whose it was."""
+    return closed.gone and not closed.whose
+
+
+def _joined(before: Closed, closed: Closed) -> dict[str, tuple[str, ...]]:
+    tenants = {**before.whose, **closed.whose}
+    return {
+        tenant: tuple(sorted({*before.whose.get(tenant, ()), *closed.whose.get(tenant, ())}))
+        for tenant in tenants
+    }
 
 
 def with_settled(gates: Gates, kind: str, slot: str, closed: Closed) -> Gates:
@@ -167,7 +181,11 @@ def with_settled(gates: Gates, kind: str, slot: str, closed: Closed) -> Gates:
     announced to be gone, and then something came in that stays."""
     merged = with_closed(gates, kind, slot, closed)
     slots = dict(merged.closed[kind])
-    slots[slot] = msgspec.structs.replace(slots[slot], gone=closed.gone)
+    found = msgspec.structs.replace(slots[slot], gone=closed.gone)
+    if not closed.gone:  # who was announced to have lost something, and lost nothing, is left out
+        whose = _joined(gates.closed.get(kind, {}).get(slot, Closed()), closed)
+        found = msgspec.structs.replace(found, whose={t: tags for t, tags in whose.items() if tags})
+    slots[slot] = found
     return msgspec.structs.replace(merged, closed={**merged.closed, kind: slots})
 
 
@@ -187,22 +205,49 @@ def with_cut(gates: Gates, kind: str, day: str, at: str) -> Gates:
 @dataclass(frozen=True, slots=True)
 class Missing:
     """What a search over these days does not see of the details. `thinned`: a part of the
-    documents of that day is left."""
+    documents of that day is left. `unknown`: something was taken, perhaps of other tenants."""
 
     kind: str
     slot: str
     thinned: bool
     keep_one_in: int = 0
+    unknown: bool = False
 
 
-async def missing_ranges(state: State, kind: str, first_day: str, last_day: str) -> list[Missing]:
-    """Slots of these days (`YYYY.MM.DD`, both inclusive) of which retention took something."""
+async def missing_ranges(
+    state: State,
+    kind: str,
+    first_day: str,
+    last_day: str,
+    tenants: frozenset[str] | None = None,
+) -> list[Missing]:
+    """Slots of these days (`YYYY.MM.DD`, both inclusive) of which retention took something;
+    `tenants`: of theirs. None: of anybody's."""
     closed: Mapping[str, Closed] = (await state.gates()).closed.get(kind, {})
     return [
-        Missing(kind, slot, not one.gone, max(one.thinned.values(), default=0))
+        found
         for slot, one in sorted(closed.items())
         if first_day <= slot[:10] <= last_day
+        if (found := missing_in(kind, slot, one, tenants)) is not None
     ]
+
+
+def missing_in(
+    kind: str, slot: str, closed: Closed, tenants: frozenset[str] | None
+) -> Missing | None:
+    """What is missing in a slot for callers of these tenants; None: nothing. Pure."""
+    if tenants is None:
+        return Missing(kind, slot, not closed.gone, max(closed.thinned.values(), default=0))
+    if _is_everybodys(closed):
+        return Missing(kind, slot, thinned=False)
+    if tenants & closed.whose.keys():
+        theirs = {tag for tenant in tenants for tag in closed.whose.get(tenant, ())}
+        figures = [figure for tag, figure in closed.thinned.items() if tag in theirs]
+        return Missing(kind, slot, not closed.gone, max(figures, default=0))
+    known = {tag for tags in closed.whose.values() for tag in tags}
+    if {*closed.dropped, *closed.thinned} <= known:
+        return None
+    return Missing(kind, slot, thinned=True, unknown=True)
 
 
 async def thinned_ranges(state: State, kind: str = "access") -> list[Missing]:

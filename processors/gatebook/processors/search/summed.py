@@ -34,7 +34,8 @@ class Counts:
     """Counts of one who asks, at a moment: by summaries where the range is longer than
     `long_range`, or reaches to where details are gone, and summaries can answer; else by the
     details that are there. What was counted stands in `source`. filters: those of who asks.
-    is_summed False: by details alone. Every method raises SearchFailed, Unreachable."""
+    tenants: theirs, of whom details may be gone; None: all. is_summed False: by details alone.
+    Every method raises SearchFailed, Unreachable."""
 
     client: Connection
     namespace: str
@@ -42,6 +43,7 @@ class Counts:
     long_range: timedelta
     filters: Sequence[Dsl] = ()
     is_summed: bool = True
+    tenants: frozenset[str] | None = None
 
     async def histogram(
         self, question: Question, buckets: int, split_by: str | None = None
@@ -93,7 +95,7 @@ class Counts:
         if until - moment(question.since) > self.long_range:
             return True
         given = (question.kind, question.since, question.until)
-        return bool(await gaps(self.client, self.namespace, *given))
+        return bool(await gaps(self.client, self.namespace, *given, self.tenants))
 
 
 async def from_summaries(

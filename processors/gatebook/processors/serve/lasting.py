@@ -34,10 +34,16 @@ from gatebook.schemas.errors import GatebookError
 
 
 async def detail(
-    connection: Connection, namespace: str, kind: str, since: str | None, until: str | None
+    connection: Connection,
+    namespace: str,
+    kind: str,
+    since: str | None,
+    until: str | None,
+    tenants: frozenset[str] | None,
 ) -> Detail:
-    """Whether all details of a range are there. Raises SearchFailed, Unreachable."""
-    found = await gaps(connection, namespace, kind, since, until)
+    """Whether all details of a range are there, of these tenants; None: of all. Raises
+    SearchFailed, Unreachable."""
+    found = await gaps(connection, namespace, kind, since, until, tenants)
     thinned = [Thinned(**asdict(one)) for one in found]
     return Detail(complete=not found, thinned=thinned)
 
@@ -53,10 +59,11 @@ async def retention(connection: Connection, namespace: str, caller: Caller) -> R
     done = [run for run in runs if run.source["done"]]
     last = max(done, key=_planned, default=None)
     latest = max(runs, key=_planned, default=None)
+    lost = await detail(connection, namespace, "access", None, None, caller.tenants)
     return RetentionAnswer(
         configured=last is not None,
         last_run=None if last is None else _run(last.source["certificate"], caller),
-        thinned=(await detail(connection, namespace, "access", None, None)).thinned,
+        thinned=lost.thinned,
         policy=None if latest is None else _policy(latest, caller.tenants),
         holds=None if holds is None else [_hold(h, caller) for h in holds if _is_of(h, caller)],
         subjects_held=await _subjects(connection, namespace, caller),
@@ -76,7 +83,10 @@ def _run(certificate: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
     names = ["run", "completed_at", "policy", "signature"]
     if caller.tenants is None:
         names += ["reason", "totals", *(["requested_by"] if _may_know_holds(caller) else [])]
-    return {name: certificate[name] for name in names if name in certificate}
+    told = {name: certificate[name] for name in names if name in certificate}
+    if told.get("reason") and not caller.may(Permission.IDENTITIES):
+        told["reason"] = MASK  # it may say who asked, as a hold's may
+    return told
 
 
 def _is_of(hold: Hold, caller: Caller) -> bool:

@@ -206,6 +206,10 @@ class Thinned(Told):
         int | None, Field(description="One of so many is left; null: not thinned.")
     ] = None
     all_gone: Annotated[bool, Field(description="None is left, but for those under hold.")] = False
+    unknown: Annotated[
+        bool,
+        Field(description="Some are gone; whether any were of your tenants was not kept."),
+    ] = False
 
 
 class Detail(Told):

@@ -254,7 +254,14 @@ class Reader:
     @property
     def _counts(self) -> Counts:
         long_range = timedelta(days=self._settings.summaries_after_days)
-        return Counts(self.connection, self.namespace, self.now, long_range, self.filters)
+        return Counts(
+            self.connection,
+            self.namespace,
+            self.now,
+            long_range,
+            self.filters,
+            tenants=self.caller.tenants,
+        )
 
     async def aggregate(
         self, question: Question, aggregations: dict[str, Any], total: bool = False
@@ -311,9 +318,15 @@ class Reader:
         return newest
 
     async def detail(self, question: Question) -> models.Detail:
-        """Whether all details of a range are there, or some are gone by policy."""
+        """Whether all details of a range are there, or some are gone by policy: of the caller's
+        tenants."""
         return await lasting.detail(
-            self.connection, self.namespace, question.kind, question.since, question.until
+            self.connection,
+            self.namespace,
+            question.kind,
+            question.since,
+            question.until,
+            self.caller.tenants,
         )
 
     async def together(self, *work: Any) -> Any:

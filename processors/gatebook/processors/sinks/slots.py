@@ -116,11 +116,14 @@ def is_sampled(document: Mapping[str, Any], keep_one_in: int) -> bool:
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What retention took out of a slot for good. `gone`: all of it. `dropped`: tags of groups.
-    `thinned`: keep-one-in by tag of group. What a hold kept is still there."""
+    `thinned`: keep-one-in by tag of group. What a hold kept is still there. `whose`: tags of the
+    groups by tenant ("": of none), so that a tenant can be told what it lost; of older ones it is
+    not known. Where all is gone, tenants that had something there; none: it is not told apart."""
 
     gone: bool = False
     dropped: tuple[str, ...] = ()
     thinned: dict[str, int] = {}
+    whose: dict[str, tuple[str, ...]] = {}
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
