@@ -28,7 +28,7 @@ NAMESPACE_PRIVILEGED = uuid.UUID("5a1d1f6e-0c52-4c4b-9a6e-6f0a7c2b9d31")
 SERVICE_NAME = "gatebook-operator"
 FLUSH_SECONDS = 5.0
 # Attributes that hold what the operator wrote; the others are tags, ids and digests of ours.
-WRITTEN = ("reason", "hold", "query", "name")
+WRITTEN = ("reason", "hold", "query", "name", "tenant", "trace")
 # Acts that say that the one before has come to its end.
 ENDS = frozenset({"subject.erased", "retention.applied"})
 _REASONS = {2: "invalid_request", 3: "unavailable", 4: "forbidden", 5: "unavailable"}

@@ -389,9 +389,10 @@ def apply(
 def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **what: str) -> None:
     """Put a legal hold on what matches all that is given: it is not deleted, stripped or thinned.
 
-    For a person, use `gatebook subject hold`: that holds against erasure, too. From the return of
-    this command on it is in force, also against a run under way. An id stands for one hold: the
-    same one again changes nothing, another one under an id that is taken is refused.
+    Nor is a person erased of whose events it covers some. For one person, use `gatebook subject
+    hold`. From the return of this command on it is in force, also against a run under way. An id
+    stands for one hold: the same one again changes nothing, another one under an id that is taken
+    is refused.
     """
     import time
     import uuid
@@ -407,7 +408,7 @@ def hold(reason: str, hold_id: str, kinds: tuple[str, ...], as_json: bool, **wha
         )
         state = desk.manager(b"").state
         await holds.refuse_taken(state, new)
-        await desk.record("retention.hold", reason=reason, hold=name, query=what["query"])
+        await desk.record("retention.hold", reason=reason, hold=name, **holds.named(new))
         await holds.put(state, new)
         return name, await holds.covered(desk.connection, desk.settings.namespace, new)
 
@@ -478,6 +479,10 @@ def list_holds(as_json: bool) -> None:
 def status(as_json: bool) -> None:
     """Show the run under way, holds, the last certificate, what sinks are told, and which indices
     take no writes."""
+
+    from gatebook.cli.audited import looked
+
+    looked("retention.view")
     found = run_at_desk(lambda desk: desk.manager(b"").status())
     if as_json:
         click.echo(json.dumps(found))

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatebook.cli.cluster import run_on_cluster
+from gatebook.cli.cluster import run_on_cluster, run_privileged
 
 if TYPE_CHECKING:
+    from gatebook.cli.privileged import Witness
+    from gatebook.processors.config import WorkerSettings
     from gatebook.processors.sinks.connection import Connection
     from gatebook.processors.summaries.answer import Group, Totals
     from gatebook.processors.summaries.check import Checked
@@ -80,8 +82,9 @@ def summary() -> None:
 def run(watch: bool, interval_seconds: float, settle_seconds: int, as_json: bool) -> None:
     """Sum up every hour that is over and not summed up, and those that events came in for since.
 
-    May be killed at any moment: the next run goes on. Exit codes: 0 done, 1 another run is at it,
-    3 Elasticsearch cannot be reached (with --watch it is waited for).
+    It is a machine's work, which shows nothing of the log but how much was summed up: no look, so
+    none is recorded. May be killed at any moment: the next run goes on. Exit codes: 0 done, 1
+    another run is at it, 3 Elasticsearch cannot be reached (with --watch it is waited for).
     """
     if not watch:
         _print_report(run_on_cluster(lambda c: _run(c, settle_seconds)), as_json)
@@ -153,11 +156,19 @@ def _print_report(report: Report, as_json: bool) -> None:
 def rebuild(since: str, settle_seconds: int, as_json: bool) -> None:
     """Sum up every hour since then anew, from the details that are there.
 
-    What was kept of details that went stays. Exit codes: as `run`.
+    What was kept of details that went stays. It is recorded before anything is done. Exit codes:
+    as `run`; 6 it could not be recorded.
     """
+    from gatebook.cli.privileged import act
+
     first = _time(since)
-    report = run_on_cluster(lambda c: _run(c, settle_seconds, first, force=True))
-    _print_report(report, as_json)
+
+    async def work(settings: WorkerSettings, connection: Connection, witness: Witness) -> Report:
+        told = {"since": _second(first)} if first else {}
+        await witness.record(act("summary.rebuild", told))
+        return await _run(connection, settle_seconds, first, force=True)
+
+    _print_report(run_privileged(work), as_json)
 
 
 # --- show --------------------------------------------------------------------------------------

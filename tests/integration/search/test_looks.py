@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing, nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,7 @@ async def test_ctrl_c_ends_a_tail_that_is_recorded_once(book: Watched) -> None:
             ("policy", "dry-run", "infra/examples/capture-policy.toml", "--since", "1h"),
             {"action": "policy.dry_run", "policy": "example", "since": "1h"},
         ),
+        (("retention", "status", "--json"), {"action": "retention.view"}),
         (("archive", "list"), {"action": "archive.list", "archive": "restored"}),
         (("archive", "list", "{folder}"), {"action": "archive.list", "archive": "{folder}"}),
     ],
@@ -256,8 +257,8 @@ async def test_ctrl_c_ends_a_tail_that_is_recorded_once(book: Watched) -> None:
 async def test_who_reads_by_other_commands_is_recorded(
     book: Watched, tmp_path: Path, command: tuple[str, ...], wanted: dict[str, str]
 ) -> None:
-    """Sums by person, what a rule or a policy would have done, what stands in archives: a look
-    each, which is no privileged act."""
+    """Sums by person, what a rule or a policy would have done, which holds stand, what stands in
+    archives: a look each, which is no privileged act."""
     await book.write(*rows(3))
     done = book.command(*(part.format(folder=tmp_path) for part in command))
     assert done.returncode in (0, 1), done.stderr
@@ -267,6 +268,41 @@ async def test_who_reads_by_other_commands_is_recorded(
     assert told == (wanted.pop("action"), "success", "database", "access")
     expected = {name: text.format(folder=tmp_path) for name, text in wanted.items()}
     assert look["attributes"] == expected
+
+
+async def test_a_hold_is_recorded_with_what_it_covers_and_a_rebuild_as_an_act(
+    book: Watched,
+) -> None:
+    """Whoever reads the log sees what was held, by which times, though the command gave them as
+    relative ones. Summing up what is due is no look."""
+    what = ("--tenant", "acme", "--trace", "t-1", "--query", "user.id:gus", "--until", "now-1d")
+    done = book.command(
+        *("retention", "hold", "--hold-id", "case-1", "--reason", "case 1"),
+        *(*what, "--since", "2026-01-31", "--kind", "access"),
+    )
+    assert done.returncode == 0, done.stderr
+    (act,) = book.looks()
+    told = act["attributes"]
+    until = datetime.fromisoformat(told.pop("until"))
+    assert abs(datetime.now(UTC) - timedelta(days=1) - until) < timedelta(minutes=5)
+    assert told == {
+        "reason": "case 1",
+        "hold": "case-1",
+        "kinds": "access",
+        "tenant": "acme",
+        "trace": "t-1",
+        "query": "user.id:gus",
+        "since": "2026-01-31T00:00:00.000000Z",
+    }
+    for command in ("run", "rebuild"):
+        done = book.command("summary", command, "--json")
+        assert done.returncode == 0, done.stderr
+    (event,) = [one["event"] for one in book.looks() if "summary" in one["event"]["action"]]
+    assert (event["action"], event["outcome"], event["type"]) == (
+        "summary.rebuild",
+        "success",
+        "admin",
+    )
 
 
 async def test_archives_that_are_none_and_alerts_without_kafka_are_failures(

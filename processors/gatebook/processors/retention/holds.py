@@ -209,6 +209,12 @@ def _about(people: People) -> list[Dsl]:
     return found
 
 
+def named(hold: Hold) -> dict[str, str]:
+    """What a hold is on, as the act of putting it is recorded; empty where it says nothing."""
+    names = ("tenant", "trace", "query", "since", "until")
+    return {"kinds": ",".join(hold.kinds), **{name: getattr(hold, name) for name in names}}
+
+
 async def own_holds(state: State) -> tuple[Hold, ...]:
     """Retention's own holds, oldest first."""
     found = [msgspec.convert(one.source["hold"], Hold) for one in await state.find(HOLD)]
