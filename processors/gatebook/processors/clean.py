@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Key = str | tuple[str, ...]
+Key = str | tuple[Any, ...]
 MAX_CLEAN_TEXT_CHARS = 256
 
 
@@ -36,6 +36,19 @@ class CleanTexts:
         key = _key(value)
         if key is not None:
             self._keep(key)
+
+    def has_group(self, values: tuple[Any, ...]) -> bool:
+        """Whether these values were added together and are not forgotten."""
+        if values in self._younger:
+            return True
+        if values not in self._older:
+            return False
+        self._keep(values)
+        return True
+
+    def add_group(self, values: tuple[Any, ...]) -> None:
+        """Remember values of fields, in the order of the fields, each of which is clean."""
+        self._keep(values)
 
     def _keep(self, key: Key) -> None:
         if len(self._younger) >= self._limit:

@@ -1,8 +1,13 @@
-"""The fields of a document that somebody wrote freely, and how they are redacted. Pure."""
+"""The texts of a document beside its content, and how they are redacted. Pure.
+
+Every text of the event's schema is in one of the lists here: what is in none would be indexed as
+it came, whoever wrote it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -37,9 +42,8 @@ FREE_TEXT_FIELDS = (
     ("session", "id"),
 )
 # Who called, and codes that say what happened, have to stay readable: a number in them is no
-# telephone number. A mail address or a credential in them is masked all the same; the same
-# person still reads the same. What is in neither list holds numbers, our own digests, names from
-# the service's configuration, or user.email, which is there only where the policy allows it.
+# telephone number. A mail address, a card, an account or a credential in them is masked all the
+# same; the same person still reads the same.
 CODE_FIELDS = (
     ("user", "id"),
     ("user", "name"),
@@ -57,19 +61,89 @@ CODE_FIELDS = (
     ("gen_ai", "response", "id"),
     ("gen_ai", "response", "finish_reasons"),
 )
+# Codes of ours and names from the configuration: codes, too, that come again with every event.
+STEADY_FIELDS = (
+    ("event", "kind"),
+    ("event", "category"),
+    ("event", "type"),
+    ("event", "outcome"),
+    ("service", "name"),
+    ("service", "version"),
+    ("service", "environment"),
+    ("service", "node", "name"),
+    ("gatebook", "component"),
+    ("gatebook", "phase"),
+    ("gatebook", "identity", "method"),
+    ("gatebook", "identity", "assurance"),
+    ("gatebook", "capture", "level"),
+    ("gatebook", "capture", "policy"),
+    ("gatebook", "capture", "policy_version"),
+    ("gatebook", "capture", "degraded_reason"),
+    ("gatebook", "capture", "rule"),
+    ("gatebook", "capture", "data_class"),
+    ("gatebook", "capture", "break_glass"),
+    ("gatebook", "retention", "metadata"),
+    ("gatebook", "retention", "redacted"),
+    ("gatebook", "retention", "full"),
+    ("gatebook", "model", "weights_hash"),
+    ("gatebook", "model", "quantization"),
+    ("gatebook", "model", "adapter"),
+    ("gatebook", "model", "engine"),
+    ("gatebook", "model", "engine_version"),
+    ("gatebook", "stream", "aborted_by"),
+)
+_DIGEST = re.compile(r"(?:[a-z0-9-]{1,24}:){0,2}[0-9a-f]{16,128}")
+# What has this form is no other value; what has not is read as a code. `user.email` is there only
+# where the policy allows it.
+FORMED_FIELDS = {
+    ("user", "hash"): _DIGEST,
+    ("user", "email"): re.compile(r"[^\s@:=,;/]{1,64}@[A-Za-z0-9.-]{1,190}"),
+    ("gatebook", "content_digest", "input"): _DIGEST,
+    ("gatebook", "content_digest", "output"): _DIGEST,
+}
+# Intake refuses an event or drops the field where these have another form than they should.
+CHECKED_FIELDS = (("event", "id"), ("source", "ip"), ("trace", "id"), ("span", "id"))
 _VERSION = ("user_agent", "version")
-CODE_KINDS = SECRET_KINDS | {"email"}
-_CODES = frozenset(CODE_FIELDS)
-_BY_HOLDER = [
-    (holder, [(path, path[-1]) for path in paths])
-    for holder, paths in groupby(FREE_TEXT_FIELDS + CODE_FIELDS, key=lambda path: path[:-1])
-]
+CODE_KINDS = SECRET_KINDS | {"email", "card", "iban"}
+_CODES = frozenset((*CODE_FIELDS, *STEADY_FIELDS, *FORMED_FIELDS))
+Groups = Sequence[tuple[Path, Sequence[tuple[Path, str]]]]
+
+
+def _by_holder(paths: Iterable[Path]) -> Groups:
+    return [
+        (holder, [(path, path[-1]) for path in group])
+        for holder, group in groupby(paths, key=lambda path: path[:-1])
+    ]
+
+
+_BY_HOLDER = _by_holder(FREE_TEXT_FIELDS + CODE_FIELDS)
+_STEADY = _by_holder(STEADY_FIELDS)
+_LEAVES = {holder: [leaf for _, leaf in leaves] for holder, leaves in _STEADY}
+_OURS = [(path[1], leaves) for path, leaves in _LEAVES.items() if path[:-1] == ("gatebook",)]
+_NONE: Document = {}
+_FORMED = [(path, form.fullmatch) for path, form in FORMED_FIELDS.items()]
 
 
 def fields_to_read(document: Document, clean: CleanTexts) -> list[Field]:
     """Fields that may hold a value, in the order of the lists above."""
+    fields = _unknown(document, _BY_HOLDER, clean)
+    steady = _steady(document)
+    if not clean.has_group(steady):
+        unknown = _unknown(document, _STEADY, clean)
+        if not unknown:
+            clean.add_group(steady)
+        fields += unknown
+    for path, form in _FORMED:
+        holder = _holder(document, path[:-1])
+        if holder is not None and path[-1] in holder and not form(holder[path[-1]]):
+            fields.append((path, holder))
+    return fields
+
+
+def _unknown(document: Document, groups: Groups, clean: CleanTexts) -> list[Field]:
+    """Those of these fields in which something may be found."""
     fields: list[Field] = []
-    for steps, leaves in _BY_HOLDER:
+    for steps, leaves in groups:
         holder = _holder(document, steps)
         if holder is None:
             continue
@@ -77,6 +151,18 @@ def fields_to_read(document: Document, clean: CleanTexts) -> list[Field]:
             if leaf in holder and holder[leaf] not in clean:
                 fields.append((path, holder))
     return fields
+
+
+def _steady(document: Document) -> tuple[Any, ...]:
+    """What stands in the steady fields, all of them."""
+    ours, service = document.get("gatebook", _NONE), document.get("service", _NONE)
+    values = [*map(document.get("event", _NONE).get, _LEAVES["event",])]
+    values += map(service.get, _LEAVES["service",])
+    values += map(service.get("node", _NONE).get, _LEAVES["service", "node"])
+    values += map(ours.get, _LEAVES["gatebook",])
+    for name, leaves in _OURS:
+        values += map(ours.get(name, _NONE).get, leaves)
+    return tuple(values)
 
 
 def _holder(document: Document, steps: Path) -> Document | None:
