@@ -4,6 +4,10 @@ The first that proves who calls counts. Where none does, the first proof that fa
 the first claim: a caller with a broken token is not named after something weaker it also sent.
 What a caller merely says (X-End-User, the body's `user`) never becomes the user: it stands in
 gatebook.identity.on_behalf_of, whoever the caller is, beside how well the caller itself is known.
+Where the caller is a service (an API key, a client certificate) or not known, export, erasure and
+holds go by that end user. Where a person proved who they are (oidc, sso, header), they go by the
+caller: nobody evades them by naming somebody else. So an app that calls for its users shows a key
+or a certificate of its own, not a token with a user in it.
 """
 
 from __future__ import annotations

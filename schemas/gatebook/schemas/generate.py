@@ -44,6 +44,11 @@ PYTHON_TYPES = {
 # What every document carries, whatever its kind; defined once, in enrichment.v2.
 STAMP_FIELDS = ("event.hash", "event.ingested")
 STAMP_NOTE = "Set by intake for accesses, by the index worker for every other kind."
+# What is to be added to the text of a schema that is released.
+FIELD_NOTES = {
+    "gatebook.subject": "A caller who proved to be a person (verified by oidc, sso or header) is "
+    "the subject, whatever end user the request names.",
+}
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,8 @@ def fields_table() -> str:
 def _row(leaf: Leaf, storage: Storage | None) -> str:
     kind, mapped = plain_type(leaf.field), mapping_of(leaf.field)["type"]
     mapped += f"; {storage.note}" if storage else ""
-    return f"| `{leaf.path}` | {kind} | {mapped} | {leaf.set_by} | {leaf.field['doc']} |\n"
+    meaning = " ".join(filter(None, (leaf.field["doc"], FIELD_NOTES.get(leaf.path))))
+    return f"| `{leaf.path}` | {kind} | {mapped} | {leaf.set_by} | {meaning} |\n"
 
 
 def _unindexed(name: str) -> Iterator[str]:

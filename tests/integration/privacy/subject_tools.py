@@ -28,11 +28,12 @@ def said(user: str, level: str = "full", text: str = "", days_ago: int = 0, **mo
     content = {"input_messages": [{"role": "user", "content": words}], "output_messages": "yes"}
     at = time.time_ns() - days_ago * DAY_NS
     capture = {"level": level, **more.pop("capture", {})}
+    ours = {"capture": capture, **more.pop("gatebook", {})}
     event = make_event(
         user,
         timestamp=at,
         organization={"id": TENANT},
-        gatebook={"capture": capture},
+        gatebook=ours,
         content=json.dumps(content).encode(),
         content_encoding="json",
         **more,

@@ -211,10 +211,15 @@ async def test_a_finding_that_comes_in_during_a_run_spares_what_it_cites(store: 
 
 async def test_a_subject_under_hold_keeps_the_findings_about_it(store: Store) -> None:
     """Findings about the principals a held person acts under stay, of that person's tenant and of
-    none; not those about others, nor about a service that acted for the person."""
+    none; not those about others, nor about a service that acted for the person. One who proved who
+    they are acts for themselves, also where they name somebody else."""
     acting: dict[str, Any] = {"gatebook": {"subject": "tag-3", "principal": "key:bot"}}
     acting["gatebook"]["identity"] = {"on_behalf_of": "user-3"}
+    proved: dict[str, Any] = {"gatebook": {"subject": "tag-3", "principal": "user:proved-3"}}
+    named = {"method": "oidc", "assurance": "verified", "on_behalf_of": "x-17"}
+    proved["gatebook"]["identity"] = named
     await store.write(document(3, 3), document(4, 3), document(9, 3, **acting))
+    await store.write(document(10, 3, **proved))
 
     def about(name: str, principal: str, **more: Any) -> dict[str, Any]:
         found = finding(name, 40)
@@ -227,11 +232,12 @@ async def test_a_subject_under_hold_keeps_the_findings_about_it(store: Store) ->
         about("a-namesake", "user:user-3", **other),
         about("a-neighbour", "user:user-4", **acme),
         about("a-service", "key:bot", **acme),
+        about("mine-by-another-name", "user:proved-3", **acme),
         kind="finding",
     )
     store.held = {"tag-3": ()}
     certificate = await store.manager().apply("ada", "policy")
-    assert set(await store.hits("finding")) == {"mine", "mine-somewhere"}
+    assert set(await store.hits("finding")) == {"mine", "mine-somewhere", "mine-by-another-name"}
     assert certificate is not None
     assert "user-3" not in str(certificate)
     store.held = {}

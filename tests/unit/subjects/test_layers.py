@@ -265,6 +265,33 @@ def test_an_event_is_about_its_end_user(more: dict[str, Any], subject: Subject) 
     assert document(**more)["gatebook"]["subject"] == TAGS.of(subject)
 
 
+@pytest.mark.parametrize(
+    ("method", "assurance", "subject"),
+    [
+        ("oidc", "verified", "alice"),
+        ("sso", "verified", "alice"),
+        ("header", "verified", "alice"),
+        ("oidc", "asserted", "x-17"),
+        ("api_key", "verified", "x-17"),
+        ("api_key", "asserted", "x-17"),
+        ("mtls", "verified", "x-17"),
+        ("anonymous", "", "x-17"),
+    ],
+)
+def test_nobody_who_proved_who_they_are_is_somebody_else_by_their_own_word(
+    method: str, assurance: str, subject: str
+) -> None:
+    """A verified person stays the subject whatever `user` the request names; a key or certificate
+    may be a service's, and its end users stay subjects of their own."""
+    identity = {"method": method, "assurance": assurance, "on_behalf_of": "x-17"}
+    found = document(gatebook={"identity": identity, "capture": {"level": "redacted"}})
+    assert found["gatebook"]["subject"] == TAGS.of(Subject("acme", subject))
+    nobody = document(
+        user={"id": ""}, gatebook={"identity": identity, "capture": {"level": "redacted"}}
+    )
+    assert nobody["gatebook"]["subject"] == TAGS.of(Subject("acme", "x-17"))
+
+
 def test_tags_tell_tenants_and_kinds_apart() -> None:
     """The same id in another tenant, or as a principal, is somebody else; without the key nobody
     computes a tag."""

@@ -54,6 +54,13 @@ def test_a_service_that_acts_for_somebody_is_not_that_person() -> None:
     assert {key.subject for key in rows_of(event(), acting)} == {"tag-ada", ""}
 
 
+def test_a_person_who_names_somebody_else_is_still_that_person() -> None:
+    """Who proved who they are stays the subject of their row, so that an erasure takes the name."""
+    proved = {"gatebook__identity__method": "oidc", "gatebook__identity__assurance": "verified"}
+    acting = event(gatebook__identity__on_behalf_of="x-17", user__id="ada", **proved)
+    assert {key.subject for key in rows_of(acting)} == {"tag-ada"}
+
+
 def test_rows_are_the_same_after_they_were_stored() -> None:
     """Documents by principal hold all that was counted; those over all, the sum."""
     rows = rows_of(

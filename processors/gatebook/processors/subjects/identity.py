@@ -13,6 +13,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+# How a person proves who they are. A key or a client certificate may be a service's, which then
+# names the end users that it calls for.
+PERSON_METHODS = ("sso", "oidc", "header")
 PERSON = "person"
 PRINCIPAL = "principal"
 TAG_BYTES = 20
@@ -30,15 +33,22 @@ class Subject(NamedTuple):
 def subject_of(
     document: Mapping[str, Any], principal: Callable[[Mapping[str, Any]], str]
 ) -> Subject:
-    """The person a document is about: the end user where one is named, else the caller; else what
-    `principal` makes of it. Read it before redaction: a masked name would be another one in each
-    pseudonym epoch."""
+    """The person a document is about: a caller who proved to be one; else the end user where one
+    is named, else the caller; else what `principal` makes of it. Read it before redaction: a masked
+    name would be another one in each pseudonym epoch."""
     tenant = document.get("organization", {}).get("id", "")
     identity = document.get("gatebook", {}).get("identity", {})
-    person = identity.get("on_behalf_of") or document.get("user", {}).get("id", "")
+    caller, end_user = document.get("user", {}).get("id", ""), identity.get("on_behalf_of", "")
+    person = (caller if is_a_persons(identity) else "") or end_user or caller
     if person:
         return Subject(tenant, person)
     return Subject(tenant, principal(document), PRINCIPAL)
+
+
+def is_a_persons(identity: Mapping[str, Any]) -> bool:
+    """Whether an identity is a person's own, proved: whoever else they say they act for is then
+    their own word, and nothing of theirs goes by it."""
+    return identity.get("assurance") == "verified" and identity.get("method") in PERSON_METHODS
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from gatebook.processors.search.service import SearchFailed
 from gatebook.processors.sinks.connection import Answer, Connection, Unreachable
+from gatebook.processors.subjects.identity import is_a_persons
 from gatebook.processors.summaries.rows import FIELDS, Key, Row, Rows
 from gatebook.schemas.intents import INTENT
 
@@ -29,12 +30,15 @@ NANOSECONDS = 1_000_000_000
 # An access counts once, by its terminal event.
 NOT_INTENT: Dsl = {"term": {"gatebook.phase": {"value": INTENT}}}
 ON_BEHALF = "gatebook.identity.on_behalf_of"
+METHOD = "gatebook.identity.method"
+ASSURANCE = "gatebook.identity.assurance"
 STATUS = "http.response.status_code"
 INPUT = "gen_ai.usage.input_tokens"
 OUTPUT = "gen_ai.usage.output_tokens"
 DURATION = "event.duration"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
-READ = (*FIELDS.values(), ON_BEHALF, STATUS, INPUT, OUTPUT, DURATION, FIRST_CHUNK)
+IDENTITY = (ON_BEHALF, METHOD, ASSURANCE)
+READ = (*FIELDS.values(), *IDENTITY, STATUS, INPUT, OUTPUT, DURATION, FIRST_CHUNK)
 
 
 async def ask(
@@ -256,7 +260,7 @@ class Counting:
             if self._seen is not None and self._is_seen(get("event.id", nothing)[0]):
                 continue
             values = [get(name, nothing)[0] for name in _KEY_FIELDS]
-            if ON_BEHALF in fields:
+            if ON_BEHALF in fields and not _is_a_persons(fields):
                 values[-1] = ""  # the principal is a service's, the subject somebody else
             key = tuple(values)
             row = rows.get(key)  # type: ignore[call-overload]  # a Key is a tuple of the same texts
@@ -270,6 +274,11 @@ class Counting:
             return True
         self._seen.add(event_id)
         return False
+
+
+def _is_a_persons(fields: Mapping[str, Sequence[Any]]) -> bool:
+    known = {"method": fields.get(METHOD, ("",))[0], "assurance": fields.get(ASSURANCE, ("",))[0]}
+    return FIELDS["user"] in fields and is_a_persons(known)
 
 
 _KEY_FIELDS = tuple(FIELDS.values())
