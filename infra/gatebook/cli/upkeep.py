@@ -1,4 +1,4 @@
-"""`python -m gatebook.cli.upkeep ROLE`: what `gatebook worker --roles` starts beside its workers.
+"""`python -m gatebook.cli.upkeep ROLE`: what `gatebook worker` starts beside its workers.
 
 It is the command of the same work, and ends when whoever started it is gone.
 """

@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from gatebook.processors.config import WorkerSettings
 
+log = logging.getLogger(__name__)
+
 ROLES = ("intake", "index", "detect", "notify", "reconcile")
 EXIT_NOT_YET = 3
 KAFKA_TIMEOUT_SECONDS = 5.0
@@ -18,16 +20,23 @@ KAFKA_TIMEOUT_SECONDS = 5.0
 
 @click.command()
 @click.argument("role", required=False, type=click.Choice(ROLES))
-@click.option("--roles", default="", help="Comma-separated roles to supervise (default: all).")
+@click.option(
+    "--roles",
+    default="",
+    help="Comma-separated roles to supervise (default: all, retention where there is a policy).",
+)
 def worker(role: str | None, roles: str) -> None:
     """Run the processors: one ROLE in this process, or all of them supervised.
 
     `reconcile` looks for requests that began and never ended; see `gatebook reconcile`.
     To scale the others, start more of the same role, on as many machines as the topics have
-    partitions. `--roles` takes `summaries` and `retention`, too (`gatebook summary run --watch`,
-    `gatebook retention run --schedule`): they run only where they are named, and retention only
-    with a policy. Where the settings of one role are wrong, none is started, and the exit code is
-    2.
+    partitions.
+
+    All of them are `summaries`, too (`gatebook summary run --watch`), and, where there is a
+    policy when it starts, `retention` (`gatebook retention run --schedule`): it deletes what the
+    policy says. The policy is the file that GATEBOOK_RETENTION_POLICY names, or
+    retention-policy.toml in GATEBOOK_HOME; without one nothing is deleted. `--roles` names what
+    runs instead. Where the settings of one role are wrong, none is started, and the exit code is 2.
     """
     from gatebook.cli.upkeep import UPKEEP, check, command
     from gatebook.processors import logs
@@ -38,7 +47,7 @@ def worker(role: str | None, roles: str) -> None:
     if role:
         sys.exit(run_role(role, settings))
     logs.configure(settings.log_level)
-    chosen = [name for name in roles.split(",") if name] or list(ROLES)
+    chosen = [name for name in roles.split(",") if name] or _all_roles()
     for name in chosen:
         if name not in ROLES and name not in UPKEEP:
             known = ", ".join([*ROLES, *UPKEEP])
@@ -48,6 +57,18 @@ def worker(role: str | None, roles: str) -> None:
     for name in commands:
         check(name)
     sys.exit(Supervisor(chosen, settings, commands).run())
+
+
+def _all_roles() -> list[str]:
+    """What runs where nothing is named: what deletes only by a policy that somebody has put
+    there."""
+    from gatebook.processors.retention.settings import policy_path
+
+    if policy_path() is None:
+        log.info("there is no retention policy: nothing is deleted")
+        return [*ROLES, "summaries"]
+    log.info("there is a retention policy: what it says goes is deleted")
+    return [*ROLES, "summaries", "retention"]
 
 
 @click.command()

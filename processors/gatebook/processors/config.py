@@ -109,7 +109,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Prometheus metrics on loopback at this port; 0: none. `gatebook worker` "
             "gives each of its workers a port of its own: this one and those that follow, in the "
-            "order intake, index, detect, notify"
+            "order intake, index, detect, notify, reconcile, summaries (which opens none), "
+            "retention"
         ),
     ] = 0
     log_level: Annotated[

@@ -152,7 +152,9 @@ def run_demo(narrator: Narrator, scale: int = 1) -> tuple[DemoReport, pictures.P
         receiver = stack.enter_context(AlertReceiver())
         environment["GATEBOOK_ALERTMANAGER_URL"] = receiver.url
         narrator.step("starting the workers: intake, index, detect, notify")
-        stack.enter_context(_process(["worker"], environment, workdir / "worker.log"))
+        # Named, so that a retention policy that happens to be in the home deletes nothing here.
+        worker = ["worker", "--roles", ",".join(GROUPS)]
+        stack.enter_context(_process(worker, environment, workdir / "worker.log"))
         scenario = _drive(narrator, environment, workdir, scale, report)
         narrator.step("waiting until all of it is indexed")
         _wait_until_read(endpoints.kafka_bootstrap, namespace)
