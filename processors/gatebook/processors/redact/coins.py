@@ -20,7 +20,9 @@ def crypto(probe: Probe) -> Iterator[Found]:
     """Accept an address or key whose checksum holds; a hex one in one case needs none."""
     value = plain(probe.value)
     probe.budget.spend(20)
-    if value[:2] in ("0x", "0X"):
+    if ":" in value:
+        valid = _is_cashaddr(value)
+    elif value[:2] in ("0x", "0X"):
         valid = _is_ethereum(value[2:], probe)
     elif "1" in value[1:8] and (value.islower() or value.isupper()):
         valid = _is_bech32(value.lower())
@@ -44,6 +46,21 @@ def is_base58check(value: str, alphabet: str = _BASE58) -> bool:
     body = b"\x00" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
     digest = hashlib.sha256(hashlib.sha256(body[:-4]).digest()).digest()
     return len(body) in _SIZES and digest[:4] == body[-4:]
+
+
+_CASH_GENERATOR = (0x98F2BC8E61, 0x79B76D99E2, 0xF33E5FB3C4, 0xAE2EABE2A8, 0x1E4F43E470)
+
+
+def _is_cashaddr(value: str) -> bool:
+    """Tell the addresses of Bitcoin Cash: a code of forty bits over prefix and digits."""
+    prefix, _, data = value.partition(":")
+    check = 1
+    for digit in [*(ord(c) & 31 for c in prefix), 0, *map(_BECH32.find, data)]:
+        top = check >> 35
+        check = (check & 0x07FFFFFFFF) << 5 ^ digit
+        for bit, generator in enumerate(_CASH_GENERATOR):
+            check ^= generator if top >> bit & 1 else 0
+    return check == 1
 
 
 def _is_bech32(value: str) -> bool:

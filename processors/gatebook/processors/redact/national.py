@@ -86,10 +86,18 @@ def _is_hkid(value: str) -> bool:
     return (total + (10 if bare[-1] == "A" else int(bare[-1], 36))) % 11 == 0
 
 
+def _is_snils(value: str) -> bool:
+    """A Russian insurance number: nine digits and their weighted sum."""
+    digits = [int(digit) for digit in _SEPARATORS.sub("", value)]
+    total = sum(a * b for a, b in zip(digits, range(9, 0, -1), strict=False))
+    return total % 101 % 100 == digits[9] * 10 + digits[10]
+
+
 _OWN: dict[str, Callable[[str], bool]] = {
     "gb.nino": _is_nino,
     "sg.nric": _is_nric,
     "hk.hkid": _is_hkid,
+    "ru.snils": _is_snils,
 }
 
 

@@ -198,13 +198,17 @@ def pem(probe: Probe) -> Iterator[Found]:
 _URL_LOGIN = re2.compile(rb"""://[^\s:/@"'<>]{0,100}:\z""", _LATIN1)
 
 
+_WIDE_DOT = b"\xe3\x80\x82"
+
+
 def email(probe: Probe) -> Iterator[Found]:
     """Accept an address with a plausible top-level domain; keep its domain in lower case."""
-    domain = probe.value.rpartition(b"@")[2]
+    value = probe.value.replace(_WIDE_DOT, b".")
+    domain = value.rpartition(b"@")[2]
     top = domain.rpartition(b".")[2]
     if len(top) < 2 or top.isdigit() or _is_url_login(probe):
         return
-    address = plain(probe.value).lower()
+    address = plain(value).lower()
     yield Found(probe.start, probe.end, address, "@" + address.rpartition("@")[2])
 
 
@@ -225,7 +229,7 @@ _ISSUERS = re.compile(
     rb"|(?:0604|6304|6390|6759|676[1-3]).{8,15}"
 )
 _MOST_CARD_DIGITS = 19
-_LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13)}
+_LAYOUTS = {(4, 6, 5), (4, 6, 4), (6, 13), (4, 12), (12, 4)}
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX = re.compile(rb"[0-9a-fA-F]+")
 
@@ -380,13 +384,30 @@ def ipv4(probe: Probe) -> Iterator[Found]:
     before = probe.data[max(0, probe.start - 2) : probe.start]
     if before[-1:] in (b"v", b"V") and not before[:-1].isalnum():
         return
-    if _is_product_version(probe):
+    if _is_product_version(probe) or _is_pinned(probe):
         return
-    parts = probe.value.split(b".")
+    parts = _DOTS.split(probe.value)
     if len(parts) != 4 or not _OCTETS.issuperset(parts):
         return
-    if parts[0] != b"127" and probe.value != b"0.0.0.0":
-        yield _whole(probe)
+    parts = [part.lstrip(b"0") or b"0" for part in parts]
+    if parts[0] != b"127" and parts != [b"0"] * 4:
+        yield Found(probe.start, probe.end, plain(b".".join(parts)))
+
+
+_DOTS = re.compile(rb"(?i)\[\.\]|\(\.\)|\[dot\]|[.\-]")
+_PIN = re.compile(rb"(?:\A|[\s\"'(,;])([A-Za-z][\w.\-]{0,40})(?:\[[\w,\-]{0,40}\])?[=<>~!]=\Z")
+_ADDRESSED = re.compile(
+    rb"(?i)(?:\A|[._\-])(?:ip[46v]?|addr|address|host|src|dst|server|client|peer)"
+)
+_PIN_BYTES = 96
+
+
+def _is_pinned(probe: Probe) -> bool:
+    """Tell the version of a package, `foo==1.2.3.4`, from a filter: `ip.src==10.1.2.3`."""
+    if probe.data[probe.start - 1 : probe.start] != b"=":
+        return False
+    pin = _PIN.search(probe.data, max(0, probe.start - _PIN_BYTES), probe.start)
+    return pin is not None and not _ADDRESSED.search(pin[1])
 
 
 # The product tokens that give their version as four numbers. Named, because `host/10.0.0.1` and
@@ -405,7 +426,7 @@ def _is_product_version(probe: Probe) -> bool:
     return after in (b"", b" ", b";", b")", b'"') and _PRODUCT.search(before) is not None
 
 
-_OCTETS = {str(octet).encode() for octet in range(256)}
+_OCTETS = {form % octet for octet in range(256) for form in (b"%d", b"%03d")}
 
 
 _MORE_HEX = re.compile(rb":[0-9A-Fa-f]")
@@ -467,7 +488,7 @@ _NO_ONES = (b"\x00" * 16, b"\x00" * 15 + b"\x01")
 
 # ---- network cards, long random strings ---------------------------------------------------------
 
-_MAC_SEPARATORS = re.compile(rb"[:.\-]")
+_MAC_SEPARATORS = re.compile(rb"[:.\- ]")
 
 
 def mac(probe: Probe) -> Iterator[Found]:
