@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .probe import Found, Probe, is_drawn, is_placeholder, plain
+from .probe import Found, Probe, is_drawn, is_placeholder, is_variable, plain
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
 _SUFFIX = rb"s?(?:[_.\-][A-Za-z0-9_.\-]{0,24}|[A-Z][A-Za-z0-9]{0,16}| (?:key|token|value|hash)\b)?"
@@ -84,6 +84,10 @@ _NAMES_ONLY = re.compile(
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
     data = probe.data
+    strong = _strong(probe)
+    if strong:
+        yield strong
+        return
     stated = stated_before(probe)
     if not stated and _is_plain(data, probe.end):
         return
@@ -109,6 +113,32 @@ def assigned_secret(probe: Probe) -> Iterator[Found]:
         found = _token(probe, option.end(), 0.0) if option else None
         if found and found.end > found.start:
             yield found
+
+
+# `SECRET_KEY=`, `client_secret: "`: what is assigned right behind one of these is a secret, were it
+# short, or letters alone of both cases.
+_STRONG_REST = re.compile(rb"(?i)(?:[_.\-]?key)?(?:_base)?\b")
+_STRONG_VALUE = re.compile(
+    rb"""["']?[ ]{0,2}(?:=|:=|:)[ ]{0,2}(?P<quote>["'])?"""
+    rb"""(?P<value>[^\s"'`,;&<>|(){}\[\]]{6,64})(?(quote)(?P=quote))"""
+)
+
+
+def _strong(probe: Probe) -> Found | None:
+    """A value that no other name than a secret's would make one: with a digit, or of both cases."""
+    data, start = probe.data, probe.start
+    if data[start : probe.end].lower() != b"secret":
+        return None
+    rest = _STRONG_REST.match(data, probe.end)
+    match = _STRONG_VALUE.match(data, rest.end()) if rest else None
+    glued = data[max(0, start - 1) : start].isalpha() and data[start : start + 2] != b"Se"
+    if match is None or glued:
+        return None
+    quoted, value = match["quote"] is not None, match["value"]
+    upper = data[start : probe.end].isupper() and b"=" in data[probe.end : match.start("value")]
+    if not (_is_short_secret(value) if quoted or upper else _is_of_both_cases(value)):
+        return None
+    return None if is_variable(value) else Found(*match.span("value"), plain(value))
 
 
 # `... as my`, `... is the db`: the value stands before its name.
@@ -185,6 +215,30 @@ _PLACE = re.compile(
     rb"(?i)[a-z0-9_/~-]{1,64}(?:\.[a-z0-9_/-]{1,64}){0,8}\.(?:com|net|org|edu|gov|local|internal|lan|io"
     rb"|dev|pem|crt|cer|key|json|ya?ml|toml|txt|conf|env|py|js|ts|go|java|rb|sh|xml|html?|csv|log|md)"
 )
+
+
+_DIGIT_AND_LETTER = re.compile(rb"(?=[^0-9]{0,63}[0-9])(?=[^A-Za-z]{0,63}[A-Za-z])")
+_SWITCHES = re.compile(rb"[a-z](?=[A-Z])|[A-Z](?=[A-Z])")
+
+
+def _is_short_secret(value: bytes) -> bool:
+    """Tell `hunter2` and mixed letters from words, names, identifiers, hosts, files."""
+    if not _DIGIT_AND_LETTER.match(value):
+        return _is_of_both_cases(value)
+    return not (
+        is_wordy(value)
+        or is_identifier(value)
+        or _PLACE.fullmatch(value)
+        or value.count(b"/") > 1
+        or any(map(value.lower().__contains__, (b"secret", b"example", b"xxxx", b"changeme")))
+    )
+
+
+def _is_of_both_cases(value: bytes) -> bool:
+    """Tell letters drawn from both cases: no words in capitals, which have runs of small ones."""
+    if len(value) < 16 or not value.isalpha() or is_identifier(value):
+        return False
+    return 4 * len(_SWITCHES.findall(value)) > len(value) and is_drawn(value, 3.2)
 
 
 def is_wordy(value: bytes) -> bool:
