@@ -6,8 +6,10 @@ when spool and broker have had them. So what looks like a secret is withheld her
 keyed digest in the form of the redactor's masks, the same for the same text.
 
 Rather too much than too little, for nothing but readability is lost; except in ids, which look
-random by nature: in what is shaped like one, only what tells itself is withheld. Who called, and
-for whom, stays as it is: that is what a log of accesses is about.
+random by nature: in what is shaped like one, and in codes and names from the configuration, only
+what tells itself is withheld: a key's beginning, a name and its value, a card or an account whose
+check digits hold. Who called, and for whom, stays as it is: that is what a log of accesses is
+about.
 """
 
 from __future__ import annotations
@@ -47,6 +49,46 @@ IDS: tuple[tuple[str, ...], ...] = (
     ("gen_ai", "conversation", "id"),
     ("session", "id"),
 )
+CODES: tuple[tuple[str, ...], ...] = (
+    ("event", "kind"),
+    ("event", "category"),
+    ("event", "type"),
+    ("event", "action"),
+    ("event", "outcome"),
+    ("service", "name"),
+    ("service", "version"),
+    ("service", "environment"),
+    ("service", "node", "name"),
+    ("http", "request", "method"),
+    ("gen_ai", "operation", "name"),
+    ("gen_ai", "provider", "name"),
+    ("gatebook", "component"),
+    ("gatebook", "phase"),
+    ("gatebook", "identity", "method"),
+    ("gatebook", "identity", "assurance"),
+    ("gatebook", "identity", "issuer"),
+    ("gatebook", "identity", "key_id"),
+    ("gatebook", "capture", "level"),
+    ("gatebook", "capture", "policy"),
+    ("gatebook", "capture", "policy_version"),
+    ("gatebook", "capture", "degraded_reason"),
+    ("gatebook", "capture", "rule"),
+    ("gatebook", "capture", "data_class"),
+    ("gatebook", "capture", "break_glass"),
+    ("gatebook", "retention", "metadata"),
+    ("gatebook", "retention", "redacted"),
+    ("gatebook", "retention", "full"),
+    ("gatebook", "model", "weights_hash"),
+    ("gatebook", "model", "quantization"),
+    ("gatebook", "model", "adapter"),
+    ("gatebook", "model", "engine"),
+    ("gatebook", "model", "engine_version"),
+    ("gatebook", "model", "resolved"),
+    ("gatebook", "stream", "aborted_by"),
+)
+"""The same ones come with every event of a service."""
+TOLD: tuple[tuple[str, ...], ...] = (("user", "email"), ("user", "hash"), ("user", "roles"))
+"""Codes that come with every event of a person."""
 
 # How keys begin that tell their issuer.
 _PREFIXES = (
@@ -56,6 +98,7 @@ _PREFIXES = (
     "doo_v1_", "dor_v1_", "shpat_", "shpca_", "shppa_", "shpss_", "dckr_pat_", "lin_api_",
     "rubygems_", "AGE-SECRET-KEY-", "pscale_", "dapi", "NRAK-", "dp.pt.", "dp.st.", "glsa_",
     "tfp_", "sntryu_", "sntrys_", "EAAA", "pplx-", "key-", "whsec_", "AKIA", "ASIA", "gb_",
+    "xai-", "gsk_", "ATATT3", "nvapi-", "tvly-", "pcsk_", "lsv2_", "sbp_", "figd_", "rzp_live_",
 )  # fmt: skip
 # What tells itself, wherever it stands.
 _EVIDENT = (
@@ -66,6 +109,7 @@ _EVIDENT = (
     rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, _PREFIXES))})[\w.+/=-]{{12,}}",
 )
 _MARKED = re.compile("|".join(map(re.escape, ("-----BEGIN", "@", "eyJ", *_PREFIXES))))
+_KEYS = _EVIDENT[-1]
 # What is named: `password: x`, `api key is x`.
 _NAMED = (
     r"(?i:pass(?:word|wd|phrase)|pwd|secret|token|api[ _-]?key|credentials?|authorization|bearer"
@@ -87,6 +131,55 @@ _LIKELY = (
     r"\b(?=(?:[A-Za-z]{0,12}[0-9]){5})(?=[0-9]{0,40}[A-Za-z])[A-Za-z0-9]{8,}\b",
     r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]{0,24}[0-9]){2})(?=[0-9]{0,40}[A-Za-z])[A-Za-z0-9+/]{20,}={0,2}",
 )
+# What tells itself in an id or a code: a card and an account, to be checked, a social security
+# number, a secret key of AWS, what a word announces.
+_TOLD = re.compile(
+    r"(?i:pass(?:word|wd|phrase)|pwd|secret|api[_-]?key|token|authorization|bearer)"
+    r"""["']?[ ]?[:=][ ]?["']?[^\s"',;&<>]{4,}"""
+    rf"|{_KEYS}|{_EVIDENT[0]}|{_EVIDENT[2]}|{_EVIDENT[3]}"
+    r"|(?<![A-Za-z0-9])(?:(?P<card>[2-6][0-9]{3}(?:[ .-]?[0-9]{4}){2}[ .-]?[0-9]{1,4}"
+    r"|3[47][0-9]{2}[ .-]?[0-9]{6}[ .-]?[0-9]{5})"
+    r"|(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}"
+    r"|(?=[A-Za-z0-9]{0,39}[+/])(?=[a-z0-9+/]{0,39}[A-Z])(?=[A-Z0-9+/]{0,39}[a-z])"
+    r"(?=[A-Za-z+/]{0,39}[0-9])[A-Za-z0-9+/]{40}"
+    r"|(?P<iban>[A-Z]{2}[0-9]{2}(?:[ .-]?[A-Z0-9]){11,30}))(?![A-Za-z0-9])"
+)
+# One run of letters and digits, behind a word or not, is no card and no account.
+_DRAWN = re.compile(
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+    r"|(?:[a-z]{1,12}[-_])?(?![A-Z]{2}[0-9]{2})(?P<run>(?=[0-9]{0,11}[A-Za-z])[A-Za-z0-9]{1,64})"
+)
+_CARD_SIZES = {"3": (15,), "4": (13, 16), "5": (16,), "2": (16,), "6": (16,)}
+_IBAN_COUNTRIES = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK",
+    21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS", 23: "AE GI IL IQ TL OM SO",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR",
+    27: "FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA",
+    30: "JO KW MU", 31: "MT SC", 32: "LC", 33: "RU",
+}  # fmt: skip
+_IBAN_SIZES = {
+    country: size for size, countries in _IBAN_COUNTRIES.items() for country in countries.split()
+}
+
+
+def _holds(match: re.Match[str]) -> bool:
+    """Whether the check digits of what looks like a card or an account hold."""
+    if match["card"]:
+        digits = re.sub("[ .-]", "", match[0])
+        return len(digits) in _CARD_SIZES[digits[0]] and _luhn(digits)
+    if match["iban"]:
+        code = re.sub("[ .-]", "", match[0])
+        if len(code) != _IBAN_SIZES.get(code[:2]):
+            return False
+        return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
+    return True
+
+
+def _luhn(digits: str) -> bool:
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
 _UUID = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
 _MASK = r"\[[A-Z][A-Z0-9_]*_[a-z0-9]{1,12}_[A-Z2-7]{16}[^\]]{0,70}\]"
 
@@ -101,6 +194,15 @@ def _replaced(node: dict[str, Any], path: Sequence[str], value: Any) -> dict[str
     """A copy of the event with another value at a path."""
     inner = _replaced(node[path[0]], path[1:], value) if len(path) > 1 else value
     return {**node, path[0]: inner}
+
+
+def _is_drawn(value: Any) -> bool:
+    """One run of letters and digits, behind a word or not, that begins as no key does."""
+    match = _DRAWN.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return False
+    begin = match.start("run")
+    return not (value.startswith(_PREFIXES) or (begin > 0 and value.startswith(_PREFIXES, begin)))
 
 
 def _is_plain_id(value: Any) -> bool:
@@ -134,6 +236,43 @@ _IN_TEXT = _any_of(*_EVIDENT, *_NAMED, *_LIKELY)
 _ID_SHAPED = re.compile(r"[A-Za-z0-9_.:/+=-]{1,256}")
 
 
+_IN_CODE = re.compile(rf"(?P<kept>{_UUID}|{_MASK})|{_TOLD.pattern}")
+
+
+def _leaves(*holder: str) -> list[str]:
+    return [path[-1] for path in CODES if path[:-1] == holder]
+
+
+def _groups(*holder: str) -> list[tuple[str, list[str]]]:
+    """The groups within a group, each with its codes."""
+    size = len(holder)
+    names = dict.fromkeys(p[size] for p in CODES if p[:size] == holder and len(p) == size + 2)
+    return [(name, _leaves(*holder, name)) for name in names]
+
+
+_IN_GROUPS = [(name, _groups(name)) for name in dict.fromkeys(path[0] for path in CODES)]
+_TOP = _groups()
+_NONE: dict[str, Any] = {}
+
+
+def _codes_in(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What stands in the fields of codes. Raises AttributeError where a group is none."""
+    values: list[Any] = []
+    for name, leaves in _TOP:
+        values += map(event.get(name, _NONE).get, leaves)
+    for name, groups in _IN_GROUPS:
+        if name in event:
+            node = event[name]
+            for inner, leaves in groups:
+                if inner in node:
+                    values += map(node[inner].get, leaves)
+                else:
+                    values.append(inner)
+        else:
+            values.append(name)
+    return tuple(values)
+
+
 class Scrubber:
     """Withholds. `secret` gives the key of the digests; it is asked when there is something to
     withhold, and what it raises costs the digest only. `withheld` counts texts."""
@@ -142,6 +281,7 @@ class Scrubber:
         self._secret = secret
         self._key: bytes | None = None
         self._clean: set[str] = set()
+        self._clean_codes: set[Any] = set()
         self.withheld = 0
 
     def scrubbed(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -152,13 +292,57 @@ class Scrubber:
                 event = self._without(event, path, value)
         for path in IDS:
             value = _value_at(event, path)
-            if value and not _is_plain_id(value):
+            if not value:
+                continue
+            if _is_drawn(value):
+                continue
+            if _is_plain_id(value):
+                event = self._coded(event, path, value)
+            else:
                 event = self._without(event, path, value)
-        return event
+        return self._without_codes(event)
 
     def _without(self, event: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
         scrubbed = self._scrub(value)
         return event if scrubbed == value else _replaced(event, path, scrubbed)
+
+    def _without_codes(self, event: dict[str, Any]) -> dict[str, Any]:
+        for path in TOLD:
+            event = self._coded(event, path, _value_at(event, path))
+        try:
+            codes = _codes_in(event)
+            if codes in self._clean_codes:
+                return event
+        except (AttributeError, TypeError):  # no event that could be encoded
+            codes = None
+        scrubbed = event
+        for path in CODES:
+            scrubbed = self._coded(scrubbed, path, _value_at(event, path))
+        if scrubbed is event:
+            self._remember_code(codes)
+        return scrubbed
+
+    def _coded(self, event: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+        """The event without what tells itself in an id, a code or a list of codes."""
+        if not value:
+            return event
+        scrubbed = [self._code(v) for v in value] if isinstance(value, list) else self._code(value)
+        return event if scrubbed == value else _replaced(event, path, scrubbed)
+
+    def _code(self, value: Any) -> Any:
+        if not isinstance(value, str) or value in self._clean_codes:
+            return value
+        found = _IN_CODE.sub(self._withheld_code, value)
+        if found != value:
+            self.withheld += 1
+        elif len(value) <= MAX_REMEMBERED_CHARS:
+            self._remember_code(value)
+        return found
+
+    def _remember_code(self, value: Any) -> None:
+        if len(self._clean_codes) >= MAX_REMEMBERED:
+            self._clean_codes.clear()
+        self._clean_codes.add(value)
 
     def _is_clean(self, value: Any) -> bool:
         """Whether all texts in it were looked at before, and nothing was found."""
@@ -192,6 +376,9 @@ class Scrubber:
                 self._clean.clear()
             self._clean.add(text)
         return found
+
+    def _withheld_code(self, match: re.Match[str]) -> str:
+        return self._withheld(match) if match["kept"] or _holds(match) else match[0]
 
     def _withheld(self, match: re.Match[str]) -> str:
         if match["kept"]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import string
 import time
+import uuid
 from typing import Any
 
 import pytest
 from tests.canaries import Scanner, canaries
 
 from gatebook.processors.redact.masks import is_mask
-from gatebook.producers.scrub import IDS, TEXTS, Scrubber
+from gatebook.producers.scrub import CODES, IDS, TEXTS, TOLD, Scrubber
 from gatebook.schemas.codec import decode_event, encode_event
 
 KEY = b"scrub-test-key-0123456789"
@@ -172,3 +175,76 @@ def test_a_scrubbed_event_still_encodes() -> None:
     decoded = decode_event(encode_event(scrubber().scrubbed(event)))
     assert "WITHHELD" in decoded["user_agent"]["original"]
     assert "WITHHELD" in decoded["attributes"]["a"]
+
+
+TELLING = (
+    "4398259791907482",
+    "4398-2597-9190-7482",
+    "req_4398259791907482",
+    "371449635398431",
+    "536-90-4399",
+    "DE89370400440532013000",
+    "GB82-WEST-1234-5698-7654-32",
+    "password:hunter2",
+    "api_key=k9x7w5z3q1",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzzzzzzKEY",
+    "xai-" + "aB3" * 12,
+    "gsk_" + "aB3" * 12,
+)
+
+
+@pytest.mark.parametrize("path", IDS + CODES + TOLD, ids=".".join)
+@pytest.mark.parametrize("text", TELLING)
+def test_what_tells_itself_is_withheld_in_ids_and_codes(path: tuple[str, ...], text: str) -> None:
+    """Every time it comes: cards, accounts, social security numbers, keys, and what is named."""
+    scrub = scrubber()
+    event = event_with(path, [text, "reader"] if path == ("user", "roles") else text)
+    for _ in range(2):
+        found = repr(scrub.scrubbed(event))
+        assert text.removeprefix("req_") not in found
+        assert "[WITHHELD_p_" in found
+    assert scrub.scrubbed(scrub.scrubbed(event)) == scrub.scrubbed(event)
+
+
+@pytest.mark.parametrize("path", CODES + TOLD, ids=".".join)
+def test_codes_and_names_from_the_configuration_stay(path: tuple[str, ...]) -> None:
+    """Digests, versions, hosts and addresses of people are none; the event is the same object."""
+    scrub = scrubber()
+    names = ("support-4155552671", "gpu-03:4117", "sha256:" + "9f2c6b7e" * 8, "https://sso.acme.io")
+    for text in (*names, "10.2.3.4", "hmac-sha256:k1:90aa17", "ada@example.com", *IDENTIFIERS):
+        for value in (text, [text]) if path == ("user", "roles") else (text,):
+            event = event_with(path, value)
+            assert scrub.scrubbed(event) is event
+            assert scrub.scrubbed(event) is event
+
+
+def generated_ids(count: int) -> list[str]:
+    """Ids as services make them: UUIDs, hex, ULIDs, and drawn letters and digits after a word."""
+    draw = random.Random(41)
+    crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    mixed = string.ascii_letters + string.digits
+
+    def of(alphabet: str, size: int) -> str:
+        return "".join(draw.choices(alphabet, k=size))
+
+    makers = (
+        lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+        lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)).upper(),
+        lambda: f"{draw.getrandbits(128):032x}",
+        lambda: f"{draw.getrandbits(64):016x}",
+        lambda: "0" + of(crockford, 25),
+        lambda: "chatcmpl-" + of(mixed, 29),
+        lambda: "req_" + of(string.hexdigits.lower()[:16], 24),
+        lambda: "req_" + of(mixed, 20),
+        lambda: f"Root=1-{draw.getrandbits(32):08x}-{draw.getrandbits(96):024x}",
+        lambda: f"00-{draw.getrandbits(128):032x}-{draw.getrandbits(64):016x}-01",
+    )
+    return [makers[number % len(makers)]() for number in range(count)]
+
+
+def test_no_id_of_a_hundred_thousand_is_withheld() -> None:
+    """A withheld id joins nothing any more."""
+    scrub = scrubber()
+    for text in generated_ids(100_000):
+        event = {"http": {"request": {"id": text}}}
+        assert scrub.scrubbed(event) is event, text
