@@ -111,9 +111,9 @@ export function queryString(values: Record<string, string>): string {
   return given.length ? `?${new URLSearchParams(given).toString()}` : "";
 }
 
-/** Address of the live tail's event stream. */
-export function tailUrl(query: string, kind: string): string {
-  return `${BASE}/tail${queryString({ query, kind })}`;
+/** Address of the live tail's event stream; `after` is the last id of one that was open before. */
+export function tailUrl(query: string, kind: string, after = ""): string {
+  return `${BASE}/tail${queryString({ query, kind, after })}`;
 }
 
 /** Why the tail is refused, which an event stream does not tell; null where it is not. */

@@ -44,6 +44,12 @@ export interface Lag {
   seconds: number;
 }
 
+/** A range, in event.ingested, of which a live tail did not show all. `to` is not in it. */
+export interface Skipped {
+  from: string;
+  to: string;
+}
+
 /** A range of which details are gone: all but those under hold (all_gone), all but one in so many, or some. */
 export interface Thinned {
   from: string | null;

@@ -2,6 +2,7 @@
 import { useEffect, useId, useRef, type ReactNode } from "react";
 import type { ApiError } from "../api/client";
 import { pieces } from "../lib/hostile";
+import { roughly } from "../lib/time";
 
 /** Text somebody else wrote: isolated from its surroundings, steering characters made visible. */
 export function SafeText({ text, limit }: { text: string; limit?: number }): ReactNode {
@@ -95,6 +96,17 @@ export function Link({ to, children, className }: { to: string; children: ReactN
     <a href={to} className={className} data-link="">
       {children}
     </a>
+  );
+}
+
+const LATE_SECONDS = 300;
+
+/** How fresh the log is. */
+export function LagBadge({ seconds }: { seconds: number }): ReactNode {
+  return (
+    <span className={`badge ${seconds > LATE_SECONDS ? "late" : ""}`} title="Age of the newest event that a search can find. It grows while nothing happens.">
+      newest event {roughly(seconds)} ago
+    </span>
   );
 }
 

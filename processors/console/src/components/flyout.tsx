@@ -306,7 +306,7 @@ function EvidenceView({ answer, error, zone }: { answer: EventAnswer | null; err
   );
 }
 
-const AROUND_BY = ["service.name", "user.id", "trace.id", "gen_ai.conversation.id", "session.id", "source.ip"];
+const AROUND_BY = ["service.name", "user.id", "gatebook.principal", "trace.id", "gen_ai.conversation.id", "session.id", "source.ip"];
 
 function Around({ id, source, zone }: { id: string; source: Source; zone: Zone }): ReactNode {
   const possible = AROUND_BY.filter((name) => !["", MASK].includes(textAt(source, name)));

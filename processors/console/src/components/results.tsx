@@ -10,8 +10,14 @@ import { Value } from "./value";
 
 const CELL_CHARACTERS = 120;
 
+/** A row between documents that is none. */
+export interface Note {
+  note: string;
+  text: ReactNode;
+}
+
 export function Results(props: {
-  hits: Hit[];
+  hits: (Hit | Note)[];
   columns: string[];
   fields: FieldIndex;
   zone: Zone;
@@ -22,7 +28,7 @@ export function Results(props: {
   stale: boolean;
   label: string;
 }): ReactNode {
-  const { hits, columns, fields, zone, selected, onOpen, stale, label } = props;
+  const { hits, columns, stale, label } = props;
   const [box, beyond] = useBeyond(columns.join(), hits);
   return (
     <>
@@ -36,35 +42,15 @@ export function Results(props: {
             </tr>
           </thead>
           <tbody>
-            {hits.map((hit) => (
-              <tr
-                key={`${hit.index}/${hit.id}`}
-                data-id={hit.id}
-                className={selected === hit.id ? "selected" : ""}
-                onClick={() => onOpen(hit)}
-              >
-                {columns.map((name, at) => (
-                  <td key={name} className={fields.get(name)?.type === "long" || fields.get(name)?.type === "double" ? "numeric" : ""}>
-                    {at === 0 ? (
-                      <button
-                        type="button"
-                        className="row-open"
-                        data-row={hit.id}
-                        aria-current={selected === hit.id}
-                        onClick={(event) => {
-                          event.stopPropagation();
-                          onOpen(hit);
-                        }}
-                      >
-                        <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
-                      </button>
-                    ) : (
-                      <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
-                    )}
-                  </td>
-                ))}
-              </tr>
-            ))}
+            {hits.map((hit) =>
+              "note" in hit ? (
+                <tr key={hit.note} className="note">
+                  <td colSpan={columns.length}>{hit.text}</td>
+                </tr>
+              ) : (
+                <Row key={`${hit.index}/${hit.id}`} hit={hit} {...props} />
+              ),
+            )}
           </tbody>
         </table>
       </div>
@@ -79,8 +65,36 @@ export function Results(props: {
   );
 }
 
+function Row(props: { hit: Hit; columns: string[]; fields: FieldIndex; zone: Zone; selected: string | null; onOpen: (hit: Hit) => void }): ReactNode {
+  const { hit, columns, fields, zone, selected, onOpen } = props;
+  return (
+    <tr data-id={hit.id} className={selected === hit.id ? "selected" : ""} onClick={() => onOpen(hit)}>
+      {columns.map((name, at) => (
+        <td key={name} className={fields.get(name)?.type === "long" || fields.get(name)?.type === "double" ? "numeric" : ""}>
+          {at === 0 ? (
+            <button
+              type="button"
+              className="row-open"
+              data-row={hit.id}
+              aria-current={selected === hit.id}
+              onClick={(event) => {
+                event.stopPropagation();
+                onOpen(hit);
+              }}
+            >
+              <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+            </button>
+          ) : (
+            <Value field={name} value={cellAt(hit.source, name)} zone={zone} limit={CELL_CHARACTERS} />
+          )}
+        </td>
+      ))}
+    </tr>
+  );
+}
+
 /** Whether columns are out of sight to the right of where the table is scrolled to. */
-function useBeyond(columns: string, hits: Hit[]): [React.RefObject<HTMLDivElement | null>, boolean] {
+function useBeyond(columns: string, hits: (Hit | Note)[]): [React.RefObject<HTMLDivElement | null>, boolean] {
   const box = useRef<HTMLDivElement>(null);
   const [beyond, setBeyond] = useState(false);
   useEffect(() => {

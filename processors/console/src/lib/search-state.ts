@@ -1,5 +1,5 @@
 /** What the search page shows, as its address says it. */
-import { KINDS, type Kind } from "../api/types";
+import { KINDS, type Kind, type Skipped } from "../api/types";
 import { COLUMNS, DEFAULT_SORT } from "./kinds";
 import { combined, filterFromParam, filterToParam, namesOwn, WITHOUT_OWN, type Filter } from "./query";
 import { navigate, type Location } from "./router";
@@ -75,6 +75,18 @@ export function address(state: SearchState, now: Date): string {
   if (state.sort !== DEFAULT_SORT) params.set("sort", state.sort);
   if (state.own) params.set("own", "1");
   return `/search?${params.toString()}`;
+}
+
+/** Around when it came in: producers bring late what waited in their spool, and clocks differ. */
+const BEFORE_MS = 7 * 86_400_000;
+const BEHIND_MS = 86_400_000;
+
+/** A search for what a live tail of this state did not show. */
+export function skippedAddress(state: SearchState, { from, to }: Skipped, now: Date): string {
+  const came = `event.ingested >= "${from}" and event.ingested < "${to}"`;
+  const query = state.query.trim() === "" ? came : `(${state.query}) and ${came}`;
+  const moved = (instant: string, ms: number): string => new Date(Date.parse(instant) + ms).toISOString();
+  return address({ ...state, query, range: { from: moved(from, -BEFORE_MS), to: moved(to, BEHIND_MS) } }, now);
 }
 
 export function show(state: SearchState, now: Date, options: { replace?: boolean } = {}): void {

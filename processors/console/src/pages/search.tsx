@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
 import { ApiError as Problem, get, post, serverNow, type ApiError } from "../api/client";
 import { KINDS, type FacetsAnswer, type Field, type HistogramAnswer, type Hit, type Kind, type QueryCheck, type SearchAnswer } from "../api/types";
-import { Button, Empty, Failure, Icon, Link, Loading, Popover } from "../components/basics";
+import { Button, Empty, Failure, Icon, LagBadge, Link, Loading, Popover } from "../components/basics";
 import { ExportDialog } from "../components/export-dialog";
 import { Chips, Facets, FieldList } from "../components/facets";
 import { FlyOut } from "../components/flyout";
@@ -19,7 +19,7 @@ import { namesOwn, withFilter, type Filter } from "../lib/query";
 import { address, allFilters, asked, columnsOf, fromLocation, leavesOwnOut, show, type SearchState } from "../lib/search-state";
 import { useLocation } from "../lib/router";
 import { may, useSession, type FieldIndex } from "../lib/session";
-import { absolute, formatInstant, isRelative, roughly, type Range, type Zone } from "../lib/time";
+import { absolute, formatInstant, isRelative, type Range, type Zone } from "../lib/time";
 
 const PAGE = 100;
 const BUCKETS = 80;
@@ -460,19 +460,13 @@ function Toolbar(props: {
   );
 }
 
-const LATE_SECONDS = 300;
-
 function Badges({ answer, histogram, follows }: { answer: SearchAnswer; histogram: HistogramAnswer | null; follows: boolean }): ReactNode {
   const thinned = answer.detail.thinned.some((range) => range.keep_one_in !== null);
   const gone = !answer.detail.complete && answer.detail.thinned.some((range) => range.keep_one_in === null);
   const seconds = answer.lag?.seconds;
   return (
     <>
-      {follows && seconds !== undefined && (
-        <span className={`badge ${seconds > LATE_SECONDS ? "late" : ""}`} title="Age of the newest event that a search can find. It grows while nothing happens.">
-          newest event {roughly(seconds)} ago
-        </span>
-      )}
+      {follows && seconds !== undefined && <LagBadge seconds={seconds} />}
       {histogram && histogram.source !== "details" && (
         <span className="badge note" title="The details of this range are gone or too many: hourly summaries were counted.">
           answered from summaries{histogram.source === "both" ? " and details" : ""}
