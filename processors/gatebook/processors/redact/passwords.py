@@ -11,7 +11,8 @@ from .probe import Found, Probe, is_variable, plain
 _MIXED = re.compile(rb"[0-9]|[a-z][A-Z]{1,3}[a-z]|[a-z][!$%&#][A-Za-z]")
 _MIN_BYTES = 4
 _QUOTED = re.compile(rb"""[*`]{0,2}(?:"([^"\n]{4,200})"|'([^'\n]{4,200})')""")
-_BARE = re.compile(rb"""[*`]{0,2}([^\s"'`,;&<>|{}]{1,200})""")
+# A shell's escaped space belongs to the value.
+_BARE = re.compile(rb"""[*`]{0,2}((?:[^\s"'`,;&<>|{}]|(?<=\\)[ ](?=[^\s"'])){1,200})""")
 # A comma, semicolon or apostrophe within a password: letters and a digit stand behind it, and they
 # are no name of the next setting.
 _REST = re.compile(
