@@ -119,10 +119,10 @@ class Desk:
     documents: Documents
 
     def redactor(self) -> Redactor:
-        """The redactor, with the pseudonyms of the workers."""
-        from gatebook.processors.redact import Redactor
+        """The redactor of the workers: their rules, exceptions, names and pseudonyms."""
+        from gatebook.processors.stages.intake import redactor_of
 
-        return Redactor.default(self.settings.redaction_key(), self.settings.redaction_epoch)
+        return redactor_of(self.settings)
 
     def person(self, id_: str, tenant: str, tag: bool, principal: bool) -> Person:
         """How the subject is found."""

@@ -175,7 +175,7 @@ class ReadAhead:
         return plain
 
 
-def texts_with_keys(items: dict[Any, Any], most_depth: int) -> tuple[list[str], bool]:
+def texts_with_keys(items: Mapping[Any, Any], most_depth: int) -> tuple[list[str], bool]:
     """The texts that an object is read as, with its keys; False where a key names a credential,
     or where it is no such value."""
     try:

@@ -6,7 +6,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -138,6 +139,12 @@ class Redactor:
     def default(cls, pseudonym_key: bytes, epoch: str = "e1") -> Redactor:
         """Return a redactor with the packaged rules; the key has 16 bytes or more."""
         return cls(default_rules(), pseudonym_key, epoch)
+
+    def at_epoch(self, epoch: str) -> Redactor:
+        """The same redactor with the pseudonyms of another epoch. Raises ValueError for none."""
+        other = copy(self)
+        other.pseudonyms = replace(self.pseudonyms, epoch=epoch)
+        return other
 
     @property
     def policy_version(self) -> str:

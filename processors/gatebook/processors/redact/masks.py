@@ -8,13 +8,16 @@ One form serves shape and correlation:
 
 The middle is a pseudonym: KIND, key epoch, and 80 bits of a keyed HMAC over tenant, kind and the
 normalised value. The same value reads the same within a tenant and an epoch, and cannot be
-guessed back without the key. A mask holds no space, quote or backslash, so it is safe inside JSON,
-a shell word or a URL, and no rule matches it, so redacting twice changes nothing.
+guessed back without the key. Each epoch has a key of its own, derived from the one that is given:
+the pseudonyms of two epochs have nothing in common. A mask holds no space, quote or backslash, so
+it is safe inside JSON, a shell word or a URL, and no rule matches it, so redacting twice changes
+nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import string
 import struct
@@ -23,6 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 MIN_KEY_BYTES = 16
+_PURPOSE = b"gatebook pseudonyms of epoch "
 _EPOCH = re.compile(r"[a-z0-9]{1,12}\Z")
 _KEPT = re.compile(r"@[a-z0-9.-]{1,64}\Z|\*[0-9]{4}\Z")
 # Linear in `re`: what it reads before it gives up is bounded, and begins with a bracket.
@@ -42,14 +46,14 @@ class Pseudonyms:
     """SHA-256 of HMAC's two pads, to be copied: half the time of `hmac.digest`."""
 
     def __post_init__(self) -> None:
-        block = self.key if len(self.key) <= 64 else hashlib.sha256(self.key).digest()
-        pads = (bytes(byte ^ pad for byte in block.ljust(64, b"\0")) for pad in (0x36, 0x5C))
-        inner, outer = map(hashlib.sha256, pads)
-        object.__setattr__(self, "_keyed", (inner, outer))
         if len(self.key) < MIN_KEY_BYTES:
             raise ValueError(f"a pseudonym key has at least {MIN_KEY_BYTES} bytes")
         if not _EPOCH.match(self.epoch):
             raise ValueError("a pseudonym epoch is 1 to 12 lower-case letters or digits")
+        derived = hmac.digest(self.key, _PURPOSE + self.epoch.encode(), "sha256")
+        pads = (bytes(byte ^ pad for byte in derived.ljust(64, b"\0")) for pad in (0x36, 0x5C))
+        inner, outer = map(hashlib.sha256, pads)
+        object.__setattr__(self, "_keyed", (inner, outer))
 
     def of(self, kind: str, normalised: str, tenant: str = "") -> str:
         """Return `KIND_epoch_XXXXXXXXXXXXXXXX` for a value already in its normal form."""

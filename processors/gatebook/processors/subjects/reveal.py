@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 import orjson
 
-from gatebook.processors.redact import RedactionFailed, Redactor
+from gatebook.processors.redact import RedactionFailed, RedactionLimits, Redactor
+from gatebook.processors.redact.ahead import texts_with_keys
+from gatebook.processors.redact.keyed import is_keyed
 from gatebook.processors.subjects import layers
 from gatebook.processors.subjects.documents import Documents, Person
 from gatebook.processors.subjects.erasures import Erasure, is_erased, told
@@ -26,7 +28,8 @@ ABSENT = "absent"
 ERASED = "erased"
 OPENED = "opened"
 BROKEN = "does_not_open"
-_PSEUDONYM = re.compile(r"([A-Z][A-Z0-9_]*)_[a-z0-9]{1,12}_[A-Z2-7]{16}")
+_MOST_DEPTH = RedactionLimits().json_depth
+_PSEUDONYM = re.compile(r"([A-Z][A-Z0-9_]*)_([a-z0-9]{1,12})_[A-Z2-7]{16}")
 
 
 def opened(
@@ -157,16 +160,25 @@ def kind_of(pseudonym: str) -> str:
     return found[1].lower() if found else ""
 
 
+def _epoch_of(pseudonym: str) -> str:
+    found = _PSEUDONYM.fullmatch(pseudonym)
+    return found[2] if found else ""
+
+
 def value_behind(
     redactor: Redactor, pseudonym: str, texts: Iterable[str], tenant: str = ""
 ) -> str | None:
     """The value that has this pseudonym, where it is in one of the texts; None where not.
 
-    There is no table of values: each text is redacted again, and its pseudonyms are compared.
+    There is no table of values: each text is redacted again, with the pseudonyms of the epoch that
+    this one is of, and its pseudonyms are compared.
     """
     kind = kind_of(pseudonym)
+    if not kind:
+        return None
+    redactor = redactor.at_epoch(_epoch_of(pseudonym))
     for text in texts:
-        if kind and redactor.pseudonyms.of(kind.lower(), text, tenant) == pseudonym:
+        if redactor.pseudonyms.of(kind, text, tenant) == pseudonym:
             return text  # masked as a whole, as under a key named `password`
         try:
             found = redactor.find(text, tenant=tenant)
@@ -179,10 +191,12 @@ def value_behind(
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys included."""
+    """Every text in a JSON value, keys included, and those that objects are read as."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
+        if is_keyed(value):
+            yield from texts_with_keys(value, _MOST_DEPTH)[0]
         for name, inner in value.items():
             yield str(name)
             yield from texts_of(inner)
