@@ -122,3 +122,25 @@ def test_the_plug_in_and_its_version_belong_to_the_policy_version(redactor: Reda
     assert redactor.ner is not None
     assert redactor.ner.version == "3"
     assert redactor.policy_version != Redactor.default(KEY).policy_version
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("我叫王小明。住在北京市。", "我叫{}。住在北京市。"),
+        ("山田太郎と申します。", "{}と申します。"),
+        ("ผมชื่อสมชาย", "ผมชื่อ{}"),
+        ("ask:王小明", "ask:{}"),
+    ],
+)
+def test_texts_without_spaces_are_asked_about(text: str, masked: str) -> None:
+    """Chinese, Japanese and Thai write a sentence as one word."""
+    pool = NerPool("tests.unit.redact.plugins.scripts", PATIENT)
+    try:
+        redacted = Redactor(default_rules(), KEY, "e1", ner=pool).redact_text(text)
+    finally:
+        pool.close()
+    assert redacted.counts == {"person": 1}
+    before, after = masked.split("{}")
+    assert redacted.text.startswith(f"{before}[PERSON_e1_")
+    assert redacted.text.endswith(f"]{after}")

@@ -494,8 +494,9 @@ def _spread_over(
     return result, touching
 
 
-# One word is an identifier more often than a name; a model would be asked for each of them.
-_MAY_NAME = re.compile(r"[^\W\d_]\s+\S")
+# One word is an identifier more often than a name; a model would be asked for each of them. Many
+# scripts have no spaces between words: there, two letters in a row may be a name.
+_MAY_NAME = re.compile(r"[^\W\d_]\s+\S|[^\W\d_a-zA-Z]{2}")
 _NAMED = Rule(id="ner", kind="name", description="", pattern="", validator="any", priority=4)
 
 
