@@ -200,7 +200,17 @@ class Grants:
             return False
         self._seen = seen
         self._found = {grant.id: grant for grant in read_grants(self._folder, policy)}
+        self._remember_revoked()
         return True
+
+    def _remember_revoked(self) -> None:
+        """A revocation that was seen once counts here for good, also of what was never active."""
+        for grant in self._found.values():
+            if grant.state == "revoked" and not self._is_known(grant.id):
+                self._end(grant.id)
+
+    def _is_known(self, request_id: str) -> bool:
+        return request_id in self._active or request_id in self._ended
 
     def active(self, now_ns: int) -> tuple[tuple[Raise, ...], int]:
         """What is in force now, and when that changes by itself."""

@@ -200,6 +200,23 @@ def test_what_ended_does_not_come_back(box: Box) -> None:
     assert later.active(15 * SECOND_NS)[0] == (), "nor in another process"
 
 
+def test_a_revocation_counts_also_where_the_raise_was_never_active(box: Box) -> None:
+    """A host that starts under a revocation, and loses the file, does not take the raise up; nor
+    does another process there."""
+    request = box.ask(request_of(POLICY))
+    box.approve(request, "bob")
+    box.approve(request, "cyd")
+    box.revoke(request, "bob")
+    grants = grants_of(box)
+    grants.look(POLICY)
+    assert grants.take_notices(1) == []
+    (box.folder / f"{REQUEST_ID}.revoked.bob.json").unlink()
+    for one in (grants, grants_of(box)):
+        one.look(POLICY)
+        assert one.active(2)[0] == ()
+        assert one.take_notices(2) == []
+
+
 def test_expiry_and_refusals_are_said(box: Box) -> None:
     """An attempt to forge an approval is itself an event; old requests are no noise."""
     request = box.ask(request_of(POLICY))
