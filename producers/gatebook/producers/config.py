@@ -166,6 +166,14 @@ class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "the capture level has no say. Read again when it changes"
         ),
     ] = ""
+    capture_policy_fallback: Annotated[
+        Literal["none", "metadata"],
+        Meta(
+            description="What holds where the capture policy is broken or gone and there never was "
+            "a good one here. none: accesses are counted only, and name nobody; metadata: who and "
+            "what as well, for all tenants and without the policy's field rules"
+        ),
+    ] = "none"
     content_max_bytes: Annotated[
         Positive, Meta(description="Captured content of one event is cut at so many bytes")
     ] = 256 * 1024

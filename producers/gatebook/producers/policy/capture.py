@@ -55,7 +55,7 @@ class CapturePolicy:
         self._look_at = 0.0
         self._secret: bytes | None = None
         path = Path(settings.capture_policy).expanduser() if settings.capture_policy else None
-        self._store = PolicyStore(path, kept_path(settings.home_path, path)) if path else None
+        self._store = _store(settings, path, monotonic) if path else None
         self.policy = self._store.policy if self._store else policy_of_level(settings.capture_level)
         ended_file = settings.home_path / "policy" / ENDED_FILE
         self._grants = Grants(folder_of(path), ended_file) if path else None
@@ -164,6 +164,11 @@ class CapturePolicy:
             self._grants.active(now_ns) if self._grants else ((), NEVER_NS)
         )
         self._decisions.clear()
+
+
+def _store(settings: ProducerSettings, path: Path, monotonic: Callable[[], float]) -> PolicyStore:
+    kept_at = kept_path(settings.home_path, path)
+    return PolicyStore(path, kept_at, monotonic, settings.capture_policy_fallback)
 
 
 def decide(policy: Policy, facts: Facts, raises: tuple[Raise, ...] = ()) -> Decision:

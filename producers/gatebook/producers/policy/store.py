@@ -1,9 +1,9 @@
 """The policy in force: from its file, read again when that changes, with the last good one kept.
 
 A file that is broken stops nothing and loosens nothing: the last good policy stays in force, also
-over a restart, from a copy in the producer's home. Where there never was a good one, metadata is
-captured of everything. Either way it is said: in the log without the file's text, in a metric and
-in an event.
+over a restart, from a copy in the producer's home. Where there never was a good one, a level that
+the settings choose holds for everything. Either way it is said: in the log without the file's text,
+in a metric and in an event.
 """
 
 from __future__ import annotations
@@ -30,26 +30,39 @@ from gatebook.producers.policy.notices import (
 log = logging.getLogger("gatebook.producers")
 
 REMIND_SECONDS = 600.0
-FALLBACK = b'version = 1\nname = "fallback"\n'
+FALLBACK_NAME = "fallback"
+FALLBACKS = {
+    "none": "accesses are counted only",
+    "metadata": "metadata is captured of everything",
+}
 UNREADABLE = "unreadable"
 Stamp = tuple[int, int, int]
 
 
 def policy_of_level(level: str) -> Policy:
     """One level for everything: what holds without a policy file."""
+    return _of_level("settings", level)
+
+
+def _of_level(name: str, level: str) -> Policy:
     rule = f'[[rule]]\nname = "all"\nlevel = "{level}"\n'
-    return Policy.read(f'version = 1\nname = "settings"\n\n{rule}'.encode())
+    return Policy.read(f'version = 1\nname = "{name}"\n\n{rule}'.encode())
 
 
 class PolicyStore:
     """The policy of one file. Not for use from several threads.
 
     `policy` is in force; `problem` says why the file is not, and is empty where it is. `kept_at`
-    is where the copy of the last good one stands.
+    is where the copy of the last good one stands. `fallback` is the level of everything where
+    there never was a good one.
     """
 
     def __init__(
-        self, path: Path, kept_at: Path, monotonic: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        kept_at: Path,
+        monotonic: Callable[[], float] = time.monotonic,
+        fallback: str = "metadata",
     ) -> None:
         self.path = path
         self.problem = ""
@@ -60,8 +73,9 @@ class PolicyStore:
         self._suspect = ""
         self._remind_at = 0.0
         self._unsaid: list[Notice] = []
-        self.policy = self._kept() or Policy.read(FALLBACK)
-        self._had_one = self.policy.name != "fallback"
+        self._fallback = fallback
+        self.policy = self._kept() or _of_level(FALLBACK_NAME, fallback)
+        self._had_one = self.policy.name != FALLBACK_NAME
         self._begin()
 
     def look(self) -> list[Notice]:
@@ -106,7 +120,7 @@ class PolicyStore:
             return
         self.problem = problem
         self.broken += 1
-        stays = "the last good one stays" if self._had_one else "metadata is captured of everything"
+        stays = "the last good one stays" if self._had_one else FALLBACKS[self._fallback]
         log.error("the capture policy %s is broken (%s): %s", self.path, problem, stays)
         self._say_broken()
 
@@ -116,6 +130,7 @@ class PolicyStore:
             "policy": self.policy.name,
             "policy_in_force": self.policy.digest,
             "in_force": LAST_GOOD if self._had_one else NEVER_GOOD,
+            "level": "" if self._had_one else self._fallback,
             "problem": self.problem,
         }
         self._unsaid.append(Notice(POLICY_BROKEN, self.problem.partition(",")[0], attributes))

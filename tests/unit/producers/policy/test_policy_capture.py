@@ -243,7 +243,7 @@ async def test_a_changed_file_holds_without_a_restart_and_a_broken_one_changes_n
 
 def test_the_policys_state_is_in_the_metrics(ruled: Any) -> None:
     """What an operator alerts on."""
-    recorder = ruled.recorder("not a policy")
+    recorder = ruled.recorder("not a policy", capture_policy_fallback="metadata")
     recorder.emit({"user": {"id": "x"}})
     ruled.wait_for("capture_policy_broken")
     collector, registry = ProducerCollector(), CollectorRegistry()
@@ -254,6 +254,25 @@ def test_the_policys_state_is_in_the_metrics(ruled: Any) -> None:
     assert registry.get_sample_value(prefix + "policy_loads_total", {"what": "broken"}) == 1
     assert registry.get_sample_value(prefix + "break_glass_active") == 0
     assert registry.get_sample_value(prefix + "events_captured_total", {"level": "metadata"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({}, False), ({"capture_policy_fallback": "metadata"}, True)]
+)
+async def test_a_first_start_under_a_broken_file_loses_no_event_and_names_nobody(
+    ruled: Any, given: dict[str, str], named: bool
+) -> None:
+    """Without a last good policy accesses are counted, with neither user nor address nor tenant,
+    and it is said; naming them anyway has to be set."""
+    recorder = ruled.recorder(LEVELS + "[fields", **given)
+    await call(recorder, "clinic")
+    notice = ruled.wait_for("capture_policy_broken")
+    assert recorder.close(10).complete
+    (event,) = ruled.accesses()
+    assert (event["event"]["action"], event["content"]) == ("chat", None)
+    for text in ("grace", "clinic", "203.0.113.77"):
+        assert (text in repr(event)) is named
+    assert notice["attributes"]["level"] == event["gatebook"]["capture"]["level"]
 
 
 async def test_break_glass_raises_the_running_producer_and_ends(ruled: Any) -> None:

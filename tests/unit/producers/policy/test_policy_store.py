@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gatebook.producers.policy.match import Facts
 from gatebook.producers.policy.notices import POLICY_BROKEN, POLICY_CHANGED
 from gatebook.producers.policy.store import REMIND_SECONDS, PolicyStore, kept_path
 
@@ -143,6 +144,23 @@ def test_without_a_good_one_metadata_is_captured_and_it_is_said(
     assert notice.action == POLICY_BROKEN
     assert notice.attributes["in_force"] == "fallback", "no older one is in force"
     assert "metadata is captured of everything" in caplog.text
+
+
+@pytest.mark.parametrize("data", [BROKEN, None])
+def test_without_a_good_one_nobody_is_named_where_so_set(
+    folder: Folder, data: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the fallback `none` a first start names nobody, until there is a good policy."""
+    if data is not None:
+        folder.write(data)
+    store = PolicyStore(folder.path, folder.kept, lambda: folder.now, fallback="none")
+    assert store.policy.decide(Facts(tenant="clinic", route="/v1/chat")).level == "none"
+    (notice,) = store.look()
+    assert (notice.attributes["in_force"], notice.attributes["level"]) == ("fallback", "none")
+    assert "accesses are counted only" in caplog.text
+    folder.write(OTHER)
+    assert actions(store) == [(POLICY_CHANGED, "first")]
+    assert store.policy.name == "acme"
 
 
 def test_a_damaged_copy_is_as_good_as_none(folder: Folder) -> None:

@@ -12,6 +12,7 @@ BROKEN = "capture_policy_broken"
 MAX_PRODUCERS = 256
 OLDER = "an older one is in force"
 NEVER = "there never was a good one, so metadata alone is captured"
+NEVER_COUNTED = "there never was a good one, so accesses are counted only"
 
 
 class State(msgspec.Struct, array_like=True):
@@ -58,7 +59,9 @@ def _instead(access: Access) -> str:
     """What holds. A producer of an older release tells it by the policy's name alone."""
     told = access.attributes
     held = told.get("in_force") or ("fallback" if told.get("policy") == "fallback" else "")
-    return NEVER if held == "fallback" else OLDER
+    if held != "fallback":
+        return OLDER
+    return NEVER_COUNTED if told.get("level") == "none" else NEVER
 
 
 def build(rule: Rule, parameters: Common) -> CapturePolicyBroken:
