@@ -9,6 +9,7 @@ import pytest
 from gatebook.processors.retention.holds import Hold, query_of
 
 AT = "2026-03-31T12:00:00Z"
+EXACT = "2026-03-31T12:00:00.000000Z"
 MALLORY = {"term": {"user.id": {"value": "mallory"}}}
 
 
@@ -22,8 +23,8 @@ def hold(query: str, at: str = AT) -> Hold:
     [
         ("@timestamp >= now-30d", {"gte": "2026-03-01T12:00:00.000000Z"}),
         ("@timestamp >= 30d", {"gte": "2026-03-01T12:00:00.000000Z"}),
-        ("@timestamp >= now-1y", {"gte": f"{AT}||-1y"}),
-        ("@timestamp: now-1M/d", {"gte": f"{AT}||-1M/d", "lte": f"{AT}||-1M/d"}),
+        ("@timestamp >= now-1y", {"gte": f"{EXACT}||-1y"}),
+        ("@timestamp: now-1M/d", {"gte": f"{EXACT}||-1M/d", "lte": f"{EXACT}||-1M/d"}),
         ("@timestamp < 2026-01-05", {"lt": "2026-01-05"}),
     ],
 )

@@ -115,25 +115,7 @@ def _compiled(hold: Hold, fields: FieldList) -> Dsl:
         at = datetime.fromisoformat(hold.at)
     except ValueError:  # no command of ours wrote that
         return compile_query(hold.query, fields)
-    anchored: Dsl = _anchored(compile_query(hold.query, fields, at), hold.at)
-    return anchored
-
-
-def _anchored(dsl: Any, at: str) -> Any:
-    """The DSL with what is left of `now` in its ranges (now-1y, now-1M/d) as of `at`."""
-    if isinstance(dsl, list):
-        return [_anchored(one, at) for one in dsl]
-    if not isinstance(dsl, dict):
-        return dsl
-    found = {name: _anchored(one, at) for name, one in dsl.items()}
-    for field, bounds in found.get("range", {}).items():
-        found["range"][field] = {name: _since(bound, at) for name, bound in bounds.items()}
-    return found
-
-
-def _since(bound: Any, at: str) -> Any:
-    is_relative = isinstance(bound, str) and bound.startswith("now")
-    return f"{at}||{bound.removeprefix('now')}" if is_relative else bound
+    return compile_query(hold.query, fields, at)
 
 
 def checked(hold: Hold) -> Hold:
