@@ -203,13 +203,31 @@ _WIDE_DOT = b"\xe3\x80\x82"
 
 def email(probe: Probe) -> Iterator[Found]:
     """Accept an address with a plausible top-level domain; keep its domain in lower case."""
-    value = probe.value.replace(_WIDE_DOT, b".")
-    domain = value.rpartition(b"@")[2]
-    top = domain.rpartition(b".")[2]
-    if len(top) < 2 or top.isdigit() or _is_url_login(probe):
+    start, end = probe.start, probe.end
+    if not _ends_plausibly(probe.value):
+        # What is none may have taken the local part of one behind it: `git@host.1ada@example.org`.
+        behind = _DOMAIN.match(probe.data, end, end + _DOMAIN_BYTES)
+        if behind is None:
+            return
+        start, end = probe.data.index(b"@", start) + 1, behind.end()
+        if not _ends_plausibly(probe.data[start:end]):
+            return
+    elif _is_url_login(probe):
         return
-    address = plain(value).lower()
-    yield Found(probe.start, probe.end, address, "@" + address.rpartition("@")[2])
+    address = plain(probe.data[start:end].replace(_WIDE_DOT, b".")).lower()
+    yield Found(start, end, address, "@" + address.rpartition("@")[2])
+
+
+_DOMAIN = re2.compile(
+    rb"@(?:(?:[A-Za-z0-9\-]|[\xc3-\xdf][\x80-\xbf])+\.)+(?:[A-Za-z0-9\-]|[\xc3-\xdf][\x80-\xbf])+",
+    _LATIN1,
+)
+_DOMAIN_BYTES = 512
+
+
+def _ends_plausibly(address: bytes) -> bool:
+    top = address.replace(_WIDE_DOT, b".").rpartition(b"@")[2].rpartition(b".")[2]
+    return len(top) >= 2 and not top.isdigit()
 
 
 def _is_url_login(probe: Probe) -> bool:
