@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import ahocorasick_rs
 import re2
@@ -27,7 +28,9 @@ _LATIN1.encoding = re2.Options.Encoding.LATIN1
 _FASTEST = ahocorasick_rs.Implementation.DFA
 """Half the time of the others; it takes a few megabytes for all the packaged rules."""
 
+_Words = ahocorasick_rs.BytesAhoCorasick
 Hit = tuple[int, int, int]
+_END = itemgetter(2)
 MIN_KEYWORD_BYTES = 3
 """A shorter keyword, such as `@`, has its rule read all of the text once it is in there."""
 _PIECE_BYTES = 65_536
@@ -88,21 +91,36 @@ class Triggers:
         self._groups = {name: _Group(rules, name) for name in _TRIGGERS}
         self._targets: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
         """By word: rules with a window around it, that read on from it, that it is context of."""
-        self._words = self._automaton(anchored)
+        self._words, self._wide, self._first_wide = self._automata(anchored)
 
-    def _automaton(self, anchored: dict[int, Sequence[str]]) -> ahocorasick_rs.BytesAhoCorasick:
+    def _automata(self, anchored: dict[int, Sequence[str]]) -> tuple[_Words, _Words, int]:
+        """One for words of ASCII and one for others, and the number of its first word in targets.
+
+        The bytes of other scripts make an automaton several times as large, too large to be fast:
+        it reads only texts that have such bytes.
+        """
         targets: dict[bytes, tuple[list[int], list[int], list[int]]] = {}
         for index, rule in enumerate(self._rules):
             searched = () if index in anchored else rule.keywords
-            long = tuple(word for word in searched if len(word) >= MIN_KEYWORD_BYTES)
+            long = tuple(word for word in searched if not _is_short(word))
             context = tuple({form for word in rule.context for form in _joined_up(word)})
             for place, words in enumerate((long, context, anchored.get(index, ()))):
                 for written in {form for word in words for form in _written(word)}:
                     targets.setdefault(written, ([], [], []))[place].append(index)
-        for windowed, contextual, exact in targets.values():
+        keys = sorted(targets, key=lambda key: not key.isascii())
+        for windowed, contextual, exact in map(targets.__getitem__, keys):
             self._targets.append((tuple(windowed), tuple(exact), tuple(contextual)))
-        keys = list(targets) or [b"\x00unused"]
-        return ahocorasick_rs.BytesAhoCorasick(keys, implementation=_FASTEST)
+        plain = sum(map(bytes.isascii, keys))
+        return _words(keys[:plain]), _words(keys[plain:]), plain
+
+    def _find(self, lowered: bytes) -> list[Hit]:
+        """Every keyword in order of its end."""
+        hits: list[Hit] = self._words.find_matches_as_indexes(lowered, overlapping=True)
+        if lowered.isascii():
+            return hits
+        wide = self._wide.find_matches_as_indexes(lowered, overlapping=True)
+        hits += [(word + self._first_wide, start, end) for word, start, end in wide]
+        return sorted(hits, key=_END) if wide else hits
 
     def sites(self, data: bytes, budget: Budget) -> Sites:
         """Return where each rule is to look in `data`. Raises RedactionFailed past the budget."""
@@ -150,7 +168,7 @@ class Triggers:
         """
         if self._always:
             return [0, *(match.end() for match in re.finditer(SEPARATOR, joined))], []
-        hits = self._words.find_matches_as_indexes(joined.lower(), overlapping=True)
+        hits = self._find(joined.lower())
         budget.spend(len(hits))
         found: list[int] = []
         exact: list[Hit] = []
@@ -197,7 +215,7 @@ class Triggers:
         """Every keyword in order; large texts in pieces, so that the budget ends a hostile one."""
         if len(lowered) > _PIECE_BYTES:
             return self._hits_in_pieces(lowered, budget)
-        hits: list[Hit] = self._words.find_matches_as_indexes(lowered, overlapping=True)
+        hits = self._find(lowered)
         budget.spend(len(hits))
         return hits
 
@@ -205,7 +223,7 @@ class Triggers:
         for start in range(0, len(lowered), _PIECE_BYTES):
             shift = max(0, start - MAX_KEYWORD_BYTES)
             piece = lowered[shift : start + _PIECE_BYTES]
-            hits = self._words.find_matches_as_indexes(piece, overlapping=True)
+            hits = self._find(piece)
             budget.spend(len(hits))
             for word, left, right in hits:
                 if right + shift > start:  # the others ended in the piece before
@@ -219,6 +237,10 @@ class Triggers:
         places = sites.context.get(index, ())
         at = bisect_left(places, start - rule.context_before_bytes)
         return at < len(places) and places[at] <= end + rule.context_after_bytes
+
+
+def _words(keys: Sequence[bytes]) -> _Words:
+    return ahocorasick_rs.BytesAhoCorasick(keys or [b"\x00unused"], implementation=_FASTEST)
 
 
 def _outside(masks: Sequence[MaskSpan], hits: Iterable[Hit]) -> Iterator[Hit]:
@@ -322,7 +344,11 @@ def _is_word(data: bytes, start: int, end: int) -> bool:
 
 
 def _short(rule: Rule) -> Iterator[str]:
-    return (word for word in rule.keywords if len(word) < MIN_KEYWORD_BYTES)
+    return filter(_is_short, rule.keywords)
+
+
+def _is_short(word: str) -> bool:
+    return len(word.encode("utf-8")) < MIN_KEYWORD_BYTES
 
 
 def _written(word: str) -> set[bytes]:
