@@ -198,7 +198,8 @@ def _desk(settings: WorkerSettings, connection: Connection, witness: Witness) ->
     "--now",
     is_flag=True,
     help="Rotate intake's keys and destroy the old ones, so that raw frames cannot be opened "
-    "before they age out. Content that producers still have in their spools is lost by that.",
+    "before they age out. Content that producers still have in their spools is lost by that. "
+    "Without it, raw frames open with intake's private key until access.v1's retention.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -211,10 +212,16 @@ def _desk(settings: WorkerSettings, connection: Connection, witness: Witness) ->
 def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
     """Destroy the keys of what a person wrote, take it out of the index, certify it.
 
-    What was written until now is unreadable from then on in Kafka, in the index, and in snapshots
-    (but for text in snapshots that could be searched: the certificate names them). The events
-    themselves stay: who accessed what, and when. Interrupted, the same command goes on. Asked for
-    twice at once, it is one erasure, and its certificate names the other request (also_requested).
+    What was written until now is unreadable from then on in the index, in event.v1, and in
+    snapshots (but for text in snapshots that could be searched: the certificate names them).
+    Without --now, raw frames in access.v1 open with intake's private key until that topic's
+    retention. With --names, names stay readable in both topics until their retention. The
+    certificate lists all of that (remains); it is `complete` where nothing listed can be read, and
+    else says when it will be (complete_when).
+
+    The events themselves stay: who accessed what, and when. Interrupted, the same command goes on.
+    Asked for twice at once, it is one erasure, and its certificate names the other request
+    (also_requested). It ends with 1 where something stays readable until somebody removes it.
 
     It is refused while a legal hold is on the person, or one of `gatebook retention hold` covers
     what they wrote: the tenant, events that match, or a time.
@@ -227,7 +234,7 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
         eraser = _eraser(desk, given["timeout_seconds"], quiet=as_json)
         person = desk.person(id_, given["tenant"], given["tag"], given["principal"])
         await desk.record("subject.plan_erase", given["reason"], subject=person.tag)
-        plan = await eraser.plan(person)
+        plan = await eraser.plan(person, given["names"])
         if not plan["documents"] and not plan["keys"]:
             who = (given["tenant"], given["tag"], given["principal"])
             raise await desk.nobody(id_, *who)
@@ -250,8 +257,17 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
     text = json.dumps(found, indent=None if as_json else 2)
     if not _written(output, text):
         click.echo(text)
-    if not found["complete"]:
-        click.echo("not everything is unreadable yet: see `remains`", err=True)
+    _tell_what_stays(found)
+
+
+def _tell_what_stays(certificate: dict[str, Any]) -> None:
+    """Exits with 1 where somebody has to remove something yet, and nothing ages out of it."""
+    from gatebook.processors.subjects.erasure import left_to_others
+
+    if not certificate["complete"]:
+        when = ", ".join(certificate.get("complete_when", ["they are gone"]))
+        click.echo(f"not everything is unreadable yet, see `remains`; until: {when}", err=True)
+    if left_to_others(certificate):
         sys.exit(EXIT_INCOMPLETE)
 
 

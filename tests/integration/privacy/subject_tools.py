@@ -89,6 +89,48 @@ class Desk:
         return [d for d in self.pipeline.documents() if d["gatebook"].get("subject") == tag]
 
 
+class Snapshot:
+    """A snapshot of everything but the subjects' keys, and what one finds in it restored."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.name = pipeline.namespace
+        self._ask("PUT", "", {"type": "fs", "settings": {"location": self.name}})
+        self.take("before")
+
+    def take(self, name: str) -> None:
+        """Take one under this name."""
+        everything = f"{self.name}-*,-{self.name}-subject-*"
+        self._ask("PUT", f"/{name}", {"indices": everything, "include_global_state": False})
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        url = f"/_snapshot/{self.name}{path}"
+        params = {"wait_for_completion": "true"} if path else {}
+        answer = self.pipeline.http.request(method, url, json=body, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def restored(self) -> list[dict[str, Any]]:
+        """The access documents in it, under other index names."""
+        rename = {"rename_pattern": "^", "rename_replacement": "restored-"}
+        found = f"{self.name}-access-*"
+        self._ask(
+            "POST", "/before/_restore", {"indices": found, "include_aliases": False, **rename}
+        )
+        index = f"restored-{self.name}-*"
+        try:
+            self.pipeline.http.post(f"/{index}/_refresh")
+            answer = self.pipeline.http.get(f"/{index}/_search", params={"size": 10_000})
+            return [hit["_source"] for hit in answer.json()["hits"]["hits"]]
+        finally:
+            self.pipeline.http.delete(f"/{index}")
+
+    def close(self, *more: str) -> None:
+        for name in ("before", *more):
+            self.pipeline.http.delete(f"/_snapshot/{self.name}/{name}")
+        self.pipeline.http.delete(f"/_snapshot/{self.name}")
+
+
 PIECE_BYTES = 16
 
 

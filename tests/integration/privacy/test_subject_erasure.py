@@ -11,7 +11,14 @@ from typing import Any
 import orjson
 import pytest
 from tests.conftest import RunningEngines
-from tests.integration.privacy.subject_tools import TENANT, WORD, Desk, holds_anywhere, said
+from tests.integration.privacy.subject_tools import (
+    TENANT,
+    WORD,
+    Desk,
+    Snapshot,
+    holds_anywhere,
+    said,
+)
 from tests.pipeline import Pipeline
 from tests.waiting import wait_until
 
@@ -72,43 +79,6 @@ def put_untagged(pipeline: Pipeline, user: str) -> None:
     assert answer.status_code == 201
 
 
-class Snapshot:
-    """A snapshot of everything but the subjects' keys, and what one finds in it restored."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.name = pipeline.namespace
-        self._ask("PUT", "", {"type": "fs", "settings": {"location": self.name}})
-        everything = f"{self.name}-*,-{self.name}-subject-*"
-        self._ask("PUT", "/before", {"indices": everything, "include_global_state": False})
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        url = f"/_snapshot/{self.name}{path}"
-        params = {"wait_for_completion": "true"} if path else {}
-        answer = self.pipeline.http.request(method, url, json=body, params=params)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def restored(self) -> list[dict[str, Any]]:
-        """The access documents in it, under other index names."""
-        rename = {"rename_pattern": "^", "rename_replacement": "restored-"}
-        found = f"{self.name}-access-*"
-        self._ask(
-            "POST", "/before/_restore", {"indices": found, "include_aliases": False, **rename}
-        )
-        index = f"restored-{self.name}-*"
-        try:
-            self.pipeline.http.post(f"/{index}/_refresh")
-            answer = self.pipeline.http.get(f"/{index}/_search", params={"size": 10_000})
-            return [hit["_source"] for hit in answer.json()["hits"]["hits"]]
-        finally:
-            self.pipeline.http.delete(f"/{index}")
-
-    def close(self) -> None:
-        self.pipeline.http.delete(f"/_snapshot/{self.name}/before")
-        self.pipeline.http.delete(f"/_snapshot/{self.name}")
-
-
 def test_what_a_person_wrote_is_unreadable_everywhere(
     desk: Desk, pipeline: Pipeline, engines: RunningEngines, engines_home: Path
 ) -> None:
@@ -138,10 +108,11 @@ def test_what_a_person_wrote_is_unreadable_everywhere(
 
         certificate = desk.erase("ada")
 
-        assert certificate["complete"] is True
+        assert certificate["complete"] is False
         (raw,) = (left for left in certificate["remains"] if "access.v1" in left["where"])
         assert raw["readable"] == "with intake's private key"
         assert raw["until"] > certificate["completed_at"]
+        assert certificate["complete_when"] == [raw["until"]]
         assert certificate["keys_destroyed"] == [key]
         assert certificate["documents"] == len(ada)
         assert certificate["documents_with_content"] == 9
@@ -190,6 +161,40 @@ def test_text_that_could_be_searched_stays_in_old_snapshots_and_is_said(
         desk.json("search", f"{WORD}*", expect=1)
     finally:
         snapshot.close()
+
+
+def test_names_and_digests_that_stay_are_said(desk: Desk, pipeline: Pipeline) -> None:
+    """With --names, they stay readable in both topics and in a snapshot of before; digests of
+    content stay on the events, for guesses to be tested: the certificate says where and to whom."""
+    digests = {"content_digest": {"input": "ab" * 16}}
+    pipeline.publish([said("ada", "metadata", gatebook=digests)])
+    pipeline.wait_indexed(1)
+    assert "content_digest" in desk.of("ada")[0]["gatebook"]
+    snapshot = Snapshot(pipeline)
+    try:
+        plan = desk.subject("erase", "ada", "--names", "--dry-run")
+        certificate = desk.erase("ada", "--names", expect=1)
+    finally:
+        snapshot.close()
+    in_open = [
+        left for left in certificate["remains"] if left["what"] == "user.name and user.email"
+    ]
+    assert {(left["where"], left["readable"]) for left in in_open} == {
+        ("the topic access.v1, and spools of producers", "by whoever reads this topic"),
+        ("the topic event.v1", "by whoever reads this topic"),
+        (f"snapshot {pipeline.namespace}/before", "by whoever has it"),
+    }
+    assert any(d["user"]["name"] == "Ada" for d in in_kafka(pipeline) if "user" in d)
+    (digested,) = (r for r in certificate["remains"] if "content_digest" in r["what"])
+    assert "producers' digest key" in digested["readable"]
+    assert certificate["complete"] is False
+    assert set(certificate["complete_when"]) == {
+        *(left["until"] for left in in_open),
+        *(left["until"] for left in certificate["remains"] if "intake" in left["readable"]),
+    }
+    assert [left["what"] for left in plan["remains"]] == [
+        left["what"] for left in certificate["remains"]
+    ]
 
 
 def test_a_dry_run_changes_nothing_and_a_certificate_verifies(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.privacy.erase_child import INSIDE
-from tests.integration.privacy.subject_tools import LEASE, TENANT, WORD, Desk, said
+from tests.integration.privacy.subject_tools import LEASE, TENANT, WORD, Desk, Snapshot, said
 from tests.pipeline import Pipeline
 from tests.waiting import wait_until
 
@@ -83,6 +83,32 @@ def test_an_erasure_killed_anywhere_ends_with_the_same_counts(pipeline: Pipeline
     assert WORD not in json.dumps(pipeline.documents())
     assert not any("full" in d["gatebook"].get("sealed", {}) for d in pipeline.documents())
     assert pipeline.indexed("deadletter") == 0
+
+
+def test_a_snapshot_that_was_taken_while_the_erasure_went_on_is_said(pipeline: Pipeline) -> None:
+    """One that began after the request, and before the index lost its text, holds that text: the
+    certificate names it, and not the one that was taken once the text was gone."""
+    desk = Desk(pipeline)
+    pipeline.publish([said("ada", "redacted")])
+    pipeline.wait_indexed(1)
+    child = start(desk, sys.executable, str(CHILD), "settle", "ada", TENANT)
+    _, error = child.communicate(timeout=300)
+    assert child.returncode == -signal.SIGKILL, error
+    snapshot = Snapshot(pipeline)
+    try:
+        child = start(desk, sys.executable, str(CHILD), "summaries", "ada", TENANT)
+        _, error = child.communicate(timeout=300)
+        assert child.returncode == -signal.SIGKILL, error
+        snapshot.take("after")
+        certificate = desk.erase("ada", expect=1)
+        assert any(WORD in json.dumps(found) for found in snapshot.restored())
+    finally:
+        snapshot.close("after")
+    found = {left["where"]: left for left in certificate["remains"] if "snapshot" in left["where"]}
+    (left,) = found.values()
+    assert left["where"] == f"snapshot {pipeline.namespace}/before"
+    assert "text that could be searched" in left["what"]
+    assert certificate["complete"] is False
 
 
 def test_two_erasures_at_once_are_one_that_names_both(pipeline: Pipeline) -> None:

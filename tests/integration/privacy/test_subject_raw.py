@@ -68,6 +68,7 @@ def test_raw_frames_go_with_the_erasure_where_asked(pipeline: Pipeline) -> None:
         raw_texts(pipeline, Bundle(keys=tuple(live)))
     (raw,) = (left for left in certificate["remains"] if "access.v1" in left["where"])
     assert raw["readable"] == "by nobody"
+    assert (certificate["complete"], certificate["complete_when"]) == (True, [])
     bob = next(d for d in pipeline.documents() if d["user"]["id"] == "bob")
     shown = desk.json("show", bob["event"]["id"], "--reveal", "full", "--reason", "test")
     assert WORD in json.dumps(shown["content"]["full"])

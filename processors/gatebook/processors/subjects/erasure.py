@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ from gatebook.processors.subjects.state import (
 from gatebook.processors.subjects.store import Stored, SubjectStore
 from gatebook.schemas.documents import timestamp_text
 from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.topics import ACCESS, EVENT
 
 STEPS = (
     "request",
@@ -61,7 +62,10 @@ REWRITE_AT_ONCE = 200
 # By whom something that stays somewhere can be read.
 NOBODY = "by nobody"
 BY_INTAKE = "with intake's private key"
+BY_READERS = "by whoever reads this topic"
 BY_ANYBODY = "by whoever has it"
+BY_GUESSING = "by nobody; but who has the producers' digest key can test guesses against it"
+UNREADABLE = (NOBODY, BY_GUESSING)
 MAX_SWEEPS = 100
 
 
@@ -106,8 +110,8 @@ class Surroundings(Protocol):
         """Returns when no worker uses a key it fetched before this call, and what they had under
         way is in the index. Raises where that is not so in time."""
 
-    async def raw_until(self) -> str:
-        """Until when raw frames of now are kept, in words or as a time."""
+    async def kept_until(self, topic: str) -> str:
+        """Until when this topic keeps messages of now, in words or as a time."""
 
     async def begin_raw(self) -> list[str]:
         """Add a key for intake; ids of the others, to be destroyed."""
@@ -142,8 +146,8 @@ class Eraser:
     summaries: Summaries | None = None
     barring: Barring = _nothing_bars
 
-    async def plan(self, person: Person) -> dict[str, Any]:
-        """What an erasure would do now. Changes nothing."""
+    async def plan(self, person: Person, names: bool = False) -> dict[str, Any]:
+        """What an erasure would do now; `names` as in Request. Changes nothing."""
         state = (await read_states(self.store, [person.tag]))[person.tag]
         ids = [key_id(person.tag, number) for number in range(state.generation + 1)]
         counts = await self._counted(person, set(ids), self.clock_ns())
@@ -152,7 +156,7 @@ class Eraser:
             "holds": [holds.described(one) for one in (*state.holds, *await self.barring(person))],
             "keys": sorted(await self.store.get(ids)),
             **counts,
-            "remains": await self._remains(counts, self.clock_ns()),
+            "remains": await self._remains(counts, self.clock_ns(), names),
         }
 
     async def refuse_if_held(self, person: Person) -> None:
@@ -338,7 +342,13 @@ class Eraser:
                 break
         else:
             raise NotErased("documents keep changing while they are stripped")
+        await self._note_gone(job)
         return await self._counted(person, ids, job.source["before_ns"])
+
+    async def _note_gone(self, job: Stored) -> None:
+        """From now on neither index nor store have what is erased: a snapshot of before may."""
+        now = self.clock_ns()
+        await self._change(job.id, lambda s: {**s, "gone_ns": now})
 
     async def _summaries(self, person: Person, job: Stored) -> dict[str, Any]:
         if self.summaries is None:
@@ -391,6 +401,7 @@ class Eraser:
         if await self.store.get(ids):  # a worker that stood still since before the tombstone
             await self._destroy(sorted(ids))
             await self.store.purge()
+            await self._note_gone(job)
         left = await self._left(person, ids, job.source["before_ns"], job.source["names"])
         if left:
             await self._change(job.id, lambda s: _without_steps(s, ("index", "purge")))
@@ -410,8 +421,10 @@ class Eraser:
 
     async def _statement(self, person: Person, job: Stored) -> dict[str, Any]:
         source, steps = job.source, job.source["steps"]
-        remains = await self._remains(steps["index"], source["before_ns"], bool(source["raw"]))
         now_ns = self.clock_ns()
+        gone_ns = source.get("gone_ns", now_ns)
+        remains = await self._remains(steps["index"], gone_ns, source["names"], source["raw"])
+        readable = [left for left in remains if left["readable"] not in UNREADABLE]
         return {
             "namespace": self.namespace,
             "job": job.id,
@@ -429,21 +442,24 @@ class Eraser:
             **steps["raw"],
             **steps["verify"],
             "remains": remains,
-            "complete": not any(left["readable"] == BY_ANYBODY for left in remains),
+            "complete": not readable,
+            "complete_when": sorted({left["until"] for left in readable}),
         }
 
     # -- looking ------------------------------------------------------------------------------
 
     async def _counted(self, person: Person, ids: set[str], before_ns: int) -> dict[str, Any]:
         """Counts of what stands in the index, the same before and after it is stripped."""
-        total, searchable, untagged, named = 0, 0, 0, 0
+        total, searchable, untagged, digested = 0, 0, 0, 0
         by_index: Counter[str] = Counter()
+        named: Counter[str] = Counter()
         await self.documents.refresh()
         async for found in self.documents.scan(person.query(), COUNTED_FIELDS):
             total += 1
             if not is_concerned(found.source, ids, before_ns):
                 continue
-            named += bool(layers.identifiers(found.source))
+            named[found.index] += bool(layers.identifiers(found.source))
+            digested += bool(layers.value_at(found.source, ("gatebook", "content_digest")))
             if had_content(found.source):
                 by_index[found.index] += 1
                 searchable += layers.is_searchable(found.source)
@@ -451,58 +467,79 @@ class Eraser:
         return {
             "documents": total,
             "documents_with_content": sum(by_index.values()),
-            "documents_with_names": named,
+            "documents_with_names": named.total(),
+            "documents_with_digests": digested,
             "documents_searchable": searchable,
             "documents_of_version_1": untagged,
             "indices": dict(sorted(by_index.items())),
+            "indices_with_names": dict(sorted((+named).items())),
         }
 
     async def _remains(
-        self, counts: Mapping[str, Any], before_ns: int, raw_destroyed: bool = False
+        self, counts: Mapping[str, Any], gone_ns: int, names: bool, raw_destroyed: bool = False
     ) -> list[dict[str, Any]]:
-        """What stays where, until when, and whether anybody can read it."""
+        """What stays where, until when, and whether anybody can read it. `gone_ns`: when the index
+        and the store had nothing of it any more."""
+        raw_until = await self.surroundings.kept_until(ACCESS)
+        event_until = await self.surroundings.kept_until(EVENT)
+        raw_by = NOBODY if raw_destroyed else BY_INTAKE
         remains = [
-            {
-                "what": "raw frames, sealed for intake",
-                "where": "the topic access.v1, and spools of producers",
-                "until": await self.surroundings.raw_until(),
-                "readable": NOBODY if raw_destroyed else BY_INTAKE,
-            },
-            {
-                "what": "sealed content",
-                "where": "the topic event.v1",
-                "until": "its retention",
-                "readable": NOBODY,
-            },
+            _left("raw frames, sealed for intake", IN_RAW, raw_until, raw_by),
+            _left("sealed content", IN_EVENTS, event_until, NOBODY),
         ]
+        if names and counts["documents_with_names"]:
+            remains += [
+                _left(NAMES, IN_RAW, raw_until, BY_READERS),
+                _left(NAMES, IN_EVENTS, event_until, BY_READERS),
+            ]
+        if counts.get("documents_with_digests"):
+            everywhere = "the events, wherever they are kept"
+            remains.append(_left(DIGESTS, everywhere, "the events go", BY_GUESSING))
         for snapshot in await self.documents.snapshots():
-            remains += self._in_snapshot(snapshot, counts, before_ns)
+            remains += self._in_snapshot(snapshot, counts, gone_ns, names)
         return remains
 
     def _in_snapshot(
-        self, snapshot: Mapping[str, Any], counts: Mapping[str, Any], before_ns: int
+        self, snapshot: Mapping[str, Any], counts: Mapping[str, Any], gone_ns: int, names: bool
     ) -> list[dict[str, Any]]:
         held = set(snapshot["indices"])
-        # Retention may have rewritten an index since: the same day under another name.
-        days = {without_revision(name) for name in held}
-        documents = sorted(name for name in counts["indices"] if without_revision(name) in days)
-        where = f"snapshot {snapshot['repository']}/{snapshot['snapshot']}"
+        documents = _has_days(held, counts["indices"])
+        named = names and _has_days(held, counts.get("indices_with_names", ()))
         keys = keys_index(self.namespace) in held
-        if snapshot["taken_ms"] * 1_000_000 > before_ns or not (documents or keys):
+        if snapshot["taken_ms"] * 1_000_000 > gone_ns or not (documents or named or keys):
             return []
-        text = bool(documents) and counts["documents_searchable"] > 0
+        text = documents and counts["documents_searchable"] > 0
         what = [
             *(["the subject's keys"] if keys else []),
             *(["redacted text that could be searched"] if text else []),
+            *([NAMES] if named else []),
         ]
-        return [
-            {
-                "what": " and ".join(what) or "sealed content",
-                "where": where,
-                "until": "the snapshot is deleted",
-                "readable": BY_ANYBODY if what else NOBODY,
-            }
-        ]
+        where = f"snapshot {snapshot['repository']}/{snapshot['snapshot']}"
+        by = BY_ANYBODY if what else NOBODY
+        return [_left(" and ".join(what) or "sealed content", where, "the snapshot is deleted", by)]
+
+
+NAMES = "user.name and user.email"
+DIGESTS = "gatebook.content_digest.*, keyed digests of content"
+IN_RAW = "the topic access.v1, and spools of producers"
+IN_EVENTS = "the topic event.v1"
+
+
+def _left(what: str, where: str, until: str, readable: str) -> dict[str, Any]:
+    return {"what": what, "where": where, "until": until, "readable": readable}
+
+
+def _has_days(held: Iterable[str], indices: Iterable[str]) -> bool:
+    """Whether some of these indices are held. Retention may have rewritten one since: the same day
+    under another name."""
+    days = {without_revision(name) for name in held}
+    return any(without_revision(name) in days for name in indices)
+
+
+def left_to_others(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What of an erasure stays readable until somebody removes it; anything else that is readable
+    ages out by itself."""
+    return [left for left in certificate["remains"] if left["readable"] == BY_ANYBODY]
 
 
 COUNTED_FIELDS = (
@@ -511,6 +548,7 @@ COUNTED_FIELDS = (
     "user.email",
     "gatebook.subject",
     "gatebook.capture",
+    "gatebook.content_digest",
     "gatebook.sealed.key_id",
 )
 

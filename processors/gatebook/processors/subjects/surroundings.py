@@ -61,12 +61,12 @@ class Pipeline:
             cause = str(error) if isinstance(error, Behind) else "Kafka does not answer"
             raise WorkersBehind(f"{cause}; the keys are destroyed already") from None
 
-    async def raw_until(self) -> str:
+    async def kept_until(self, topic: str) -> str:
         """From the topic's own retention; where Kafka does not tell, so it says."""
-        return await asyncio.to_thread(self._raw_until)
+        return await asyncio.to_thread(self._kept_until, topic)
 
-    def _raw_until(self) -> str:
-        name = topic_name(self.settings.namespace, ACCESS)
+    def _kept_until(self, topic: str) -> str:
+        name = topic_name(self.settings.namespace, topic)
         resource = ConfigResource(ResourceType.TOPIC, name)
         admin = AdminClient(kafka_properties(self.settings.kafka_bootstrap))
         try:
