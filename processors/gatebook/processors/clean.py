@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 Key = str | tuple[Any, ...]
@@ -20,6 +21,11 @@ class CleanTexts:
         self._limit = limit
         self._younger: set[Key] = set()
         self._older: set[Key] = set()
+
+    @property
+    def recent(self) -> AbstractSet[Key]:
+        """Most of them, for a quick look: a text in here is clean, one that is not may be."""
+        return self._younger
 
     def __contains__(self, value: Any) -> bool:
         """Whether this text, or list of texts, was added and is not forgotten."""

@@ -121,6 +121,7 @@ _STEADY = _by_holder(STEADY_FIELDS)
 _LEAVES = {holder: [leaf for _, leaf in leaves] for holder, leaves in _STEADY}
 _OURS = [(path[1], leaves) for path, leaves in _LEAVES.items() if path[:-1] == ("gatebook",)]
 _NONE: Document = {}
+_ABSENT: Any = object()
 _FORMED = [(path, form.fullmatch) for path, form in FORMED_FIELDS.items()]
 
 
@@ -143,12 +144,16 @@ def fields_to_read(document: Document, clean: CleanTexts) -> list[Field]:
 def _unknown(document: Document, groups: Groups, clean: CleanTexts) -> list[Field]:
     """Those of these fields in which something may be found."""
     fields: list[Field] = []
+    recent = clean.recent
     for steps, leaves in groups:
         holder = _holder(document, steps)
         if holder is None:
             continue
         for path, leaf in leaves:
-            if leaf in holder and holder[leaf] not in clean:
+            value = holder.get(leaf, _ABSENT)
+            if value is _ABSENT or (type(value) is str and value in recent):
+                continue
+            if value not in clean:
                 fields.append((path, holder))
     return fields
 
