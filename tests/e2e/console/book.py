@@ -246,6 +246,15 @@ class Book:
             document["gatebook"]["incident"] = incident
         self.write(row("finding", fired, at, at), row("finding", word, at + MINUTE, at + MINUTE))
 
+    def write_findings(self, severity: str, number: int, days_ago: int) -> None:
+        """So many open incidents of a severity, a finding each, all of one day."""
+        at = time.time_ns() - days_ago * 24 * 60 * MINUTE
+        fired = [finding(at, []) for _ in range(number)]
+        for place, document in enumerate(fired):
+            document["event"]["id"] = f"fi-{severity}-{place}"
+            document["gatebook"] |= {"incident": f"in-{severity}-{place}", "severity": severity}
+        self.write(*(row("finding", document, at, at) for document in fired))
+
     def summarize(self) -> None:
         """Sum up every hour that is over."""
         self._command("summary", "run", "--settle-seconds", "0")

@@ -182,6 +182,19 @@ export interface FindingItem {
   finding: Source;
 }
 
+/** Incidents, newest first; where there are more than fit, the gravest ones. */
+export interface FindingsAnswer {
+  /** Of all that were asked for. */
+  total: number;
+  findings: FindingItem[];
+  /** Of the state and the time that were asked for, whatever the severity. */
+  by_severity: Record<string, number>;
+  complete: boolean;
+  /** How many findings, the oldest, were not read. */
+  unread: number;
+  unread_before: string | null;
+}
+
 export interface Baseline {
   unit: string;
   threshold: number | null;

@@ -1,13 +1,13 @@
-import { useState, type ReactNode } from "react";
+import { useEffect, useState, type ReactNode } from "react";
 import { get, path, post, queryString } from "../api/client";
-import type { FindingAnswer, FindingItem, Source, VerdictTold } from "../api/types";
+import type { FindingAnswer, FindingItem, FindingsAnswer, Source, VerdictTold } from "../api/types";
 import { Button, Empty, Failure, Icon, Link, Loading, SafeText } from "../components/basics";
 import { BaselineChart } from "../components/charts";
 import { JsonView } from "../components/json-view";
 import { FieldName, Value } from "../components/value";
 import { numberAt, textAt, valueAt } from "../lib/documents";
 import { count, figure, plural } from "../lib/format";
-import { useAct, useRequest } from "../lib/hooks";
+import { useAct, useRequest, type Requested } from "../lib/hooks";
 import { usePreferences } from "../lib/preferences";
 import { may, useSession } from "../lib/session";
 import { roughly, type Zone } from "../lib/time";
@@ -30,20 +30,20 @@ export function FindingsPage(): ReactNode {
   const { zone } = usePreferences();
   const [state, setState] = useState("open");
   const [since, setSince] = useState("7d");
-  const asked = `/findings${queryString({ state, since })}`;
-  const answer = useRequest(asked, (signal) => get<{ total: number; findings: FindingItem[] }>(asked, signal));
   const [severity, setSeverity] = useState("");
+  const question = { state, since, severity };
+  const { first, answers, add } = useFindings(question);
   const [order, setOrder] = useState<Order>("time");
-  const found = answer.data?.findings ?? [];
-  const items = ordered(found.filter((item) => !severity || severityOf(item) === severity), order);
+  const latest = answers.at(-1);
+  const items = ordered(incidents(answers), order);
   useRowKeys(items.map((item) => ({ id: item.incident, index: "", kind: "finding", source: item.finding })), null, () => undefined);
   return (
     <div className="page">
       <div className="page-head">
         <h1>Findings</h1>
-        {answer.data && (
+        {latest && (
           <p className="count" role="status">
-            <strong>{count(items.length)}</strong> of <strong>{plural(answer.data.total, "incident")}</strong>
+            <strong>{count(items.length)}</strong> of <strong>{plural(latest.total, "incident")}</strong>
           </p>
         )}
         <span className="spacer" />
@@ -58,7 +58,8 @@ export function FindingsPage(): ReactNode {
           <option value="">All severities</option>
           {SEVERITIES.map((name) => (
             <option key={name} value={name}>
-              {name} ({count(found.filter((item) => severityOf(item) === name).length)})
+              {name}
+              {latest && ` (${count(latest.by_severity[name] ?? 0)})`}
             </option>
           ))}
         </select>
@@ -70,17 +71,18 @@ export function FindingsPage(): ReactNode {
           ))}
         </select>
       </div>
-      {answer.error && <Failure error={answer.error} />}
-      {answer.loading && !answer.data && <Loading what="findings" />}
-      {answer.data && items.length === 0 && (
+      {first.error && <Failure error={first.error} />}
+      {latest && !latest.complete && <Unread answer={latest} zone={zone} />}
+      {first.loading && items.length === 0 && <Loading what="findings" />}
+      {latest && !first.loading && items.length === 0 && (
         <section className="card">
-          <Empty title={severity && found.length > 0 ? "None is of this severity." : state === "open" ? "Nothing is open." : "No finding in this time."}>
+          <Empty title={severity && anyIn(latest) ? "None is of this severity." : state === "open" ? "Nothing is open." : "No finding in this time."}>
             <p>Detectors look at every event as it comes in.</p>
           </Empty>
         </section>
       )}
       {items.length > 0 && (
-        <section className={`card flush ${answer.loading ? "stale" : ""}`}>
+        <section className={`card flush ${first.loading ? "stale" : ""}`}>
           <div className="table-scroll" role="region" aria-label="Findings" tabIndex={0}>
             <table className="results findings">
               <thead>
@@ -101,9 +103,82 @@ export function FindingsPage(): ReactNode {
               </tbody>
             </table>
           </div>
+          <More key={queryString(question)} question={question} answers={answers} onAnswer={add} disabled={first.loading} />
         </section>
       )}
     </div>
+  );
+}
+
+interface Findings {
+  first: Requested<FindingsAnswer>;
+  /** The first one and those that go on from it; none before the first is there. */
+  answers: FindingsAnswer[];
+  add: (answer: FindingsAnswer) => void;
+}
+
+/** The answers to a question. Another question starts anew, and what still comes of the one before is dropped. */
+function useFindings(question: Record<string, string>): Findings {
+  const asked = `/findings${queryString(question)}`;
+  const first = useRequest(asked, (signal) => get<FindingsAnswer>(asked, signal));
+  const { data } = first;
+  const [later, setLater] = useState<{ to: FindingsAnswer | null; answers: FindingsAnswer[] }>({ to: null, answers: [] });
+  useEffect(() => setLater({ to: data, answers: [] }), [data]);
+  return {
+    first,
+    answers: data ? [data, ...(later.to === data ? later.answers : [])] : [],
+    add: (answer) => setLater((now) => (now.to === data ? { to: data, answers: [...now.answers, answer] } : now)),
+  };
+}
+
+function anyIn(answer: FindingsAnswer): boolean {
+  return Object.values(answer.by_severity).some((found) => found > 0);
+}
+
+/** Each incident once: as answers are of their own moment, one may be in two of them. */
+function incidents(answers: FindingsAnswer[]): FindingItem[] {
+  return [...new Map(answers.flatMap((answer) => answer.findings).map((item) => [item.incident, item])).values()];
+}
+
+function Unread({ answer, zone }: { answer: FindingsAnswer; zone: Zone }): ReactNode {
+  const one = answer.unread === 1;
+  return (
+    <div className="notice">
+      <Icon name="warn" />
+      <p>
+        The oldest {one ? "finding" : `${count(answer.unread)} findings`} (before <Value field="@timestamp" value={answer.unread_before} zone={zone} />){" "}
+        {one ? "was" : "were"} not read; incidents that only {one ? "it tells" : "they tell"} of are missing.
+      </p>
+    </div>
+  );
+}
+
+/** Asks for those that the answers so far left out. */
+function More(props: {
+  question: Record<string, string>;
+  answers: FindingsAnswer[];
+  onAnswer: (answer: FindingsAnswer) => void;
+  disabled: boolean;
+}): ReactNode {
+  const { question, answers, onAnswer, disabled } = props;
+  const answered = answers.reduce((sum, answer) => sum + answer.findings.length, 0);
+  const total = answers.at(-1)?.total ?? 0;
+  const act = useAct(async () => {
+    onAnswer(await get<FindingsAnswer>(`/findings${queryString({ ...question, offset: String(answered) })}`));
+  });
+  if (answered >= total) return null;
+  return (
+    <>
+      {act.error && <Failure error={act.error} />}
+      <div className="more-rows">
+        <Button onClick={act.run} disabled={disabled || act.busy}>
+          {act.busy ? "Loading…" : "Show more"}
+        </Button>
+        <span>
+          {count(answered)} of {count(total)}: the gravest are chosen first, of these the newest
+        </span>
+      </div>
+    </>
   );
 }
 
@@ -113,14 +188,16 @@ function severityOf(item: FindingItem): string {
   return textAt(item.finding, "gatebook.severity");
 }
 
-/** The server's order is newest first; by severity, the newest of each stay first. */
+/** Newest first, also over several answers; by severity, the newest of each stay first. */
 function ordered(items: FindingItem[], order: Order): FindingItem[] {
-  if (order === "time") return items;
+  const seen = (item: FindingItem): string => textAt(item.finding, "@timestamp");
+  const newest = [...items].sort((a, b) => (seen(a) < seen(b) ? 1 : seen(a) > seen(b) ? -1 : 0));
+  if (order === "time") return newest;
   const rank = (item: FindingItem): number => {
     const at = SEVERITIES.indexOf(severityOf(item));
     return at < 0 ? SEVERITIES.length : at;
   };
-  return [...items].sort((a, b) => rank(a) - rank(b));
+  return newest.sort((a, b) => rank(a) - rank(b));
 }
 
 function Sorter(props: { name: string; by: Order; order: Order; onOrder: (order: Order) => void }): ReactNode {
