@@ -84,7 +84,7 @@ def _cut(value: Any, max_chars: int) -> Any:
     """The same structure with its long strings cut, at a space: half a word could be half a
     secret, which redaction would not know."""
     if isinstance(value, str) and len(value) > max_chars:
-        return _broken_off(value[:max_chars])
+        return _broken_off(value[:max_chars]).rstrip()
     if isinstance(value, list):
         return [_cut(item, max_chars) for item in value]
     if isinstance(value, dict):
