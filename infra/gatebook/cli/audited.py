@@ -21,7 +21,7 @@ from gatebook.cli.first_output import before_first_output
 from gatebook.cli.privileged import SERVICE_NAME, operator
 from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts, Unrecorded
 from gatebook.producers.policy.notices import ControlEvent
-from gatebook.schemas.errors import GatebookError
+from gatebook.schemas.errors import GatebookError, WrongSetting
 
 if TYPE_CHECKING:
     from gatebook.processors.serve.access.who import Caller
@@ -263,6 +263,7 @@ class CommandLook(threading.Thread):
         self._ended = threading.Event()
         self._failure: dict[str, str] = {}
         self._unrecorded = ""  # why not, until somebody was told
+        self._next_step = Unrecorded.next_step
 
     def tell(self, **details: str) -> None:
         """Add what the command has learned of its task; before `commit` and output."""
@@ -278,7 +279,9 @@ class CommandLook(threading.Thread):
             self._unrecorded = f"the spool takes longer than {START_SECONDS:g} s"
         if self._unrecorded and self._action not in SHOWN_ANYWAY:
             why, self._unrecorded = self._unrecorded, ""
-            raise Unrecorded(f"this look cannot be recorded ({why}), so nothing is shown")
+            refused = Unrecorded(f"this look cannot be recorded ({why}), so nothing is shown")
+            refused.next_step = self._next_step
+            raise refused
 
     def run(self) -> None:
         """See Thread."""
@@ -292,6 +295,8 @@ class CommandLook(threading.Thread):
         except (GatebookError, OSError, ImportError) as error:
             is_ours = isinstance(error, GatebookError)
             self._unrecorded = str(error) if is_ours else type(error).__name__
+            if isinstance(error, WrongSetting):
+                self._next_step = error.next_step
         finally:
             self._decided.set()
 

@@ -26,6 +26,7 @@ from gatebook.cli.search_commands import (
     kind_option,
 )
 from gatebook.cli.whole import gaps_of, tell_gaps
+from gatebook.processors.serve.audit import Unrecorded
 
 if TYPE_CHECKING:
     from gatebook.cli.audited import CommandLook
@@ -147,7 +148,7 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
 
     Exit codes: 0 written, 1 nothing matched (then no file is left), 2 wrong usage, or another
     process is writing that file, 3 Elasticsearch cannot be reached or did not answer in full (then
-    --resume goes on).
+    --resume goes on), 6 the look cannot be recorded.
     """
     text = " ".join(query)
     _check_folder(output)
@@ -162,7 +163,11 @@ def export(query: tuple[str, ...], output: Path | None, resume: bool, **given: A
                 look.tell(**_check_resumed(job, text))
             else:
                 _check_begun(job)
-            total = run_on_cluster(lambda c: _to_file(c, job, text, given, look))
+            try:
+                total = run_on_cluster(lambda c: _to_file(c, job, text, given, look))
+            except Unrecorded:
+                job.forget()
+                raise
         told = f"{total:,} lines in {output}" if total else f"no match: {output} is not written"
         click.echo(told, err=True)
     if not total:
@@ -260,6 +265,11 @@ class Job:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.notes)
+
+    def forget(self) -> None:
+        """Leave nothing of an export of which nothing was written."""
+        if not self.bytes:
+            self.notes.unlink(missing_ok=True)
 
     def take(self, chunk: Chunk) -> None:
         """Write a chunk, and then that it is there."""

@@ -1,7 +1,7 @@
 """The `gatebook` command: finds the subcommand, imports only what that needs, reports errors.
 
 Exit codes: 0 good; 1 looked and found something wrong (or nothing); 2 wrong usage; 3 and above
-are told by each command's help.
+are told by each command's help; 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ COMMANDS = {
 }
 EXIT_ERROR = 1
 EXIT_MISSING_PACKAGE = 6
+EXIT_INTERRUPTED = 130  # as a shell tells of SIGINT
 
 
 class LazyGroup(click.Group):
@@ -118,11 +119,18 @@ def _call(arguments: list[str] | None) -> None:
     try:
         cli.main(args=arguments, prog_name="gatebook", standalone_mode=True)
     except SystemExit as end:
+        if _is_interrupted(end.__context__):
+            sys.exit(EXIT_INTERRUPTED)
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         # What is still buffered has no reader; without this the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _is_interrupted(ended_by: BaseException | None) -> bool:
+    """Tell Ctrl-C from a question that was answered with no."""
+    return isinstance(ended_by, click.Abort) and isinstance(ended_by.__cause__, KeyboardInterrupt)
 
 
 def _missing(package: str) -> Fatal:

@@ -250,7 +250,15 @@ def erase(id_: str, as_json: bool, output: Path | None, **given: Any) -> None:
         request = Request(given["reason"], operator(), given["names"], given["now"])
         return await eraser.run(person, request)
 
-    found = run_at_desk(work)
+    try:
+        found = run_at_desk(work)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted: what is done stays done, and the same command goes on; "
+            "`gatebook subject status` tells how far it is",
+            err=True,
+        )
+        raise
     if given["dry_run"]:
         click.echo(json.dumps(found)) if as_json else _print_plan(found)
         sys.exit(EXIT_HELD if found["holds"] else 0)

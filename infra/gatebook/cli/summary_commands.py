@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatebook.cli.cluster import run_on_cluster, run_privileged
+from gatebook.cli.privileged import SERVICE_NAME
 
 if TYPE_CHECKING:
     from gatebook.cli.privileged import Witness
@@ -220,7 +221,7 @@ def show(
     if as_json:
         click.echo(json.dumps(_totals(found)))
     else:
-        _print_totals(found, by, limit)
+        _print_totals(found, by, limit, text)
     sys.exit(0 if found.groups else EXIT_NOTHING)
 
 
@@ -257,7 +258,7 @@ def _milliseconds(nanoseconds: float | None) -> float | None:
 HEADINGS = ("events", "failures", "in", "out", "p50 ms", "p95 ms", "p99 ms", "principals")
 
 
-def _print_totals(found: Totals, by: Sequence[str], limit: int) -> None:
+def _print_totals(found: Totals, by: Sequence[str], limit: int, text: str) -> None:
     lines = [[*by, *HEADINGS], *(_cells(group) for group in found.groups[:limit])]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
@@ -273,6 +274,12 @@ def _print_totals(found: Totals, by: Sequence[str], limit: int) -> None:
         f"summed up until {_minute(found.covered_until)}",
         err=True,
     )
+    if "service.name" not in text:
+        click.echo(
+            f"what people did in Gatebook itself counts, too; not service.name:{SERVICE_NAME} "
+            "leaves it out",
+            err=True,
+        )
 
 
 def _cells(group: Group) -> list[str]:

@@ -195,6 +195,31 @@ async def test_without_a_spool_nothing_is_shown(book: Watched, action: str) -> N
     assert "Traceback" not in done.stderr
 
 
+async def test_an_export_that_cannot_be_recorded_leaves_no_file(
+    book: Watched, tmp_path: Path
+) -> None:
+    """So that the same command is not refused once it can be."""
+    await book.write(*rows(5))
+    book.spool.write_text("")
+    output = tmp_path / "out" / "gus.csv"
+    output.parent.mkdir()
+    done = book.command("export", "user.id:gus", "-o", str(output))
+    assert done.returncode == 6
+    assert list(output.parent.iterdir()) == []
+
+
+async def test_a_wrong_setting_is_told_as_one(
+    book: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps a look from being recorded is named with what to do about that."""
+    await book.write(*rows(5))
+    monkeypatch.setenv("GATEBOOK_DELIVERY_MODE", "bogus")
+    done = book.command("search", "user.id:gus")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "GATEBOOK_DELIVERY_MODE" in done.stderr
+    assert "GATEBOOK_SPOOL_DIR" not in done.stderr
+
+
 async def test_in_json_a_look_that_cannot_be_recorded_is_an_error_alone(book: Watched) -> None:
     """Who reads standard output as JSON gets the error, and nothing of the log."""
     await book.write(*rows(5))

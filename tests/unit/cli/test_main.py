@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
+
+import gatebook.cli.main
 
 WRONG_USAGE = {
     "an upstream that is no address": ("proxy", "--upstream", "nonsense"),
@@ -26,6 +29,22 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(usage: str) -> None:
     assert ended.stdout == ""
     if "nosuch" in str(WRONG_USAGE[usage]):
         assert "nosuch" in ended.stderr
+
+
+@pytest.mark.parametrize(("ended_by", "code"), [(KeyboardInterrupt, 130), (click.Abort, 1)])
+def test_ctrl_c_is_no_answer(
+    ended_by: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script tells an interrupt from a search that found nothing; a no is no interrupt."""
+
+    @click.command()
+    def ends() -> None:
+        raise ended_by
+
+    monkeypatch.setattr(gatebook.cli.main, "cli", ends)
+    with pytest.raises(SystemExit) as ended:
+        gatebook.cli.main.main([])
+    assert ended.value.code == code
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -36,7 +36,9 @@ class Unrecorded(GatebookError):
     """The act could not be made durable, so it was not done. The API answers 503."""
 
     exit_code = 6
-    next_step = "see that GATEBOOK_SPOOL_DIR (default: spool in GATEBOOK_HOME) can be written"
+    next_step = (
+        "see that GATEBOOK_SPOOL_DIR (default: spool in GATEBOOK_HOME) can be written and has room"
+    )
 
 
 @dataclass(frozen=True, slots=True)
