@@ -153,6 +153,78 @@ def test_an_object_comes_out_as_its_json_text_does(value: dict[str, Any]) -> Non
     assert is_among(MASK.findall(text), iter(MASK.findall(json.dumps(redacted))))
 
 
+NAMES = ["password", "passwords", "api_keys", "credentials", "dbPassword", "X-Api-Key", "cookie"]
+plain_texts = st.one_of(st.sampled_from(VALUES), st.sampled_from(TEXTS), st.just("sunshine"))
+held = st.recursive(
+    st.one_of(plain_texts, st.integers(0, 10**16), st.booleans(), st.none()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["old", "user", "value", *NAMES]), inner, max_size=3),
+    ),
+    max_leaves=6,
+).filter(lambda value: isinstance(value, list | dict))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(NAMES), held)
+def test_below_the_name_of_a_credential_both_forms_hide_the_same(name: str, value: Any) -> None:
+    """All of a list or an object goes, were it a plain word: as an object, as its JSON text, and
+    as that text in another."""
+    redacted, _ = REDACTOR.redact_json({name: value})
+    text = json.dumps({"note": 1, name: value})
+    masks = MASK.findall(json.dumps(redacted))
+    for written in (text, json.dumps(text)):
+        masked = REDACTOR.redact_text(written).text
+        assert is_among(masks, iter(MASK.findall(masked)))
+        assert "sunshine" not in masked
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ('{"passwords": ["Winter#2026x", "sunshine"], "n": "blue"}', '"n": "blue"}'),
+        ('{"db":{"password":{"old":"Winter#2026x","new":["zz",{"a":"b c"}]}},"n":1}', '"n":1}'),
+        (r'args "{\"credentials\":[\"Admin1!pw\",\"a, b\"]}" ok', r"{\"credentials\":["),
+        ("{'api_keys': ['k9x7w5z3q1', 'q'], 'n': 'blue'}", "'n': 'blue'}"),
+        ('{"password": ["Winter#2026x", "tR8', '{"password": ['),
+        ('{"name": "DB_PASSWORD", "value": ["x1y2"]}', '"value": ['),
+        ('{"headers":{"X-Api-Key":"xk-123456789012"}}', '{"headers":{"X-Api-Key":"'),
+        ("passwords: [Winter#2026x, tR8kQ2vLm9Zx]\nn: 1", "passwords: ["),
+        ("db:\n  password: {old: Winter#2026x, new: 'Spring#2027x'}\n", "password: {old: "),
+    ],
+)
+def test_lists_and_objects_below_a_credential_s_name_are_masked_in_texts(
+    text: str, left: str
+) -> None:
+    """As JSON, escaped in another text, in quotes of Python's, broken off, as YAML in one line."""
+    masked = REDACTOR.redact_text(text).text
+    assert left in masked
+    rest = MASK.sub("", masked)
+    for secret in ("Winter", "Spring", "sunshine", "zz", "b c", "Admin", "a, b", "k9x7", "tR8"):
+        assert secret not in rest
+    assert not re.search("[\"']q[\"']|x1y2|xk-", rest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": {"type": "string", "description": "The password of it", "minLength": 8}}',
+        '{"credentials": {"username": user, "password": os.environ["PASSWORD"]}}',
+        '{"passwords": ["${DB_PASSWORD}", get("first")]}',
+        '{"secret": {"value": "<your-api-key>", "valid": true}}',
+        '{"passwords": [], "api_keys": {}, "n": ["blue"]}',
+        '{"password_hash": ["md5"], "keys": ["blue"], "tokens": ["hello"]}',
+        "password: ['', [Validators.required]]",
+        "password: {required: 'Please enter 8 letters', minlength: 8}",
+        "the passwords: [see below]",
+        '{"X-Api-Key": "your-api-key", "secret": "words only"}',
+    ],
+)
+def test_lists_and_objects_that_hold_no_credential_stay(text: str) -> None:
+    """Declarations, code, variables, rules of forms, and names that only sound alike."""
+    assert REDACTOR.redact_text(text).text == text
+
+
 def is_among(masks: list[str], all_masks: Iterator[str]) -> bool:
     """In this order; a value that is read alone as well may show more than among its neighbours."""
     return all(mask in all_masks for mask in masks)

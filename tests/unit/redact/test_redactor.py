@@ -403,6 +403,9 @@ HOSTILE = {
     "secrets": "secret aws ",
     "colons": "1:2:3::4:zz ",
     "escapes": "\\u0041",
+    "names of lists": '{"passwords":[',
+    "quotes below names": '"passwords":["\n',
+    "values below names": '{"api_keys":[1,{"',
 }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from .below import below_name
 from .probe import Found, Probe, is_drawn, is_placeholder, is_variable, plain
 
 # All patterns here are read from a keyword on, and what they repeat is bounded.
@@ -80,10 +81,19 @@ _NAMES_ONLY = re.compile(
     rb"(?i)s?[_.\-]?(?:id|name|type|url|uri|path|file|len|length|size|count)\b"
 )
 
+_KEYS_ONLY = (b"cookie", b"bearer")
+"""Names of what has rules of its own: they count only for what stands below them."""
+
 
 def assigned_secret(probe: Probe) -> Iterator[Found]:
     """Accept a random value after a name such as `api_key`, `secret` or `token`."""
     data = probe.data
+    below = below_name(probe)
+    if below is not None:
+        yield from below
+        return
+    if data[probe.start : probe.end].lower() in _KEYS_ONLY:
+        return
     strong = _strong(probe)
     if strong:
         yield strong

@@ -46,7 +46,8 @@ _ARGUMENTS = ("input", "arguments")
 """Under these, an object holds arguments whatever its keys are; a text is read as it is."""
 
 _NAMES = ("name", "key", "field", "label", "header", "parameter", "variable")
-_VALUES = frozenset(("value", "val", "secret", "content", "data"))
+VALUES = frozenset(("value", "val", "secret", "content", "data"))
+"""Where a pair of a name and a value holds the value."""
 
 _LONG_WORDS = r"password|passwd|passphrase|passcode|passwort|kennwort|wachtwoord"
 _SHORT_WORDS = (
@@ -173,13 +174,13 @@ class _Writer:
         """Write an object."""
         if room < 0:
             raise RedactionFailed(RedactionFailed.TOO_DEEP)
-        named, before = _named(items), "{"
+        named, before = named_by(items), "{"
         for key, item in items.items():
             if not isinstance(key, str):
                 raise RedactionFailed(RedactionFailed.UNKNOWN_TYPE)
-            name = named if named and key in _VALUES else key
+            name = named if named and key in VALUES else key
             self._before += f'{before}"{name}": '
-            self.value(item, _kind_under(name, item) or kind, room - 1)
+            self.value(item, kind_under(name, item) or kind, room - 1)
             before = ", "
         self._before += "}" if items else "{}"
 
@@ -194,15 +195,16 @@ class _Writer:
         self._before += "]" if items else "[]"
 
 
-def _named(items: Mapping[Any, Any]) -> str:
+def named_by(items: Mapping[Any, Any]) -> str:
     """The name of a pair of a name and a value: `{"name": "DB_PASSWORD", "value": ...}`."""
-    if _VALUES.isdisjoint(items) or "role" in items:
+    if VALUES.isdisjoint(items) or "role" in items:
         return ""
     name = next((items[name] for name in _NAMES if type(items.get(name)) is str), "")
     return name if len(name) <= _KEY_CHARS else ""
 
 
-def _kind_under(key: str, item: Any) -> str:
+def kind_under(key: str, item: Any) -> str:
+    """The kind of credential that a key says is in an item, or an empty string."""
     kind = secret_kind(key)
     return "" if kind and type(item) is dict and _is_schema(item) else kind
 

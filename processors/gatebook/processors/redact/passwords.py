@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from .assigned import AFTER_NAME, AFTER_SPEECH, BESIDE, PHRASE, POINTED, is_wordy, stated_before
+from .below import below_name
 from .probe import Found, Probe, is_variable, plain
 
 _MIXED = re.compile(rb"[0-9]|[a-z][A-Z]{1,3}[a-z]|[a-z][!$%&#][A-Za-z]")
@@ -36,12 +37,31 @@ _SIGIL = re.compile(
 
 def assigned_password(probe: Probe) -> Iterator[Found]:
     """Accept an assigned password: any after `=`, in quotes or a tag, a mixed one in prose."""
+    below = below_name(probe)
+    if below is not None:
+        yield from below
+        return
     demand = _demand(probe)
     if demand is None or _is_other_name(probe):
         return
     for found in _assigned(probe):
         if demand(probe.data, found):
-            yield found
+            yield _to_line_end(probe, found)
+
+
+_ALONE_BEFORE = re.compile(rb"(?:\A|\n)[ \t#>*\-]{0,8}\Z")
+_NEXT_LINE = re.compile(rb"[:*]{0,3}[ \t]{0,8}\r?\n[ \t]{0,8}")
+_LINE_REST = re.compile(rb"([&<>|{},;]\S{1,120}?)[ \t]{0,8}(?:\r?\n|\Z)")
+
+
+def _to_line_end(probe: Probe, found: Found) -> Found:
+    """All of a value that stands alone on the line below its name: no mark in it ends it."""
+    rest = _LINE_REST.match(probe.data, found.end)
+    if rest is None or not _NEXT_LINE.fullmatch(probe.data, probe.end, found.start):
+        return found
+    if not _ALONE_BEFORE.search(probe.data, max(0, probe.start - 12), probe.start):
+        return found
+    return Found(found.start, rest.end(1), plain(probe.data[found.start : rest.end(1)]))
 
 
 def _assigned(probe: Probe) -> Iterator[Found]:

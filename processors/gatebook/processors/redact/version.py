@@ -17,7 +17,7 @@ from .tables import table_bytes
 if TYPE_CHECKING:
     from .engine import RedactionLimits
 
-ENGINE_VERSION = 7
+ENGINE_VERSION = 8
 """Raised when the engine or a validator finds other values with the same rules, or gives them
 other pseudonyms."""
 _LIBRARIES = ("phonenumbers", "python-stdnum", "google-re2")
