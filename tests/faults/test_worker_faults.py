@@ -62,7 +62,7 @@ def test_messages_that_no_reader_understands_stop_nothing(pipeline: Pipeline) ->
     (intake, _) = pipeline.start("intake", "index")
     for headers in ({}, {"gatebook-count": None}, {"gatebook-count": "9" * 30}):
         pipeline.send(b"not a frame", "p1", headers)  # type: ignore[arg-type]  # a null is the point
-    pipeline.publish([make_event(service={"name": "\x01" * 900_000})])
+    pipeline.publish([make_event(attributes={f"a{n}": "\x01" * 60_000 for n in range(15)})])
     pipeline.publish([make_event()])
     pipeline.wait_indexed(1)
     pipeline.wait_indexed(4, "deadletter")
