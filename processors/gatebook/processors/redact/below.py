@@ -42,9 +42,13 @@ _TOKEN = re.compile(
 _COLON = re.compile(rb"\s{0,8}:")
 _MIXED = re.compile(rb"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])\S{5,200}")
 
-_TEMPLATE = re.compile(rb"<[^<>0-9]{1,80}>")
-# Below a name, an address in quotes is a value, and so is `$ecret9Pass`.
-_NO_VARIABLE = re.compile(rb"(?i:https?:)|\$(?=[A-Za-z0-9_]{0,80}[a-z])\w+\Z")
+# What takes a value's place in quotes, below a name: less than elsewhere (`is_variable`).
+_TEMPLATE = re.compile(
+    rb"<[A-Za-z_ \-]{1,80}>|\$[A-Z_][A-Z0-9_]*|\$[{(][^\s]*|\{\{[^{}]*\}\}|%[({][^(){}]*[)}]s?"
+    rb"|\*+|\.+|[xX]{3,}|-+|_+|(?i:none|null|nil|true|false|undefined|changeme|redacted|hidden"
+    rb"|masked|optional|required|string|str|your[_-][a-z_-]*)"
+    rb"|(?:os|env|self|config|settings|process|request|args)\.[A-Za-z_.]+|[a-z_.]+\(\)"
+)
 
 
 class _Leaf(NamedTuple):
@@ -107,9 +111,7 @@ def _is_kept(value: bytes, leaf: _Leaf) -> bool:
     """Tell a text or a number that is no variable; most bare words are code."""
     if leaf.is_bare or not value.strip():
         return _is_mixed(value, leaf)
-    if _TEMPLATE.fullmatch(value):
-        return False
-    return not is_variable(value) or _NO_VARIABLE.match(value) is not None
+    return not _TEMPLATE.fullmatch(value.strip())
 
 
 def _is_mixed(value: bytes, leaf: _Leaf) -> bool:
