@@ -76,6 +76,7 @@ _NAMES = {
 _SECRETS = frozenset(
     {"api_key", "jwt", "private_key", "password", "url_password", "high_entropy", "secret"}
     | {"token", "entropy", "credential", "random_string"}
+    | {"pin", "one_time_code", "card_security_code"}
 )
 
 

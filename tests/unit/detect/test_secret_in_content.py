@@ -16,7 +16,7 @@ from gatebook.processors.detect.engine import DetectionEngine, Limits
 from gatebook.processors.detect.registry import load_detector
 from gatebook.processors.enrich import Catalog
 from gatebook.processors.intake import IntakeContext, Source, process_frame
-from gatebook.processors.redact import Redactor
+from gatebook.processors.redact import SECRET_KINDS, Redactor
 from gatebook.processors.serve.access.tokens import PREFIX, caller_id, short_id
 from gatebook.schemas.codec import FrameHeader, build_frame, encode_event
 
@@ -63,6 +63,13 @@ def found(*documents: dict[str, Any]) -> list[str]:
     engine = DetectionEngine((load_detector("secret_in_content"),), Limits())
     findings = engine.process(0, documents)
     return [finding["labels"]["kinds"] for finding in findings]
+
+
+def test_every_kind_of_secret_that_redaction_tells_is_one_here() -> None:
+    """A new kind of secret is not found in silence."""
+    parameters: Any = load_detector("secret_in_content").parameters
+    assert parameters.kinds == SECRET_KINDS
+    assert found(taken_in("my PIN code is 9823")) == ["pin"]
 
 
 NAMED = {

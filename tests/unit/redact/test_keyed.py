@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -203,6 +204,25 @@ def test_lists_and_objects_below_a_credential_s_name_are_masked_in_texts(
     for secret in ("Winter", "Spring", "sunshine", "zz", "b c", "Admin", "a, b", "k9x7", "tR8"):
         assert secret not in rest
     assert not re.search("[\"']q[\"']|x1y2|xk-", rest)
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ({"card": {"cvv": "737", "exp": "12/30"}}, ["card_security_code"]),
+        ({"pin": "4711", "security_code": 737}, ["card_security_code", "pin"]),
+        ({"otp": "482913", "mfa_code": 119922}, ["one_time_code", "one_time_code"]),
+        ({"userPin": 4711, "pin_count": 4096}, ["pin"]),
+    ],
+)
+def test_short_codes_are_told_by_their_keys(value: dict[str, Any], kinds: list[str]) -> None:
+    """Texts and numbers, in objects as in their JSON text; the date a card expires stays."""
+    redacted, counts = REDACTOR.redact_json(value)
+    text = REDACTOR.redact_text(json.dumps(value))
+    assert sorted(Counter(counts).elements()) == kinds
+    assert text.counts == counts
+    assert MASK.findall(text.text) == MASK.findall(json.dumps(redacted))
+    assert "12/30" in text.text or "12/30" not in json.dumps(value)
 
 
 @pytest.mark.parametrize(

@@ -403,6 +403,7 @@ HOSTILE = {
     "secrets": "secret aws ",
     "colons": "1:2:3::4:zz ",
     "escapes": "\\u0041",
+    "short codes": "otp pin: cvv ",
     "names of lists": '{"passwords":[',
     "quotes below names": '"passwords":["\n',
     "values below names": '{"api_keys":[1,{"',

@@ -21,7 +21,9 @@ import msgspec
 
 from .errors import RuleInvalid
 
-SECRET_KINDS: frozenset[str] = frozenset({"api_key", "jwt", "private_key", "password"})
+SECRET_KINDS: frozenset[str] = frozenset(
+    {"api_key", "jwt", "private_key", "password", "pin", "one_time_code", "card_security_code"}
+)
 """Kinds that mean a credential."""
 
 MAX_KEYWORD_BYTES = 64
