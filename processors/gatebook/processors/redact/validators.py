@@ -278,6 +278,29 @@ def card(probe: Probe) -> Iterator[Found]:
         first += found[1] if found else 1
 
 
+# The rows of a table, and the masks of what stood there.
+_ROW_BEFORE = re.compile(
+    rb"(?:[0-9]|[A-Z0-9]{4}\])[ \t,;|.\-]{0,4}\Z"
+    rb"|(?:[0-9]{4}[ \-][0-9]{4}|[A-Z0-9]{4}\])[ \t]{0,4}\r?\n[ \t>]{0,8}\Z"
+)
+_ROW_AFTER = re.compile(
+    rb"[ \t,;|.\-]{0,4}(?:[0-9]|\[[A-Z]{2})"
+    rb"|[ \t]{0,4}\r?\n[ \t>]{0,8}(?:[0-9]{4}[ \-][0-9]{4}|\[[A-Z]{2})"
+)
+
+
+def card_wrapped(probe: Probe) -> Iterator[Found]:
+    """Accept four groups over two lines that pass Luhn, unless there are more such rows."""
+    data, start, end = probe.data, probe.start, probe.end
+    before = data[max(0, start - 24) : start]
+    if probe.value.count(b"\n") != 1 or _ROW_BEFORE.search(before) or _ROW_AFTER.match(data, end):
+        return
+    groups = _GROUP.findall(probe.value)
+    digits = b"".join(groups)
+    if _is_card(digits, [len(group) for group in groups]):
+        yield Found(start, end, digits.decode(), "*" + digits[-4:].decode())
+
+
 def _card_from(probe: Probe, groups: list[tuple[int, int]], first: int) -> tuple[Found, int] | None:
     """The longest card that begins with a group, and how many groups it has."""
     data, start = probe.data, groups[first][0]
@@ -568,6 +591,7 @@ VALIDATORS: dict[str, Validator] = {
     "pem": pem,
     "email": email,
     "card": card,
+    "card_wrapped": card_wrapped,
     "iban": iban,
     "checked": checked,
     "ssn": ssn,
@@ -589,6 +613,7 @@ NARROWING = frozenset(
     {"any", "token", "unread_token", "mixed", "encoded_login", "drawn", "dotted", "checked", "ssn"}
     | {"birth_date"}
     | {"phone", "phone_alone", "phone_announced", "phone_nanp", "mac", "ipv4", "card", "crypto"}
+    | {"card_wrapped"}
     | {"high_entropy", "iban"}
 )
 """Validators that find nothing beyond their candidate, but for the extension of a telephone. The
