@@ -225,6 +225,15 @@ def test_short_codes_are_told_by_their_keys(value: dict[str, Any], kinds: list[s
     assert "12/30" in text.text or "12/30" not in json.dumps(value)
 
 
+def test_a_long_list_below_a_credential_s_name_is_masked_to_its_end() -> None:
+    """A text as large as a table that is masked wholly."""
+    text = json.dumps({"passwords": [f"Winter#2026x{number}" for number in range(3_000)]})
+    assert 55_000 < len(text) < 65_000
+    redacted = REDACTOR.redact_text(text)
+    assert redacted.counts == {"password": 3_000}
+    assert "Winter" not in redacted.text
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -16,7 +16,7 @@ from .budget import Budget
 from .keyed import VALUES, kind_under, named_by
 from .probe import Found, Probe, is_placeholder, is_variable, plain
 
-MAX_BYTES = 16_384
+MAX_BYTES = 65_536
 """Of one list or object; what stands further down stays."""
 MAX_DEPTH = 32
 _KEY_BYTES = 160
