@@ -1,6 +1,8 @@
 """Time to the first page, to a histogram and to facets, of what people ask every day.
 
-Everything goes through the code that the service uses. Each round asks at another moment (the end
+Everything goes through the searches that commands and the service use, pages as `gatebook search`
+asks for them; the service's own parts around them (credentials, masks, the record of the look, the
+view that further pages read) are not in it. Each round asks at another moment (the end
 of the range moves by a second) and, where a query names one, about another person, tenant or
 trace, so that no answer is one that Elasticsearch remembers as a whole.
 """
