@@ -34,6 +34,14 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 BEGAN = NOW - timedelta(hours=2)
 
 
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """Of each test: when the last of them runs, the first may have run an hour ago."""
+    global NOW, BEGAN
+    NOW = datetime.now(UTC).replace(microsecond=0)
+    BEGAN = NOW - timedelta(hours=2)
+
+
 class Api:
     """A service with a book of documents below it."""
 
