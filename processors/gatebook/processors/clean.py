@@ -30,12 +30,7 @@ class CleanTexts:
     def __contains__(self, value: Any) -> bool:
         """Whether this text, or list of texts, was added and is not forgotten."""
         key = _key(value)
-        if key is None or key in self._younger:
-            return key is not None
-        if key not in self._older:
-            return False
-        self._keep(key)
-        return True
+        return key is not None and self._has(key)
 
     def add(self, value: Any) -> None:
         """Remember a text, or a list of texts; long ones and other values are not kept."""
@@ -45,16 +40,19 @@ class CleanTexts:
 
     def has_group(self, values: tuple[Any, ...]) -> bool:
         """Whether these values were added together and are not forgotten."""
-        if values in self._younger:
-            return True
-        if values not in self._older:
-            return False
-        self._keep(values)
-        return True
+        return self._has(values)
 
     def add_group(self, values: tuple[Any, ...]) -> None:
         """Remember values of fields, in the order of the fields, each of which is clean."""
         self._keep(values)
+
+    def _has(self, key: Key) -> bool:
+        if key in self._younger:
+            return True
+        if key not in self._older:
+            return False
+        self._keep(key)
+        return True
 
     def _keep(self, key: Key) -> None:
         if len(self._younger) >= self._limit:
