@@ -267,6 +267,7 @@ def _server(app: Any, settings: AccessSettings) -> uvicorn.Server:
         log_config=None,
         log_level="warning",
         server_header=False,
+        date_header=False,  # the gate's is of its moment
         # The gate reads what proxies say itself, so that it knows whom it believes.
         proxy_headers=False,
         ws="none",

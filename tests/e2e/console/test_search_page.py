@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
+from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.e2e.console.book import ACCESSES, HOSTILE_ID, INCIDENT, Book
 from tests.e2e.console.conftest import Visit
 
@@ -81,6 +84,36 @@ def test_a_reload_keeps_following_the_clock(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Time range")).to_contain_text("Last 15 minutes")
     page.reload()
     expect(page.get_by_role("button", name="Time range")).to_contain_text("Last 15 minutes")
+
+
+def until(page: Page) -> float:
+    """The end of what is asked for, seconds since 1970."""
+    expect(page).to_have_url(re.compile("to="))
+    return datetime.fromisoformat(params(page)["to"][0]).timestamp()
+
+
+def test_a_wrong_clock_of_the_browser_moves_nothing(visit: Visit) -> None:
+    """'Last 24 hours' ends now by the server's clock, to two seconds; a slow answer is no wrong
+    clock, and does not hide what came in meanwhile."""
+    page = visit("/search")
+    page.clock.set_fixed_time(time.time() + 3_600)
+    before = time.time()
+    page.goto(page.url.split("?")[0])
+    assert before - 2 < until(page) < time.time() + 2
+    slow = visit("/search")
+    clock = time.time()
+    slow.clock.set_fixed_time(clock)
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        slow.clock.set_fixed_time(clock + 3)
+        route.fulfill(
+            response=answer, headers={**answer.headers, "date": formatdate(clock, usegmt=True)}
+        )
+
+    slow.route("**/api/v1/session", late)
+    slow.goto(slow.url.split("?")[0])
+    assert until(slow) >= clock + 2.9
 
 
 def test_an_absolute_range_is_typed(visit: Visit) -> None:

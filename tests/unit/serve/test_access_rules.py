@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -435,6 +437,14 @@ def test_headers_of_ours_win_and_stand_once() -> None:
     assert b"unsafe" not in told[b"content-security-policy"]
     assert told[b"x-own"] == b"1"
     assert b"strict-transport-security" in told
+
+
+def test_an_answer_is_dated_when_it_is_given() -> None:
+    """Also where the server has one of its own, from before: a browser's clock is set by it."""
+    before = time.time()
+    found = secured([(b"Date", b"Mon, 30 Nov 2026 00:00:00 GMT")], "/api/v1/search", 200, False)
+    [told] = [value.decode() for name, value in found if name.lower() == b"date"]
+    assert int(before) <= parsedate_to_datetime(told).timestamp() <= time.time()
 
 
 def test_only_built_files_that_are_there_are_kept() -> None:

@@ -23,16 +23,18 @@ export function setCsrfToken(token: string): void {
   csrfToken = token;
 }
 
-/** Now by the server's clock, to a second: a wrong clock here must not shift what "last hour" is. */
+/** Now by the server's clock, where this one is known to be wrong: it must not shift what "last hour" is. */
 export function serverNow(): Date {
   return new Date(Date.now() + clockOffsetMs);
 }
 
-function noteClock(response: Response): void {
+/** What is told is the second in which the server answered, between `sentMs` and now of this clock. */
+function noteClock(response: Response, sentMs: number): void {
   const date = Date.parse(response.headers.get("date") ?? "");
   if (Number.isNaN(date)) return;
-  const offset = date - Date.now();
-  clockOffsetMs = Math.abs(offset) > 2_000 ? offset : 0; // the header is cut to the second
+  const least = date - Date.now();
+  const most = date + 1_000 - sentMs;
+  clockOffsetMs = Math.min(Math.max(0, least), most); // the least that explains it; mostly none
 }
 
 /** Told to the page when the session has ended under it. */
@@ -52,6 +54,7 @@ async function send(method: string, path: string, body: unknown, signal?: AbortS
   const headers: Record<string, string> = { Accept: "application/json" };
   if (method !== "GET") headers["X-CSRF-Token"] = csrfToken;
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const sentMs = Date.now();
   let response: Response;
   try {
     response = await fetch(BASE + path, {
@@ -65,7 +68,7 @@ async function send(method: string, path: string, body: unknown, signal?: AbortS
     if (signal?.aborted) throw error;
     throw new ApiError(0, "unreachable", "The server cannot be reached.", null, "see that gatebook serve runs");
   }
-  noteClock(response);
+  noteClock(response, sentMs);
   if (!response.ok) throw await failure(response);
   return response;
 }

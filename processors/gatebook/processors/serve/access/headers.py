@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate
+
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -34,9 +37,14 @@ ASSETS = "/assets/"  # built files, with a digest in their names
 def secured(
     headers: list[tuple[bytes, bytes]], path: str, status: int, has_tls: bool
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer with ours, which win."""
+    """The headers of an answer with ours, which win.
+
+    Its date is of now: servers make one every second or so, later where they are busy, and the
+    console corrects a wrong clock of its browser by it.
+    """
     kept = path.startswith(ASSETS) and status == 200
-    ours = {**SECURE_HEADERS, "cache-control": IMMUTABLE if kept else NO_STORE}
+    date = formatdate(time.time(), usegmt=True)
+    ours = {**SECURE_HEADERS, "cache-control": IMMUTABLE if kept else NO_STORE, "date": date}
     if has_tls:
         ours["strict-transport-security"] = STRICT_TRANSPORT
     mine = {name.encode(): value.encode() for name, value in ours.items()}
