@@ -14,6 +14,7 @@ from typing import Any
 from gatebook.processors.clean import CleanTexts
 from gatebook.processors.redact import SECRET_KINDS, RedactionFailed
 from gatebook.schemas.documents import Document
+from gatebook.schemas.steady import STEADY_FIELDS
 
 MAX_FIELD_CHARS = 64 * 1024
 Path = tuple[str, ...]
@@ -60,37 +61,6 @@ CODE_FIELDS = (
     ("gen_ai", "provider", "name"),
     ("gen_ai", "response", "id"),
     ("gen_ai", "response", "finish_reasons"),
-)
-# Codes of ours and names from the configuration: codes, too, that come again with every event.
-STEADY_FIELDS = (
-    ("event", "kind"),
-    ("event", "category"),
-    ("event", "type"),
-    ("event", "outcome"),
-    ("service", "name"),
-    ("service", "version"),
-    ("service", "environment"),
-    ("service", "node", "name"),
-    ("gatebook", "component"),
-    ("gatebook", "phase"),
-    ("gatebook", "identity", "method"),
-    ("gatebook", "identity", "assurance"),
-    ("gatebook", "capture", "level"),
-    ("gatebook", "capture", "policy"),
-    ("gatebook", "capture", "policy_version"),
-    ("gatebook", "capture", "degraded_reason"),
-    ("gatebook", "capture", "rule"),
-    ("gatebook", "capture", "data_class"),
-    ("gatebook", "capture", "break_glass"),
-    ("gatebook", "retention", "metadata"),
-    ("gatebook", "retention", "redacted"),
-    ("gatebook", "retention", "full"),
-    ("gatebook", "model", "weights_hash"),
-    ("gatebook", "model", "quantization"),
-    ("gatebook", "model", "adapter"),
-    ("gatebook", "model", "engine"),
-    ("gatebook", "model", "engine_version"),
-    ("gatebook", "stream", "aborted_by"),
 )
 _DIGEST = re.compile(r"(?:[a-z0-9-]{1,24}:){0,2}[0-9a-f]{16,128}")
 # What has this form is no other value; what has not is read as a code. `user.email` is there only

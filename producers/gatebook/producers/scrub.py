@@ -21,6 +21,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gatebook.schemas.steady import STEADY_FIELDS
+
 log = logging.getLogger("gatebook.producers")
 
 MAX_REMEMBERED = 4096
@@ -50,41 +52,14 @@ IDS: tuple[tuple[str, ...], ...] = (
     ("session", "id"),
 )
 CODES: tuple[tuple[str, ...], ...] = (
-    ("event", "kind"),
-    ("event", "category"),
-    ("event", "type"),
+    *STEADY_FIELDS,
     ("event", "action"),
-    ("event", "outcome"),
-    ("service", "name"),
-    ("service", "version"),
-    ("service", "environment"),
-    ("service", "node", "name"),
     ("http", "request", "method"),
     ("gen_ai", "operation", "name"),
     ("gen_ai", "provider", "name"),
-    ("gatebook", "component"),
-    ("gatebook", "phase"),
-    ("gatebook", "identity", "method"),
-    ("gatebook", "identity", "assurance"),
     ("gatebook", "identity", "issuer"),
     ("gatebook", "identity", "key_id"),
-    ("gatebook", "capture", "level"),
-    ("gatebook", "capture", "policy"),
-    ("gatebook", "capture", "policy_version"),
-    ("gatebook", "capture", "degraded_reason"),
-    ("gatebook", "capture", "rule"),
-    ("gatebook", "capture", "data_class"),
-    ("gatebook", "capture", "break_glass"),
-    ("gatebook", "retention", "metadata"),
-    ("gatebook", "retention", "redacted"),
-    ("gatebook", "retention", "full"),
-    ("gatebook", "model", "weights_hash"),
-    ("gatebook", "model", "quantization"),
-    ("gatebook", "model", "adapter"),
-    ("gatebook", "model", "engine"),
-    ("gatebook", "model", "engine_version"),
     ("gatebook", "model", "resolved"),
-    ("gatebook", "stream", "aborted_by"),
 )
 """The same ones come with every event of a service."""
 TOLD: tuple[tuple[str, ...], ...] = (("user", "email"), ("user", "hash"), ("user", "roles"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import string
 import time
@@ -14,6 +15,8 @@ from tests.canaries import Scanner, canaries
 from gatebook.processors.redact.masks import is_mask
 from gatebook.producers.scrub import CODES, IDS, TEXTS, TOLD, Scrubber
 from gatebook.schemas.codec import decode_event, encode_event
+from gatebook.schemas.documents import walk
+from gatebook.schemas.registry import load
 
 KEY = b"scrub-test-key-0123456789"
 ORDINARY = (
@@ -73,6 +76,30 @@ def test_named_secrets_are_withheld_in_every_field(path: tuple[str, ...]) -> Non
         scanner.scan(repr(scrub.scrubbed(event_with(path, value))), canary.kind)
     assert scanner.found == {}
     assert scrub.withheld == len(some)
+
+
+# Who called, for whom and from where, ids of ours, and digests: these stay as they are.
+LEFT = {
+    ("event", "id"),
+    ("user", "id"),
+    ("user", "name"),
+    ("organization", "id"),
+    ("gatebook", "identity", "on_behalf_of"),
+    ("source", "ip"),
+    ("trace", "id"),
+    ("span", "id"),
+    ("gatebook", "content_digest", "input"),
+    ("gatebook", "content_digest", "output"),
+}
+
+
+def test_every_text_of_the_event_is_in_one_list() -> None:
+    """A field that is added to the schema has to be decided on: what is in no list is not read."""
+    fields = walk(load("access_event.v2").raw)
+    texts = [path for path, field in fields if "string" in json.dumps(field["type"])]
+    attributes = {("attributes",): ("gatebook", "attributes")}
+    listed = [attributes.get(path, path) for path in (*TEXTS, *IDS, *CODES, *TOLD)]
+    assert sorted(texts) == sorted([*listed, *LEFT])
 
 
 def test_a_number_under_the_name_of_a_measurement_stays() -> None:
