@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from gatebook.processors.serve.access.caller import Caller, Permission, requires
 from gatebook.processors.serve.access.guard import Access, install, make_access
 from gatebook.processors.serve.access.settings import AccessSettings
 from gatebook.processors.serve.access.tokens import NewToken, TokenFacts
-from gatebook.processors.serve.audit import Acts, HttpFacts, Unrecorded
+from gatebook.processors.serve.audit import Act, Acts, Unrecorded
 from gatebook.processors.serve.deps import Deps
 from gatebook.processors.serve.routes import session
 from gatebook.processors.sinks.connection import Connection
@@ -31,29 +31,16 @@ class KeptAudit:
     acts: list[tuple[str, str, dict[str, str], Caller | None]] = field(default_factory=list)
     broken: bool = False
 
-    def note(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    def note(self, act: Act) -> None:
         """See Audit."""
-        self.acts.append((action, outcome, {**details, "route": http.route}, caller))
+        told = {**act.details, "route": act.http.route}
+        self.acts.append((act.action, act.outcome, told, act.caller))
 
-    async def look(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    async def look(self, act: Act) -> None:
         """See Audit."""
         if self.broken:
             raise Unrecorded("the spool is full")
-        self.note(caller, action, outcome, details, http)
+        self.note(act)
 
     record = look
 

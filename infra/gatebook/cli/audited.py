@@ -19,7 +19,7 @@ import click
 
 from gatebook.cli.first_output import before_first_output
 from gatebook.cli.privileged import SERVICE_NAME, operator
-from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts, Unrecorded
+from gatebook.processors.serve.audit import FAILURE, SUCCESS, Act, Unrecorded
 from gatebook.producers.policy.notices import ControlEvent
 from gatebook.schemas.errors import GatebookError, WrongSetting
 
@@ -87,40 +87,19 @@ class RecordedAudit:
         self._recorder = recorder
         self._component = component
 
-    def note(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    def note(self, act: Act) -> None:
         """See Audit. What the recorder cannot take is counted, and travels as a loss."""
-        event = event_of(caller, action, outcome, details, http, self._component)
+        event = event_of(act, self._component)
         self._recorder.emit(Look(event))
 
-    async def look(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    async def look(self, act: Act) -> None:
         """See Audit."""
-        await self._durable(event_of(caller, action, outcome, details, http, self._component))
+        await self._durable(event_of(act, self._component))
 
-    async def record(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    async def record(self, act: Act) -> None:
         """See Audit."""
-        event = event_of(caller, action, outcome, details, http, self._component)
-        if action not in LOGINS:
+        event = event_of(act, self._component)
+        if act.action not in LOGINS:
             event["event"] |= {"category": "iam", "type": "admin"}
         await self._durable(event)
 
@@ -133,33 +112,26 @@ class RecordedAudit:
             raise Unrecorded(f"this cannot be recorded ({error.reason}): it is not done") from None
 
 
-def event_of(
-    caller: Caller | None,
-    action: str,
-    outcome: str,
-    details: Mapping[str, str],
-    http: HttpFacts,
-    component: str,
-) -> dict[str, Any]:
+def event_of(act: Act, component: str) -> dict[str, Any]:
     """The access event of an act."""
     now = time.time_ns()
-    category, kind = _category(action, outcome)
+    category, kind = _category(act.action, act.outcome)
     event: dict[str, Any] = {
         "timestamp": now,
         "event": {
             "kind": "event",
             "category": category,
             "type": kind,
-            "action": action,
-            "outcome": outcome,
-            "reason": _reason(action, details) if outcome == FAILURE else "",
+            "action": act.action,
+            "outcome": act.outcome,
+            "reason": _reason(act.action, act.details) if act.outcome == FAILURE else "",
             "end": now,
             "duration": 0,
         },
-        "source": {"ip": http.address},
-        "user_agent": {"original": http.user_agent},
-        "url": {"path": http.route},
-        "http": {"request": {"id": http.request_id, "method": http.method}},
+        "source": {"ip": act.http.address},
+        "user_agent": {"original": act.http.user_agent},
+        "url": {"path": act.http.route},
+        "http": {"request": {"id": act.http.request_id, "method": act.http.method}},
         "service": {"name": SERVICE_NAME},
         "gatebook": {
             "component": component,
@@ -167,10 +139,10 @@ def event_of(
             "identity": {"method": "anonymous", "assurance": "asserted"},
             "capture": {"level": "metadata"},
         },
-        "attributes": {name: text[:MAX_DETAIL_CHARS] for name, text in details.items() if text},
+        "attributes": {name: text[:MAX_DETAIL_CHARS] for name, text in act.details.items() if text},
     }
-    if caller is not None:
-        _name(event, caller)
+    if act.caller is not None:
+        _name(event, act.caller)
     return event
 
 
@@ -317,7 +289,7 @@ class CommandLook(threading.Thread):
         caller = Caller(id=operator(), method="os_account", tenants=None)
         details = {**self._details, **failure}
         outcome = FAILURE if failure else SUCCESS
-        event = event_of(caller, self._action, outcome, details, HttpFacts(), "cli")
+        event = event_of(Act(caller, self._action, outcome, details), "cli")
         recorder.emit_durable(Look(event), START_SECONDS)
 
     def close(self) -> None:

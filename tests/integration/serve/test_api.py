@@ -25,6 +25,7 @@ from gatebook.processors.serve.access.caller import act_of_route
 from gatebook.processors.serve.access.guard import OPEN, routes_without_permission
 from gatebook.processors.serve.access.state import ConsoleState
 from gatebook.processors.serve.app import create_app, describe
+from gatebook.processors.serve.audit import Act
 from gatebook.processors.serve.routes import ROOMS, console, findings, tail
 from gatebook.processors.serve.settings import ServeSettings
 from gatebook.processors.setup import setup_elasticsearch
@@ -458,11 +459,11 @@ class HeldAudit(KeptAudit):
         super().__init__()
         self.has_come, self.goes_on = asyncio.Event(), asyncio.Event()
 
-    async def record(self, caller: Any, action: str, *more: Any) -> None:
-        if action == "export.read" and not self.has_come.is_set():
+    async def record(self, act: Act) -> None:
+        if act.action == "export.read" and not self.has_come.is_set():
             self.has_come.set()
             await self.goes_on.wait()
-        await super().record(caller, action, *more)
+        await super().record(act)
 
 
 async def test_no_more_exports_are_read_at_once_than_may_be(api: Api) -> None:

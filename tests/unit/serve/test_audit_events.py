@@ -19,7 +19,7 @@ from gatebook.processors.redact import Redactor
 from gatebook.processors.search.query import QueryError
 from gatebook.processors.serve.access.tokens import PREFIX, caller_id, short_id
 from gatebook.processors.serve.access.who import Caller
-from gatebook.processors.serve.audit import FAILURE, SUCCESS, HttpFacts
+from gatebook.processors.serve.audit import FAILURE, SUCCESS, Act, HttpFacts
 from gatebook.producers.scrub import Scrubber
 from gatebook.schemas.codec import FrameHeader, build_frame, encode_event
 from gatebook.schemas.errors import Fatal
@@ -34,7 +34,7 @@ def scrubbed(event: dict[str, object]) -> dict[str, object]:
 
 def test_an_act_says_who_what_and_from_where() -> None:
     """A caller of one tenant acts within it; the event is one that producers can write."""
-    event = event_of(ADA, "search", SUCCESS, {"query": "user.id:x"}, HTTP, "serve")
+    event = event_of(Act(ADA, "search", SUCCESS, {"query": "user.id:x"}, HTTP), "serve")
     assert event["user"] == {"id": "ada", "name": "Ada", "roles": ["analyst"]}
     assert event["organization"] == {"id": "acme"}
     assert event["source"] == {"ip": "192.0.2.7"}
@@ -59,7 +59,7 @@ def test_a_refusal_has_a_reason_of_the_closed_list(
     action: str, details: dict[str, str], reason: str
 ) -> None:
     """So that detectors of failed logins see it like any other."""
-    event = event_of(None, action, FAILURE, details, HTTP, "serve")
+    event = event_of(Act(None, action, FAILURE, details, HTTP), "serve")
     assert event["event"]["reason"] == reason
     assert event["event"]["type"] == "denied"
     assert "user" not in event
@@ -74,7 +74,7 @@ def test_what_people_wrote_is_scrubbed_and_ids_of_ours_are_not() -> None:
         "event": "01939a6e-7c00-7000-8000-000000000001",
         "token": "0123456789abcdef",
     }
-    found = scrubbed(event_of(ADA, "search", SUCCESS, details, HTTP, "serve"))["attributes"]
+    found = scrubbed(event_of(Act(ADA, "search", SUCCESS, details, HTTP), "serve"))["attributes"]
     assert isinstance(found, dict)
     for secret in ("ada@example.org", token, "hunter2hunter2"):
         assert secret not in str(found)
@@ -92,7 +92,7 @@ def test_what_a_token_did_is_found_by_its_id_and_is_no_secret() -> None:
         one = short_id(secret)
         who = Caller(caller_id(one), "ci", "api_token", frozenset({"viewer"}), None, one)
         details = {"query": f"user.id:{who.id}", "token": one, "fields": secret}
-        event = event_of(who, "search", SUCCESS, details, HTTP, "serve") | {"source": {}}
+        event = event_of(Act(who, "search", SUCCESS, details, HTTP), "serve") | {"source": {}}
         event["event"]["id"] = f"id-{number}"
         body = encode_event(Look.scrubbed(event, scrub))
         frame = build_frame(FrameHeader("p", 1, 0, 1, event["timestamp"]), [body])
@@ -144,7 +144,7 @@ def test_codes_and_ids_of_ours_stand_in_the_log_as_they_are() -> None:
         "exit": "1",
     }
     assert values.keys() | {"credential"} >= OURS
-    event = event_of(who, "login", SUCCESS, values, HTTP, "serve")
+    event = event_of(Act(who, "login", SUCCESS, values, HTTP), "serve")
     event["event"]["id"] = values["event"]
     document = taken_in(event)
     assert document["gatebook"]["attributes"] == values
@@ -156,7 +156,7 @@ def test_codes_and_ids_of_ours_stand_in_the_log_as_they_are() -> None:
 def test_a_secret_in_an_act_is_masked_and_is_in_no_prompt() -> None:
     """What intake masks in an act of a reader, who sent nothing to a model, is no finding; the same
     in an access to a model is one."""
-    event = event_of(ADA, "search", SUCCESS, {"credential": "abcdefghijklmnop"}, HTTP, "serve")
+    event = event_of(Act(ADA, "search", SUCCESS, {"credential": "abcdefghijklmnop"}, HTTP), "serve")
     event["event"]["id"] = "one"
     document = taken_in(event)
     assert document["gatebook"]["redaction"]["entities"] == ["api_key"]

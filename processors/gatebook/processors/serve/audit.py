@@ -53,37 +53,27 @@ class HttpFacts:
     request_id: str = ""
 
 
-class Audit(Protocol):
-    """Takes acts into the log. `caller` is None where nobody is known, as at a failed login."""
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What somebody did or tried. `caller` is None where nobody is known, as at a failed login."""
 
-    def note(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    caller: Caller | None
+    action: str
+    outcome: str
+    details: Mapping[str, str]
+    http: HttpFacts = field(default_factory=HttpFacts)
+
+
+class Audit(Protocol):
+    """Takes acts into the log."""
+
+    def note(self, act: Act) -> None:
         """Take an act without waiting. It is not durable on return. Never raises."""
 
-    async def look(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    async def look(self, act: Act) -> None:
         """Returns once the event of a look is durable. Raises Unrecorded."""
 
-    async def record(
-        self,
-        caller: Caller | None,
-        action: str,
-        outcome: str,
-        details: Mapping[str, str],
-        http: HttpFacts,
-    ) -> None:
+    async def record(self, act: Act) -> None:
         """`look` for a privileged act: one that shows or takes content, or changes something."""
 
 
@@ -108,15 +98,18 @@ class Acts:
 
     async def look(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
         """See Audit.look. Details that are empty are left out."""
-        await self.audit.look(self.caller, action, outcome, _given(details), self.http)
+        await self.audit.look(self._act(action, outcome, details))
 
     def note(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
         """See Audit.note. Details that are empty are left out."""
-        self.audit.note(self.caller, action, outcome, _given(details), self.http)
+        self.audit.note(self._act(action, outcome, details))
 
     async def record(self, action: str, outcome: str = SUCCESS, /, **details: str) -> None:
         """See Audit.record. Details that are empty are left out."""
-        await self.audit.record(self.caller, action, outcome, _given(details), self.http)
+        await self.audit.record(self._act(action, outcome, details))
+
+    def _act(self, action: str, outcome: str, details: Mapping[str, str]) -> Act:
+        return Act(self.caller, action, outcome, _given(details), self.http)
 
 
 def _given(details: Mapping[str, str]) -> dict[str, str]:
@@ -144,7 +137,7 @@ def note_failed(request: Request, status: int, kind: str) -> None:
     action = tried.pop(ACT, "") or act_of_request(request) or "access.refused"
     audit: Any = request.app.state.audit
     details = {**_named(request, action), **tried, "refused": kind, "status": str(status)}
-    audit.note(caller, action, FAILURE, details, http_facts(request))
+    audit.note(Act(caller, action, FAILURE, details, http_facts(request)))
 
 
 def _named(request: Request, action: str) -> dict[str, str]:

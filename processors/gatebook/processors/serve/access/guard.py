@@ -48,6 +48,7 @@ from gatebook.processors.serve.access.tokens import Tokens
 from gatebook.processors.serve.audit import (
     ACT,
     FAILURE,
+    Act,
     Audit,
     HttpFacts,
     http_facts,
@@ -111,7 +112,7 @@ class Access:
             return
         more = self.unrecorded.pop(place, 0)
         counted = {**details, "more_like_it": str(more)} if more else dict(details)
-        self.audit.note(caller, action, FAILURE, counted, http)
+        self.audit.note(Act(caller, action, FAILURE, counted, http))
 
     def failed(self, http: HttpFacts, way: str, reason: str) -> None:
         """Credentials did not hold: count it against the address, and record it."""
