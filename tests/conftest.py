@@ -35,6 +35,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Tests in which processes, engines and a browser share the machine, each with clocks of its own.
+REAL = tuple(Path(__file__).parent / name for name in ("contracts", "e2e", "faults", "integration"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What fails before real engines is run once more: one chance in ten thousand is a failed run
+    of ten thousand tests. It is never silent, see below; what fails twice fails."""
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in REAL):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how tests failed that were run once more: each such failure is a fault to be found."""
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("failed, and run once more")
+    for report in again:
+        terminalreporter.section(report.nodeid, "_")
+        terminalreporter.line(report.longreprtext)
+
+
 class RunningEngines:
     """Kafka and Elasticsearch that answer, and handles to take one away and bring it back.
 
