@@ -40,7 +40,7 @@ REAL = tuple(Path(__file__).parent / name for name in ("contracts", "e2e", "faul
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What fails before real engines is run once more: one chance in ten thousand is a failed run
+    """What fails on real engines is run once more: one chance in ten thousand is a failed run
     of ten thousand tests. It is never silent, see below; what fails twice fails."""
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in REAL):
