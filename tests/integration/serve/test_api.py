@@ -13,20 +13,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from tests.access_service import KeptAudit, Service, running_service
 from tests.integration.search.test_search import Book, make_row, stamp
 from tests.integration.summaries.book import Book as SummaryBook
 from tests.integration.summaries.book import spread_out
-from tests.waiting import until
 
 from gatebook.processors.serve.access.caller import act_of_route
 from gatebook.processors.serve.access.guard import OPEN, routes_without_permission
 from gatebook.processors.serve.access.state import ConsoleState
 from gatebook.processors.serve.app import create_app, describe
 from gatebook.processors.serve.audit import Act
-from gatebook.processors.serve.routes import ROOMS, console, findings, tail
+from gatebook.processors.serve.routes import ROOMS, console, findings
 from gatebook.processors.serve.settings import ServeSettings
 from gatebook.processors.setup import setup_elasticsearch
 from gatebook.processors.sinks.settings import ElasticsearchSettings
@@ -521,80 +519,6 @@ async def test_an_exported_table_runs_no_formula(api: Api) -> None:
         assert [c[0] for c in cells[1:7]] == ["'"] * 6
         assert cells[7] == r"a\x1b[31m\u202e\nb"
         assert len(text.splitlines()) == 8
-
-
-async def test_a_tail_shows_what_comes_in_and_has_limits(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Hits as they are indexed, masked; not more tails than one caller may have; the place of one
-    that ended is free again."""
-    monkeypatch.setattr(tail, "LAG_EVERY_SECONDS", 0.1)
-    async with await api.client("viewer") as client:
-        reading = asyncio.create_task(read_tail(api, client, 2))
-        await reading_began(api)
-        await api.book.write(row(1, at=NOW))
-        await api.book.write(row(2, at=NOW, event={"outcome": "unknown"}))
-        await api.book.write(row(3, at=NOW))
-        hits = await asyncio.wait_for(reading, 30)
-        assert [hit["id"] for hit in hits] == ["access-000001", "access-000003"]
-        assert hits[0]["source"]["user"]["name"] == "[masked]"
-        registry = api.service.app.state.registry
-        caller = next(iter(registry.lag))
-        assert caller is None
-        assert registry.tails == {}
-        registry.tails[await who(client)] = 4
-        refused = await client.get("/tail")
-        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "too_many_tails")
-        assert refused.headers["retry-after"]
-    tails = api.service.audit.of("search.tail")
-    assert [tail.get("refused") for tail in tails] == [None, "too_many_tails"]
-
-
-async def who(client: httpx.AsyncClient) -> str:
-    found: str = (await good(client.get("/session")))["caller"]["id"]
-    return found
-
-
-async def reading_began(api: Api) -> None:
-    await until("a tail is open", lambda: bool(api.service.app.state.registry.tails))
-
-
-async def read_tail(api: Api, client: Any, count: int) -> list[Any]:
-    """Reads the stream as ASGI sends it: httpx's transport would wait for its end."""
-    hits: list[Any] = []
-    done = asyncio.Event()
-    sent: list[bytes] = []
-
-    async def receive() -> dict[str, Any]:
-        await done.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message.get("body", b""))
-        for part in sent[-1].split(b"\n\n"):
-            if part.startswith(b"event: hit"):
-                hits.append(json.loads(part.partition(b"data: ")[2]))
-        if len(hits) >= count:
-            done.set()
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/api/v1/tail",
-        "raw_path": b"/api/v1/tail",
-        "query_string": b"query=not%20event.outcome:unknown",
-        "headers": [
-            (b"host", b"127.0.0.1:8321"),
-            (b"authorization", client.headers["authorization"].encode()),
-        ],
-        "client": ("127.0.0.1", 5000),
-        "server": ("127.0.0.1", 8321),
-        "scheme": "http",
-        "http_version": "1.1",
-        "root_path": "",
-    }
-    await api.service.app(scope, receive, send)
-    return hits
 
 
 async def test_a_finding_is_drawn_against_its_baseline(api: Api) -> None:

@@ -104,6 +104,32 @@ def taken_in(number: int, at: datetime) -> Row:
     return Row(made.kind, made.day, made.id, made.hash, json.dumps(document).encode())
 
 
+async def test_a_tail_shows_what_comes_in_and_has_limits(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hits as they are indexed, masked; not more tails than one caller may have; the place of one
+    that ended is free again."""
+    monkeypatch.setattr(route, "LAG_EVERY_SECONDS", 0.1)
+    async with await api.client("viewer") as client:
+        async with opened(api, client, query="not event.outcome:unknown") as stream:
+            await api.book.write(row(1, at=NOW))
+            await api.book.write(row(2, at=NOW, event={"outcome": "unknown"}))
+            await api.book.write(row(3, at=NOW))
+            await shown(stream, "access-000001", "access-000003")
+        assert stream.hits == ["access-000001", "access-000003"]
+        assert stream.of("hit")[0]["source"]["user"]["name"] == "[masked]"
+        registry = api.service.app.state.registry
+        assert list(registry.lag) == [None]
+        assert registry.tails == {}
+        caller = (await good(client.get("/session")))["caller"]["id"]
+        registry.tails[caller] = 4
+        refused = await client.get("/tail")
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "too_many_tails")
+        assert refused.headers["retry-after"]
+    tails = api.service.audit.of("search.tail")
+    assert [tail.get("refused") for tail in tails] == [None, "too_many_tails"]
+
+
 async def test_a_resumed_tail_misses_nothing_and_repeats_by_id_alone(api: Api) -> None:
     """What was stamped before the last hit but indexed while nobody listened comes, too; whoever
     drops the ids they have sees each event once."""
