@@ -115,7 +115,7 @@ class RecordedAudit:
 def event_of(act: Act, component: str) -> dict[str, Any]:
     """The access event of an act."""
     now = time.time_ns()
-    category, kind = _category(act.action, act.outcome)
+    category, kind = _category(act)
     event: dict[str, Any] = {
         "timestamp": now,
         "event": {
@@ -124,7 +124,7 @@ def event_of(act: Act, component: str) -> dict[str, Any]:
             "type": kind,
             "action": act.action,
             "outcome": act.outcome,
-            "reason": _reason(act.action, act.details) if act.outcome == FAILURE else "",
+            "reason": _reason(act) if act.outcome == FAILURE else "",
             "end": now,
             "duration": 0,
         },
@@ -157,17 +157,17 @@ def _name(event: dict[str, Any], caller: Caller) -> None:
         event["organization"] = {"id": next(iter(caller.tenants))}
 
 
-def _category(action: str, outcome: str) -> tuple[str, str]:
+def _category(act: Act) -> tuple[str, str]:
     """ECS category and type of what is not privileged: a look counts neither as a model call nor
     as one of the acts that page somebody."""
-    category = "authentication" if action in LOGINS else "database"
-    return category, "denied" if outcome == FAILURE else "access"
+    category = "authentication" if act.action in LOGINS else "database"
+    return category, "denied" if act.outcome == FAILURE else "access"
 
 
-def _reason(action: str, details: Mapping[str, str]) -> str:
-    if action == "login":
-        return "forbidden" if details.get("refused") == "no_role" else "unauthenticated"
-    status = details.get("status", "")
+def _reason(act: Act) -> str:
+    if act.action == "login":
+        return "forbidden" if act.details.get("refused") == "no_role" else "unauthenticated"
+    status = act.details.get("status", "")
     other = "invalid_request" if status.startswith("4") else "server_error"
     return _REASONS.get(status, other)
 

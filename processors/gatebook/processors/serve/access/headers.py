@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from email.utils import formatdate
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -43,8 +42,11 @@ def secured(
     console corrects a wrong clock of its browser by it.
     """
     kept = path.startswith(ASSETS) and status == 200
-    date = formatdate(time.time(), usegmt=True)
-    ours = {**SECURE_HEADERS, "cache-control": IMMUTABLE if kept else NO_STORE, "date": date}
+    ours = {
+        **SECURE_HEADERS,
+        "cache-control": IMMUTABLE if kept else NO_STORE,
+        "date": formatdate(usegmt=True),
+    }
     if has_tls:
         ours["strict-transport-security"] = STRICT_TRANSPORT
     mine = {name.encode(): value.encode() for name, value in ours.items()}

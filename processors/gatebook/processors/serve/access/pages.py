@@ -19,7 +19,7 @@ from gatebook.processors.serve.access.oidc import (
     local_path,
     provider_away,
 )
-from gatebook.processors.serve.audit import SUCCESS, Act, http_facts
+from gatebook.processors.serve.audit import Acts, http_facts
 
 router = APIRouter(include_in_schema=False)
 
@@ -156,8 +156,7 @@ async def _signed_in(
     """A new session, once the login is in the log."""
     # Which token it was stands in gatebook.identity.key_id.
     details = {"method": caller.method, "roles": ",".join(sorted(caller.roles))}
-    given = {name: text for name, text in details.items() if text}
-    await access.audit.record(Act(caller, "login", SUCCESS, given, http_facts(request)))
+    await Acts(caller, access.audit, http_facts(request)).record("login", **details)
     before = request.cookies.get(access.cookie_name, "")
     value = await access.sessions.begin(caller, replaces=before)
     answer = RedirectResponse(return_to, 303)
@@ -173,7 +172,7 @@ async def logout(request: Request) -> Response:
     caller = request.state.caller
     await access.sessions.end(request.cookies.get(access.cookie_name, ""))
     if caller is not None:
-        access.audit.note(Act(caller, "logout", SUCCESS, {}, http_facts(request)))
+        Acts(caller, access.audit, http_facts(request)).note("logout")
     answer = JSONResponse({"signed_out": True})
     answer.delete_cookie(
         access.cookie_name, path="/", secure=access.settings.has_tls, httponly=True
